@@ -1,0 +1,224 @@
+package link
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// ID names an object among those of its kind: lower case, one or more segments of letters,
+// digits, '.', '_' and '-', joined by '/'. Objects of a Corefile have one segment. [ParseID]
+// makes one.
+type ID string
+
+// ParseID returns s, folded to lower case, as an ID, or an error wrapping [ErrInvalid].
+func ParseID(s string) (ID, error) {
+	if s == "" || len(s) > 255 {
+		return "", fmt.Errorf("%w: a name has 1 to 255 characters, %q has %d", ErrInvalid, clip(s), len(s))
+	}
+	for seg := range strings.SplitSeq(s, "/") {
+		if seg == "" {
+			return "", fmt.Errorf("%w: name %q has an empty segment", ErrInvalid, clip(s))
+		}
+		for i := range len(seg) {
+			c := seg[i] | 0x20
+			if (c < 'a' || c > 'z') && (seg[i] < '0' || seg[i] > '9') && (i == 0 || !strings.ContainsRune("._-", rune(seg[i]))) {
+				return "", fmt.Errorf("%w: name %q: letters, digits, '.', '_' and '-' are allowed, a letter or digit first", ErrInvalid, clip(s))
+			}
+		}
+	}
+	return ID(strings.ToLower(s)), nil
+}
+
+// Kind is the kind of an object.
+type Kind string
+
+// The kinds of objects that a snapshot holds.
+const (
+	KindNetwork  Kind = "network"
+	KindService  Kind = "service"
+	KindEndpoint Kind = "endpoint"
+	KindRetired  Kind = "retired"
+)
+
+// Object is one of [*Network], [*Service], [*Endpoint] and [*Retired]: what a snapshot is made
+// of and what a store keeps. Objects taken from a snapshot are shared and must not be modified.
+type Object interface {
+	// Kind and Key together name the object within a snapshot.
+	Kind() Kind
+	Key() string
+}
+
+// Origin says which declaration an object came from. The zero Origin is the API.
+type Origin struct {
+	Declaration string `json:"declaration,omitempty"` // the declaration's name, by default the host's
+	File        string `json:"file,omitempty"`        // the Corefile
+	Line        int    `json:"line,omitempty"`        // the line of the object's directive
+}
+
+// String returns "file:line", or "the API" for the zero Origin.
+func (o Origin) String() string {
+	if o.Declaration == "" {
+		return "the API"
+	}
+	return fmt.Sprintf("%s:%d", o.File, o.Line)
+}
+
+// Network is a consumer's address space.
+type Network struct {
+	ID     ID     `json:"id"`
+	Tenant string `json:"tenant,omitempty"` // "" is the operator's own tenant
+	// Prefixes are the client addresses of the network: masked, no IPv4-mapped IPv6.
+	Prefixes []netip.Prefix `json:"prefixes"`
+	// Pools are the prefixes that endpoint addresses are taken from. No two networks share a pool
+	// address. The first and last address of an IPv4 pool shorter than /31 are never given out.
+	Pools []netip.Prefix `json:"pools,omitempty"`
+	// ByListener: clients are never found by their address, only where a listener names the
+	// network. Such a network may have the prefixes of another.
+	ByListener bool   `json:"byListener,omitempty"`
+	Origin     Origin `json:"origin,omitzero"`
+}
+
+// Kind implements [Object].
+func (*Network) Kind() Kind { return KindNetwork }
+
+// Key implements [Object].
+func (n *Network) Key() string { return string(n.ID) }
+
+// ResourceName is one DNS name that a service is.
+type ResourceName struct {
+	// Public is the name that clients ask for and that SNI must carry. "*.example.com" stands for
+	// every name with exactly one more label.
+	Public Name `json:"public"`
+	// Private is the name within the privatelink zone that Public is an alias of in DNS. Empty:
+	// Public itself has the address.
+	Private Name `json:"private,omitempty"`
+	// Zone is the apex of the privatelink zone that Private is in, empty when Private is.
+	Zone Name `json:"zone,omitempty"`
+}
+
+// Target is where the bytes of a service go.
+type Target struct {
+	Addr netip.AddrPort `json:"addr"`
+}
+
+// Party is one entry of an access list: "*" for anyone, "tenant/NAME" for all networks of a
+// tenant, or the ID of a network.
+type Party string
+
+// Anyone is the party that matches every network.
+const Anyone Party = "*"
+
+// Pin says how the names of a service are enforced on the bytes of a flow.
+type Pin string
+
+// The ways to pin a service.
+const (
+	PinAddress Pin = "address" // the endpoint address alone decides
+	PinTLS     Pin = "tls"     // the first bytes are a ClientHello whose SNI equals a name
+)
+
+// ProxyProtocol says which PROXY protocol header the targets of a service receive.
+type ProxyProtocol string
+
+// The PROXY headers: none, version 1, version 2, and version 2 with a cloud's private-link TLV.
+const (
+	ProxyOff   ProxyProtocol = "off"
+	ProxyV1    ProxyProtocol = "v1"
+	ProxyV2    ProxyProtocol = "v2"
+	ProxyAzure ProxyProtocol = "azure" // type 0xEE, subtype 0x01, link ID uint32 little-endian
+	ProxyAWS   ProxyProtocol = "aws"   // type 0xEA, subtype 0x01, endpoint ID in ASCII
+	ProxyGCP   ProxyProtocol = "gcp"   // type 0xE0, link ID uint64 big-endian
+)
+
+// Bounds of a service's idle timeout.
+const (
+	DefaultIdleTimeout = 300 * time.Second
+	MinIdleTimeout     = 60 * time.Second
+	MaxIdleTimeout     = 6000 * time.Second
+	MaxNAT             = 8 // addresses
+)
+
+// Service is what a provider publishes.
+type Service struct {
+	ID     ID     `json:"id"`
+	Tenant string `json:"tenant,omitempty"`
+	// Alias is how a consumer of another tenant names the service: 128 random bits, see [NewAlias].
+	// Apply keeps it for the life of the service.
+	Alias string         `json:"alias"`
+	Names []ResourceName `json:"names,omitempty"`
+	// Port is the TCP port that endpoints of the service listen on.
+	Port    uint16   `json:"port"`
+	Targets []Target `json:"targets"`
+	// Visible lists who may ask for an endpoint, AutoApprove (a subset) who needs no decision,
+	// Reject who may not whatever the others say. An empty list is nobody.
+	Visible     []Party `json:"visible,omitempty"`
+	AutoApprove []Party `json:"autoApprove,omitempty"`
+	Reject      []Party `json:"reject,omitempty"`
+	// MaxConnections bounds the approved connections; a request beyond stays Pending. 0: no bound.
+	MaxConnections int           `json:"maxConnections,omitempty"`
+	Pin            Pin           `json:"pin"`
+	ProxyProtocol  ProxyProtocol `json:"proxyProtocol"`
+	// NAT are the source addresses towards the targets, at most [MaxNAT]. Empty: the kernel's choice.
+	NAT []netip.Addr `json:"nat,omitempty"`
+	// IdleTimeout ends a flow that carried nothing for so long. 0: [DefaultIdleTimeout].
+	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
+	// FallbackPublic lets the public name be answered by the next plugin while no target is healthy.
+	FallbackPublic bool   `json:"fallbackPublic,omitempty"`
+	Origin         Origin `json:"origin,omitzero"`
+}
+
+// Kind implements [Object].
+func (*Service) Kind() Kind { return KindService }
+
+// Key implements [Object].
+func (s *Service) Key() string { return string(s.ID) }
+
+// Idle returns the idle timeout in force.
+func (s *Service) Idle() time.Duration {
+	if s.IdleTimeout == 0 {
+		return DefaultIdleTimeout
+	}
+	return s.IdleTimeout
+}
+
+// Endpoint is an address in a consumer's network that stands for one service.
+type Endpoint struct {
+	ID      ID     `json:"id"`
+	Tenant  string `json:"tenant,omitempty"`
+	Network ID     `json:"network"`
+	// Service stays as it is when the service is deleted; the connection is Disconnected then.
+	Service ID         `json:"service"`
+	Address netip.Addr `json:"address"`
+	// Allow are the client addresses that may connect. Empty: the prefixes of the network.
+	Allow      []netip.Prefix `json:"allow,omitempty"`
+	Connection Connection     `json:"connection"`
+	Origin     Origin         `json:"origin,omitzero"`
+}
+
+// Kind implements [Object].
+func (*Endpoint) Kind() Kind { return KindEndpoint }
+
+// Key implements [Object].
+func (e *Endpoint) Key() string { return string(e.ID) }
+
+// Retired is a link ID whose connection ended; it is not given out again for [LinkIDRest].
+type Retired struct {
+	LinkID LinkID    `json:"linkId"`
+	At     time.Time `json:"at"`
+}
+
+// Kind implements [Object].
+func (*Retired) Kind() Kind { return KindRetired }
+
+// Key implements [Object].
+func (r *Retired) Key() string { return r.LinkID.String() }
+
+// clip bounds a string from outside for an error message.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "..."
+	}
+	return s
+}
