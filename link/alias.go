@@ -1,7 +1,19 @@
 package link
 
-import "io"
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+)
 
-// NewAlias returns a new alias for a service, "NAME.HEX.postern", with 128 bits of random.
-// The error is that of random.
-func NewAlias(service ID, random io.Reader) (string, error) { panic("unfinished") }
+// NewAlias returns a new alias for a service, "NAME.HEX.postern": its own last name segment and 128
+// bits of random, so that an alias can be told but not guessed. The error is that of random.
+func NewAlias(service ID, random io.Reader) (string, error) {
+	var bits [16]byte
+	if _, err := io.ReadFull(random, bits[:]); err != nil {
+		return "", fmt.Errorf("alias of service %s: %w", service, err)
+	}
+	name := string(service[strings.LastIndexByte(string(service), '/')+1:])
+	return name + "." + hex.EncodeToString(bits[:]) + ".postern", nil
+}

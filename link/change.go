@@ -1,6 +1,12 @@
 package link
 
-// Change is one step from a snapshot to the next: one of the types below.
+import (
+	"fmt"
+	"slices"
+)
+
+// Change is one step from a snapshot to the next: one of the types below, or of those in decide.go
+// and declare.go.
 type Change interface {
 	apply(*tx) error
 }
@@ -14,11 +20,11 @@ type DeleteNetwork struct{ ID ID }
 // PutService creates a service or replaces the one of its ID, whose alias it keeps. Pending
 // connections that its lists now approve are approved. A service of a declaration is the operator's
 // word: there a connection that a rule had approved and that the lists no longer name goes back to
-// Pending, or to Rejected where the reject list names it.
+// Pending, or to Rejected where the reject list names it, and each network that a list names must exist.
 type PutService struct{ Service Service }
 
 // DeleteService deletes a service; its connections become Disconnected. Without Force it is
-// refused while there are Pending or Approved ones.
+// refused while there are others.
 type DeleteService struct {
 	ID    ID
 	Force bool
@@ -26,8 +32,8 @@ type DeleteService struct {
 
 // PutEndpoint asks for an endpoint, or replaces the allow-list of the one of its ID. A new endpoint
 // without an address is given one of its network's pools. The connection of Endpoint is ignored: a
-// new one starts Pending, or Approved where the service says so. Network, service and address of an
-// endpoint never change.
+// new one starts Pending, or Approved where the service says so. Tenant, network, service and address
+// of an endpoint never change.
 type PutEndpoint struct {
 	Endpoint Endpoint
 	Message  string // the consumer's words to the provider
@@ -36,53 +42,186 @@ type PutEndpoint struct {
 // DeleteEndpoint deletes an endpoint; its address is free and its link ID retired.
 type DeleteEndpoint struct{ ID ID }
 
-// Decide approves or rejects a connection. LinkID is the one that was looked at: another one now is
-// [ErrStale]. State is Approved or Rejected.
-type Decide struct {
-	Endpoint ID
-	LinkID   LinkID
-	State    State
-	Decision Decision
+func (c PutNetwork) apply(t *tx) error {
+	n := c.Network
+	old := t.next.Network(n.ID)
+	if old != nil {
+		if err := sameOrigin(old.Origin, n.Origin); err != nil {
+			return about(&n, n.ID, n.Origin, err)
+		}
+	}
+	return t.putNetwork(old, &n)
 }
 
-// Disconnect is the provider's removal of a connection.
-type Disconnect struct {
-	Endpoint ID
-	LinkID   LinkID
-	Decision Decision
+func (t *tx) putNetwork(old, n *Network) error {
+	if err := checkID(n.ID); err != nil {
+		return about(n, n.ID, n.Origin, err)
+	}
+	if err := t.setNetwork(old, n); err != nil {
+		return about(n, n.ID, n.Origin, err)
+	}
+	return nil
 }
 
-// AskAgain makes a Disconnected connection a new request: same address, new link ID.
-type AskAgain struct {
-	Endpoint ID
-	Message  string
+func (c DeleteNetwork) apply(t *tx) error {
+	n := t.next.Network(c.ID)
+	if n == nil {
+		return about(n, c.ID, Origin{}, ErrNotFound)
+	}
+	if err := sameOrigin(n.Origin, Origin{}); err != nil {
+		return about(n, n.ID, n.Origin, err)
+	}
+	return t.deleteNetwork(n)
 }
 
-// Suspend stops an Approved connection, Resume lets it go on with the same link ID.
-type Suspend struct {
-	Endpoint ID
-	LinkID   LinkID
-	Decision Decision
+func (t *tx) deleteNetwork(n *Network) error {
+	if e, ok := first(t.next.EndpointsIn(n.ID)); ok {
+		return about(n, n.ID, n.Origin, fmt.Errorf("%w: endpoint %s (%s) is in it", ErrConflict, e.ID, e.Origin))
+	}
+	return t.setNetwork(n, nil)
 }
 
-// Resume undoes [Suspend].
-type Resume struct {
-	Endpoint ID
-	LinkID   LinkID
-	Decision Decision
+func (c PutService) apply(t *tx) error {
+	v := c.Service
+	old := t.next.Service(v.ID)
+	if old != nil {
+		if err := sameOrigin(old.Origin, v.Origin); err != nil {
+			return about(&v, v.ID, v.Origin, err)
+		}
+	}
+	return t.putService(old, &v)
 }
 
-// Declare makes the objects of one declaration those given: what is new is added, what changed is
-// updated, what is gone is removed, everything else is left alone. The Origin of each object must
-// carry the declaration's name. A declared endpoint whose network, service or address changed is
-// deleted and asked for anew. An object that another origin holds is [ErrConflict].
-type Declare struct {
-	Declaration string
-	Networks    []Network
-	Services    []Service // Alias: used for a new service only
-	Endpoints   []Endpoint
+func (t *tx) putService(old, v *Service) error {
+	if err := checkID(v.ID); err != nil {
+		return about(v, v.ID, v.Origin, err)
+	}
+	if old != nil {
+		v.Alias = old.Alias
+	}
+	if v.Alias == "" {
+		return about(v, v.ID, v.Origin, fmt.Errorf("%w: no alias", ErrInvalid))
+	}
+	if v.Origin.Declaration != "" {
+		for _, p := range slices.Concat(v.Visible, v.AutoApprove, v.Reject) {
+			if p != Anyone && t.next.Network(ID(p)) == nil && !isTenant(p) {
+				return about(v, v.ID, v.Origin, fmt.Errorf("%w: network %s", ErrNotFound, p))
+			}
+		}
+	}
+	if err := t.setService(old, v); err != nil {
+		return about(v, v.ID, v.Origin, err)
+	}
+	return t.reconsider(v)
 }
 
-// Restore makes the whole state the given objects, as of a backup. Link IDs that were alive and are
-// no more are retired.
-type Restore struct{ Objects []Object }
+func (c DeleteService) apply(t *tx) error {
+	v := t.next.Service(c.ID)
+	if v == nil {
+		return about(v, c.ID, Origin{}, ErrNotFound)
+	}
+	if err := sameOrigin(v.Origin, Origin{}); err != nil {
+		return about(v, v.ID, v.Origin, err)
+	}
+	if !c.Force {
+		var blockers []ID
+		for e := range t.next.EndpointsOf(v.ID) {
+			if e.Connection.State != Disconnected {
+				blockers = append(blockers, e.ID)
+			}
+		}
+		if len(blockers) > 0 {
+			return about(v, v.ID, v.Origin, fmt.Errorf("%w: endpoints are connected to it: %v", ErrConflict, blockers))
+		}
+	}
+	return t.deleteService(v)
+}
+
+func (t *tx) deleteService(v *Service) error {
+	for _, e := range slices.Collect(t.next.EndpointsOf(v.ID)) {
+		if e.Connection.State == Disconnected {
+			continue
+		}
+		if err := t.disconnect(e, Decision{Rule: "service deleted"}); err != nil {
+			return err
+		}
+	}
+	if err := t.setService(v, nil); err != nil {
+		return about(v, v.ID, v.Origin, err)
+	}
+	return nil
+}
+
+func (c PutEndpoint) apply(t *tx) error {
+	e := c.Endpoint
+	old := t.next.Endpoint(e.ID)
+	if old != nil {
+		if err := sameOrigin(old.Origin, e.Origin); err != nil {
+			return about(&e, e.ID, e.Origin, err)
+		}
+	}
+	return t.putEndpoint(old, &e, c.Message)
+}
+
+func (t *tx) putEndpoint(old, e *Endpoint, message string) error {
+	if err := checkID(e.ID); err != nil {
+		return about(e, e.ID, e.Origin, err)
+	}
+	if old == nil {
+		if err := t.ask(e, message); err != nil {
+			return about(e, e.ID, e.Origin, err)
+		}
+		return nil
+	}
+	if e.Tenant != old.Tenant || !samePlace(old, e) {
+		return about(e, e.ID, e.Origin, fmt.Errorf("%w: network, service and address of an endpoint never change", ErrConflict))
+	}
+	e.Address, e.Connection = old.Address, old.Connection
+	if err := t.setEndpoint(old, e); err != nil {
+		return about(e, e.ID, e.Origin, err)
+	}
+	return nil
+}
+
+// samePlace reports whether e stands where old does; an address left out is the one it has.
+func samePlace(old, e *Endpoint) bool {
+	return e.Network == old.Network && e.Service == old.Service && (!e.Address.IsValid() || e.Address == old.Address)
+}
+
+func (c DeleteEndpoint) apply(t *tx) error {
+	e := t.next.Endpoint(c.ID)
+	if e == nil {
+		return about(e, c.ID, Origin{}, ErrNotFound)
+	}
+	if err := sameOrigin(e.Origin, Origin{}); err != nil {
+		return about(e, e.ID, e.Origin, err)
+	}
+	return t.deleteEndpoint(e)
+}
+
+func (t *tx) deleteEndpoint(e *Endpoint) error {
+	if err := t.setEndpoint(e, nil); err != nil {
+		return about(e, e.ID, e.Origin, err)
+	}
+	t.free(e.Network, e.Address)
+	return nil
+}
+
+// sameOrigin refuses that an object of one origin is changed by another.
+func sameOrigin(old, now Origin) error {
+	if old.Declaration == now.Declaration {
+		return nil
+	}
+	if old.Declaration == "" {
+		return fmt.Errorf("%w: it was made through %s", ErrConflict, old)
+	}
+	return fmt.Errorf("%w: it is declared in %s by %s", ErrConflict, old, old.Declaration)
+}
+
+func checkID(id ID) error {
+	p, err := ParseID(string(id))
+	if err == nil && p != id {
+		err = fmt.Errorf("%w: name %q is not in canonical form", ErrInvalid, clip(string(id)))
+	}
+	return err
+}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -29,6 +30,15 @@ type LinkID uint32
 
 // String returns the eight hexadecimal digits of the link ID.
 func (l LinkID) String() string { return fmt.Sprintf("%08x", uint32(l)) }
+
+// ParseLinkID returns the link ID of eight hexadecimal digits, or an error wrapping [ErrInvalid].
+func ParseLinkID(s string) (LinkID, error) {
+	n, err := strconv.ParseUint(s, 16, 32)
+	if err != nil || len(s) != 8 {
+		return 0, fmt.Errorf("%w: link ID %q isn't eight hexadecimal digits", ErrInvalid, clip(s))
+	}
+	return LinkID(n), nil
+}
 
 // LinkIDRest is how long a link ID rests before another connection may have it.
 const LinkIDRest = 7 * 24 * time.Hour

@@ -1,69 +1,145 @@
 package link
 
 import (
+	"encoding/binary"
 	"iter"
 	"net/netip"
-	"time"
-)
 
-// Delta is what a change did to one object: created (Old nil), deleted (New nil) or replaced.
-type Delta struct {
-	Kind     Kind
-	Key      string
-	Old, New Object
-}
+	"github.com/gaissmai/bart"
+)
 
 // Snapshot is one immutable value of the world. All methods are safe for concurrent use and take no
 // lock; what they return must not be modified. The zero Snapshot is not valid: see [Empty] and [Load].
 type Snapshot struct {
 	revision uint64
+
+	// The objects, by key.
+	networks  radix[*Network]
+	services  radix[*Service]
+	endpoints radix[*Endpoint]
+	retired   radix[*Retired] // by link ID, big-endian
+
+	// What follows is computed from the objects.
+	clients   *bart.Table[*Network]  // by prefix; networks found by listener alone are left out
+	pools     *bart.Table[ID]        // the network of each pool
+	addresses *bart.Table[*Endpoint] // by host prefix
+	links     radix[*Endpoint]       // by link ID, big-endian
+	resting   radix[*Retired]        // by time in Unix nanoseconds and link ID, big-endian
+	byService radix[*Endpoint]       // by service, 0, endpoint
+	byNetwork radix[*Endpoint]       // by network, 0, endpoint
+	owners    radix[*Owner]          // by network, 0, name
+	exists    radix[int]             // by network, 0, name in a zone: live private names at or below it
+	approved  radix[int]             // by service: approved connections
+	ports     radix[int]             // by family (4 or 6) and port: routed endpoints
+	loopback  radix[netip.AddrPort]  // by address and port
+	cursors   radix[cursor]          // by network: how far its pools have been given out
+	freed     radix[netip.Addr]      // by network, 0, address: given back, to be given out last
 }
 
-// tx is a snapshot under construction.
-type tx struct{}
-
 // Empty returns the snapshot of revision 0, which holds nothing.
-func Empty() *Snapshot { panic("unfinished") }
-
-// Load returns the snapshot of the given revision and objects, in any order. Every rule is checked.
-func Load(revision uint64, objects iter.Seq[Object]) (*Snapshot, error) { panic("unfinished") }
-
-// Apply returns the snapshot after changes, all or none, made at the time at, and what they did in
-// order of kind and key, one delta an object. The revision is one more, also where nothing changed.
-// Errors are [*ObjectError] where they are about one object.
-func (s *Snapshot) Apply(at time.Time, changes ...Change) (*Snapshot, []Delta, error) {
-	panic("unfinished")
+func Empty() *Snapshot {
+	return &Snapshot{
+		clients:   new(bart.Table[*Network]),
+		pools:     new(bart.Table[ID]),
+		addresses: new(bart.Table[*Endpoint]),
+	}
 }
 
 // Revision is the number of commits that led to the snapshot.
 func (s *Snapshot) Revision() uint64 { return s.revision }
 
-// Network, Service and Endpoint return the object of an ID, nil where there is none.
-func (s *Snapshot) Network(id ID) *Network   { panic("unfinished") }
-func (s *Snapshot) Service(id ID) *Service   { panic("unfinished") }
-func (s *Snapshot) Endpoint(id ID) *Endpoint { panic("unfinished") }
+// Network returns the network of an ID, nil where there is none.
+func (s *Snapshot) Network(id ID) *Network {
+	n, _ := s.networks.get([]byte(id))
+	return n
+}
 
-// Objects yields everything, in order of kind and key.
-func (s *Snapshot) Objects() iter.Seq[Object] { panic("unfinished") }
+// Service returns the service of an ID, nil where there is none.
+func (s *Snapshot) Service(id ID) *Service {
+	v, _ := s.services.get([]byte(id))
+	return v
+}
 
-// Networks, Services and Endpoints yield the objects of a kind in order of their IDs.
-func (s *Snapshot) Networks() iter.Seq[*Network]   { panic("unfinished") }
-func (s *Snapshot) Services() iter.Seq[*Service]   { panic("unfinished") }
-func (s *Snapshot) Endpoints() iter.Seq[*Endpoint] { panic("unfinished") }
+// Endpoint returns the endpoint of an ID, nil where there is none.
+func (s *Snapshot) Endpoint(id ID) *Endpoint {
+	e, _ := s.endpoints.get([]byte(id))
+	return e
+}
 
-// EndpointsOf yields the endpoints of a service, EndpointsIn those of a network, in order of IDs.
-func (s *Snapshot) EndpointsOf(service ID) iter.Seq[*Endpoint] { panic("unfinished") }
-func (s *Snapshot) EndpointsIn(network ID) iter.Seq[*Endpoint] { panic("unfinished") }
+// Objects yields everything, in order of kind and key: endpoints, networks, retired link IDs, services.
+func (s *Snapshot) Objects() iter.Seq[Object] {
+	return func(yield func(Object) bool) {
+		_ = each(s.Endpoints(), yield) && each(s.Networks(), yield) &&
+			each(s.retired.values(nil), yield) && each(s.Services(), yield)
+	}
+}
+
+// each passes on what seq yields and reports whether yield wants more.
+func each[T Object](seq iter.Seq[T], yield func(Object) bool) bool {
+	for o := range seq {
+		if !yield(o) {
+			return false
+		}
+	}
+	return true
+}
+
+// Networks yields the networks in order of their IDs.
+func (s *Snapshot) Networks() iter.Seq[*Network] { return s.networks.values(nil) }
+
+// Services yields the services in order of their IDs.
+func (s *Snapshot) Services() iter.Seq[*Service] { return s.services.values(nil) }
+
+// Endpoints yields the endpoints in order of their IDs.
+func (s *Snapshot) Endpoints() iter.Seq[*Endpoint] { return s.endpoints.values(nil) }
+
+// EndpointsOf yields the endpoints of a service in order of their IDs.
+func (s *Snapshot) EndpointsOf(service ID) iter.Seq[*Endpoint] {
+	return s.byService.values(within(service, ""))
+}
+
+// EndpointsIn yields the endpoints in a network in order of their IDs.
+func (s *Snapshot) EndpointsIn(network ID) iter.Seq[*Endpoint] {
+	return s.byNetwork.values(within(network, ""))
+}
+
+// Approved returns the number of approved connections of a service, suspended ones included.
+func (s *Snapshot) Approved(service ID) int {
+	n, _ := s.approved.get([]byte(service))
+	return n
+}
 
 // NetworkOf returns the network of a client address: that of the longest prefix, nil where no
 // network has the address. Networks found by listener alone don't count.
-func (s *Snapshot) NetworkOf(client netip.Addr) *Network { panic("unfinished") }
+func (s *Snapshot) NetworkOf(client netip.Addr) *Network {
+	n, _ := s.clients.Lookup(client.Unmap().WithZone(""))
+	return n
+}
 
 // EndpointAt returns the endpoint of an address in any state, nil where there is none.
-func (s *Snapshot) EndpointAt(addr netip.Addr) *Endpoint { panic("unfinished") }
+func (s *Snapshot) EndpointAt(addr netip.Addr) *Endpoint {
+	e, _ := s.addresses.Lookup(addr.Unmap())
+	return e
+}
 
 // EndpointOf returns the endpoint whose connection has the link ID, nil where there is none.
-func (s *Snapshot) EndpointOf(id LinkID) *Endpoint { panic("unfinished") }
+func (s *Snapshot) EndpointOf(id LinkID) *Endpoint {
+	e, _ := s.links.get(linkKey(id))
+	return e
+}
+
+// PoolOf returns the network and pool that an address is in; nil where there is none.
+func (s *Snapshot) PoolOf(addr netip.Addr) (*Network, netip.Prefix) {
+	addr = addr.Unmap()
+	if !addr.IsValid() {
+		return nil, netip.Prefix{}
+	}
+	pool, id, ok := s.pools.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
+	if !ok {
+		return nil, netip.Prefix{}
+	}
+	return s.Network(id), pool
+}
 
 // Owner is who a name belongs to in one network.
 type Owner struct {
@@ -72,23 +148,74 @@ type Owner struct {
 	Endpoints []*Endpoint // in any state, at least one, in order of IDs
 }
 
+// maxKey is the longest key of a name within a network: an ID, a zero byte and a name.
+const maxKey = 255 + 1 + 253
+
 // Owner returns who has name, public or private, in a network: nil where no endpoint has. The name
 // is in canonical form; a pattern answers for the names that it matches where no exact name does.
-// Private reports whether it is the private name. No allocation.
-func (s *Snapshot) Owner(network ID, name []byte) (owner *Owner, private bool) { panic("unfinished") }
+// Private reports whether it is the private name. It doesn't allocate.
+func (s *Snapshot) Owner(network ID, name []byte) (owner *Owner, private bool) {
+	if len(network)+1+len(name) > maxKey {
+		return nil, false
+	}
+	var buf [maxKey]byte
+	key := append(append(append(buf[:0], network...), 0), name...)
+	owner, ok := s.owners.get(key)
+	if !ok {
+		// The pattern of the name: its first label replaced by "*".
+		dot := 0
+		for dot < len(name) && name[dot] != '.' {
+			dot++
+		}
+		if dot == 0 || dot == len(name) {
+			return nil, false
+		}
+		key = append(append(key[:len(network)+1], '*'), name[dot:]...)
+		if owner, ok = s.owners.get(key); !ok {
+			return nil, false
+		}
+	}
+	return owner, string(key[len(network)+1:]) == string(owner.Name.Private)
+}
 
-// OwnsBelow reports whether a name below the given one, or the name itself, belongs to a live
-// connection in the network: whether the name exists in the sense of RFC 8020.
-func (s *Snapshot) OwnsBelow(network ID, name []byte) bool { panic("unfinished") }
+// OwnsBelow reports whether name, which is in a privatelink zone, exists in the network in the sense
+// of RFC 8020: it or a name below it is the private name of a live connection. It doesn't allocate.
+func (s *Snapshot) OwnsBelow(network ID, name []byte) bool {
+	if len(network)+1+len(name) > maxKey {
+		return false
+	}
+	var buf [maxKey]byte
+	n, _ := s.exists.get(append(append(append(buf[:0], network...), 0), name...))
+	return n > 0
+}
 
 // HasZone reports whether a live connection in the network has a private name in the zone.
-func (s *Snapshot) HasZone(network ID, zone []byte) bool { panic("unfinished") }
+func (s *Snapshot) HasZone(network ID, zone []byte) bool { return s.OwnsBelow(network, zone) }
 
 // Ports yields the ports that routed (not loopback) endpoint addresses of the family listen on.
-func (s *Snapshot) Ports(ipv6 bool) iter.Seq[uint16] { panic("unfinished") }
+func (s *Snapshot) Ports(ipv6 bool) iter.Seq[uint16] {
+	return func(yield func(uint16) bool) {
+		for key := range s.ports.all([]byte{family(ipv6)}) {
+			if !yield(binary.BigEndian.Uint16(key[1:])) {
+				return
+			}
+		}
+	}
+}
 
 // Loopback yields address and port of the endpoints on loopback addresses.
-func (s *Snapshot) Loopback() iter.Seq[netip.AddrPort] { panic("unfinished") }
+func (s *Snapshot) Loopback() iter.Seq[netip.AddrPort] { return s.loopback.values(nil) }
 
-// PoolOf returns the network and pool that an address is in; nil where there is none.
-func (s *Snapshot) PoolOf(addr netip.Addr) (*Network, netip.Prefix) { panic("unfinished") }
+func family(ipv6 bool) byte {
+	if ipv6 {
+		return 6
+	}
+	return 4
+}
+
+// within returns the key of sub within an ID.
+func within(id ID, sub string) []byte {
+	return append(append([]byte(id), 0), sub...)
+}
+
+func linkKey(id LinkID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(id)) }

@@ -1,0 +1,203 @@
+package link
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// This file holds the rules that an object obeys by itself. Rules between objects are in tx.go.
+
+func (n *Network) check() error {
+	if first, _, _ := strings.Cut(string(n.ID), "/"); first == "tenant" || n.ID == ID(Anyone) {
+		return fmt.Errorf("%w: %q can't be the name of a network", ErrInvalid, n.ID)
+	}
+	if len(n.Prefixes) == 0 {
+		return fmt.Errorf("%w: a network has at least one prefix of client addresses", ErrInvalid)
+	}
+	for i, p := range n.Prefixes {
+		if err := CheckPrefix(p); err != nil {
+			return err
+		}
+		if slices.Contains(n.Prefixes[:i], p) {
+			return fmt.Errorf("%w: prefix %s is given twice", ErrInvalid, p)
+		}
+	}
+	for i, p := range n.Pools {
+		if err := CheckPrefix(p); err != nil {
+			return fmt.Errorf("pool: %w", err)
+		}
+		if a := p.Addr(); a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			return fmt.Errorf("%w: pool %s is not of addresses that an endpoint can have", ErrInvalid, p)
+		}
+		for _, q := range n.Pools[:i] {
+			if p.Overlaps(q) {
+				return fmt.Errorf("%w: pools %s and %s overlap", ErrInvalid, q, p)
+			}
+		}
+	}
+	return nil
+}
+
+// CheckPrefix returns an error wrapping [ErrInvalid] unless p is a masked prefix, and not one of
+// IPv4-mapped IPv6 addresses.
+func CheckPrefix(p netip.Prefix) error {
+	switch {
+	case !p.IsValid():
+		return fmt.Errorf("%w: no prefix", ErrInvalid)
+	case p.Addr().Is4In6():
+		return fmt.Errorf("%w: prefix %s is of IPv4-mapped addresses: write it as IPv4", ErrInvalid, p)
+	case p != p.Masked():
+		return fmt.Errorf("%w: prefix %s has host bits set: did you mean %s?", ErrInvalid, p, p.Masked())
+	}
+	return nil
+}
+
+func (s *Service) check() error {
+	if s.Port == 0 {
+		return fmt.Errorf("%w: port 0", ErrInvalid)
+	}
+	if len(s.Targets) == 0 {
+		return fmt.Errorf("%w: a service has at least one target", ErrInvalid)
+	}
+	for i, t := range s.Targets {
+		if err := t.check(); err != nil {
+			return err
+		}
+		if slices.Contains(s.Targets[:i], t) {
+			return fmt.Errorf("%w: target %s is given twice", ErrInvalid, t.Addr)
+		}
+	}
+	if err := s.checkNames(); err != nil {
+		return err
+	}
+	if err := s.checkParties(); err != nil {
+		return err
+	}
+	switch s.ProxyProtocol {
+	case ProxyOff, ProxyV1, ProxyV2, ProxyAzure, ProxyAWS, ProxyGCP:
+	default:
+		return fmt.Errorf("%w: PROXY protocol %q: off, v1, v2, azure, aws and gcp are allowed", ErrInvalid, s.ProxyProtocol)
+	}
+	if len(s.NAT) > MaxNAT {
+		return fmt.Errorf("%w: %d NAT addresses, %d are allowed", ErrInvalid, len(s.NAT), MaxNAT)
+	}
+	for i, a := range s.NAT {
+		if !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return fmt.Errorf("%w: NAT address %s is not one to connect from", ErrInvalid, a)
+		}
+		if slices.Contains(s.NAT[:i], a) {
+			return fmt.Errorf("%w: NAT address %s is given twice", ErrInvalid, a)
+		}
+	}
+	if s.IdleTimeout != 0 && (s.IdleTimeout < MinIdleTimeout || s.IdleTimeout > MaxIdleTimeout) {
+		return fmt.Errorf("%w: idle timeout %s, %s to %s are allowed", ErrInvalid, s.IdleTimeout, MinIdleTimeout, MaxIdleTimeout)
+	}
+	if s.MaxConnections < 0 {
+		return fmt.Errorf("%w: connection limit %d", ErrInvalid, s.MaxConnections)
+	}
+	return nil
+}
+
+func (t Target) check() error {
+	a := t.Addr.Addr()
+	if !t.Addr.IsValid() || t.Addr.Port() == 0 || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+		return fmt.Errorf("%w: target %s is not an address and port to connect to", ErrInvalid, t.Addr)
+	}
+	return nil
+}
+
+func (s *Service) checkNames() error {
+	switch {
+	case s.Pin != PinAddress && s.Pin != PinTLS:
+		return fmt.Errorf("%w: pin %q: address and tls are allowed", ErrInvalid, s.Pin)
+	case s.Pin == PinTLS && len(s.Names) == 0:
+		return fmt.Errorf("%w: pin tls needs names to hold a client to", ErrInvalid)
+	}
+	for i, n := range s.Names {
+		if p, err := ParsePattern(string(n.Public)); err != nil {
+			return err
+		} else if p != n.Public {
+			return fmt.Errorf("%w: name %q is not in canonical form", ErrInvalid, n.Public)
+		}
+		if (n.Private == "") != (n.Zone == "") || n.Private != "" && !strings.HasSuffix(string(n.Private), "."+string(n.Zone)) {
+			return fmt.Errorf("%w: private name %q is not below its zone %q", ErrInvalid, n.Private, n.Zone)
+		}
+		if n.Private != "" {
+			if p, err := ParsePattern(string(n.Private)); err != nil || p != n.Private {
+				return fmt.Errorf("%w: private name %q is not in canonical form", ErrInvalid, n.Private)
+			}
+		}
+		for _, m := range s.Names[:i] {
+			if m.Public == n.Public || n.Private != "" && m.Private == n.Private {
+				return fmt.Errorf("%w: name %s is given twice", ErrInvalid, n.Public)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Service) checkParties() error {
+	for _, list := range [][]Party{s.Visible, s.AutoApprove, s.Reject} {
+		for _, p := range list {
+			if _, err := ParseParty(string(p)); err != nil {
+				return err
+			}
+		}
+	}
+	if slices.Contains(s.Visible, Anyone) {
+		return nil
+	}
+	for _, p := range s.AutoApprove {
+		if !slices.Contains(s.Visible, p) {
+			return fmt.Errorf("%w: %s is approved without a decision but can't see the service: it must be visible to them", ErrInvalid, p)
+		}
+	}
+	return nil
+}
+
+// ParseParty returns s as a party: "*", "tenant/NAME" or the ID of a network. The error wraps [ErrInvalid].
+func ParseParty(s string) (Party, error) {
+	if s == string(Anyone) {
+		return Anyone, nil
+	}
+	id, err := ParseID(s)
+	if err == nil && id == "tenant" {
+		err = fmt.Errorf("%w: party %q: a tenant is written tenant/NAME", ErrInvalid, s)
+	}
+	return Party(id), err
+}
+
+// Matches reports whether p speaks of the network.
+func (p Party) Matches(n *Network) bool {
+	if tenant, ok := strings.CutPrefix(string(p), "tenant/"); ok {
+		return n.Tenant == tenant
+	}
+	return p == Anyone || p == Party(n.ID)
+}
+
+// match returns the first party that speaks of the network, "" where none does.
+func match(list []Party, n *Network) Party {
+	for _, p := range list {
+		if p.Matches(n) {
+			return p
+		}
+	}
+	return ""
+}
+
+func (e *Endpoint) check() error {
+	if a := e.Address; a.IsValid() && (a.Is4In6() || a.Zone() != "") {
+		return fmt.Errorf("%w: address %s", ErrInvalid, a)
+	}
+	for i, p := range e.Allow {
+		if err := CheckPrefix(p); err != nil {
+			return fmt.Errorf("allow-list: %w", err)
+		}
+		if slices.Contains(e.Allow[:i], p) {
+			return fmt.Errorf("%w: allow-list: %s is given twice", ErrInvalid, p)
+		}
+	}
+	return nil
+}

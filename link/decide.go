@@ -1,0 +1,246 @@
+package link
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Decide approves or rejects a connection. LinkID is the one that was looked at: another one now is
+// [ErrStale]. State is Approved or Rejected. Deciding what is already so changes nothing.
+type Decide struct {
+	Endpoint ID
+	LinkID   LinkID
+	State    State
+	Decision Decision
+}
+
+// Disconnect is the provider's removal of a connection.
+type Disconnect struct {
+	Endpoint ID
+	LinkID   LinkID
+	Decision Decision
+}
+
+// AskAgain makes a Disconnected connection a new request: same address, new link ID.
+type AskAgain struct {
+	Endpoint ID
+	Message  string
+}
+
+// Suspend stops an Approved connection, [Resume] lets it go on with the same link ID.
+type Suspend struct {
+	Endpoint ID
+	LinkID   LinkID
+	Decision Decision
+}
+
+// Resume undoes [Suspend].
+type Resume struct {
+	Endpoint ID
+	LinkID   LinkID
+	Decision Decision
+}
+
+func (c Decide) apply(t *tx) error {
+	e, err := t.connected(c.Endpoint, c.LinkID)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.State != Approved && c.State != Rejected:
+		err = fmt.Errorf("%w: a decision is %s or %s, not %q", ErrInvalid, Approved, Rejected, c.State)
+	case c.State == e.Connection.State:
+		return nil
+	case c.State == Approved:
+		err = t.mayApprove(e)
+	}
+	if err != nil {
+		return about(e, e.ID, e.Origin, err)
+	}
+	return t.alter(e, func(k *Connection) {
+		k.State, k.Decision, k.Suspended = c.State, t.stamped(c.Decision), nil
+	})
+}
+
+// mayApprove returns why a connection can't be approved.
+func (t *tx) mayApprove(e *Endpoint) error {
+	v := t.next.Service(e.Service)
+	if p := match(v.Reject, t.next.Network(e.Network)); p != "" {
+		return fmt.Errorf("%w: the reject list of service %s names %s", ErrConflict, v.ID, p)
+	}
+	return t.withinLimit(v)
+}
+
+func (t *tx) withinLimit(v *Service) error {
+	if v.MaxConnections > 0 && t.next.Approved(v.ID) >= v.MaxConnections {
+		return fmt.Errorf("%w: service %s has its limit of %d approved connections", ErrExhausted, v.ID, v.MaxConnections)
+	}
+	return nil
+}
+
+func (c Disconnect) apply(t *tx) error {
+	e, err := t.connected(c.Endpoint, c.LinkID)
+	if err != nil {
+		return err
+	}
+	return t.disconnect(e, c.Decision)
+}
+
+func (t *tx) disconnect(e *Endpoint, d Decision) error {
+	return t.alter(e, func(k *Connection) {
+		k.State, k.LinkID, k.Decision, k.Suspended = Disconnected, 0, t.stamped(d), nil
+	})
+}
+
+func (c AskAgain) apply(t *tx) error {
+	old := t.next.Endpoint(c.Endpoint)
+	if old == nil {
+		return about(old, c.Endpoint, Origin{}, ErrNotFound)
+	}
+	if s := old.Connection.State; s != Disconnected {
+		return about(old, old.ID, old.Origin, fmt.Errorf("%w: the connection is %s: only a %s one can be asked for again", ErrConflict, s, Disconnected))
+	}
+	e := *old
+	k, err := t.request(&e, c.Message, old.Connection.Asked+1)
+	if err != nil {
+		return about(&e, e.ID, e.Origin, err)
+	}
+	return t.alter(old, func(now *Connection) { *now = k })
+}
+
+func (c Suspend) apply(t *tx) error {
+	e, err := t.connected(c.Endpoint, c.LinkID)
+	if err != nil {
+		return err
+	}
+	if s := e.Connection.State; s != Approved {
+		return about(e, e.ID, e.Origin, fmt.Errorf("%w: the connection is %s: only an %s one can be suspended", ErrConflict, s, Approved))
+	}
+	if e.Connection.Suspended != nil {
+		return nil
+	}
+	d := t.stamped(c.Decision)
+	return t.alter(e, func(k *Connection) { k.Suspended = &d })
+}
+
+func (c Resume) apply(t *tx) error {
+	e, err := t.connected(c.Endpoint, c.LinkID)
+	if err != nil || e.Connection.Suspended == nil {
+		return err
+	}
+	return t.alter(e, func(k *Connection) { k.Suspended = nil })
+}
+
+// connected returns the endpoint whose connection still has the link ID.
+func (t *tx) connected(id ID, link LinkID) (*Endpoint, error) {
+	e := t.next.Endpoint(id)
+	switch {
+	case e == nil:
+		return nil, about(e, id, Origin{}, ErrNotFound)
+	case e.Connection.State == Disconnected:
+		return nil, about(e, id, e.Origin, fmt.Errorf("%w: the connection is %s", ErrStale, Disconnected))
+	case e.Connection.LinkID != link:
+		return nil, about(e, id, e.Origin, fmt.Errorf("%w: the connection has link ID %s, not %s", ErrStale, e.Connection.LinkID, link))
+	}
+	return e, nil
+}
+
+// alter replaces an endpoint by one whose connection f has changed.
+func (t *tx) alter(old *Endpoint, f func(*Connection)) error {
+	e := *old
+	f(&e.Connection)
+	if err := t.setEndpoint(old, &e); err != nil {
+		return about(&e, e.ID, e.Origin, err)
+	}
+	return nil
+}
+
+func (t *tx) stamped(d Decision) Decision {
+	d.At = t.at
+	return d
+}
+
+// ask puts a new endpoint with its first request.
+func (t *tx) ask(e *Endpoint, message string) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	if err := t.place(e); err != nil {
+		return err
+	}
+	k, err := t.request(e, message, 1)
+	if err != nil {
+		return err
+	}
+	e.Connection = k
+	return t.setEndpoint(nil, e)
+}
+
+// request returns the connection of a request that is made now.
+func (t *tx) request(e *Endpoint, message string, asked uint32) (Connection, error) {
+	v, n := t.next.Service(e.Service), t.next.Network(e.Network)
+	switch {
+	case v == nil:
+		return Connection{}, fmt.Errorf("%w: service %s", ErrNotFound, e.Service)
+	case n == nil:
+		return Connection{}, fmt.Errorf("%w: network %s", ErrNotFound, e.Network)
+	case match(v.Reject, n) != "":
+		return Connection{}, fmt.Errorf("%w: service %s: its reject list names %s", ErrNotFound, v.ID, match(v.Reject, n))
+	case match(v.Visible, n) == "":
+		return Connection{}, fmt.Errorf("%w: service %s: it isn't visible to network %s", ErrNotFound, v.ID, n.ID)
+	}
+	id, err := t.newLinkID(e.ID, asked)
+	k := Connection{LinkID: id, State: Pending, Message: message, RequestedAt: t.at, Asked: asked}
+	k.State, k.Decision = t.automatic(v, n)
+	return k, err
+}
+
+// automatic returns the state that the lists of a service give to a request from a network, and why.
+func (t *tx) automatic(v *Service, n *Network) (State, Decision) {
+	p := match(v.AutoApprove, n)
+	if p == "" {
+		return Pending, t.stamped(Decision{})
+	}
+	if err := t.withinLimit(v); err != nil {
+		return Pending, t.stamped(Decision{Rule: limitRule, Reason: fmt.Sprintf("the service has its limit of %d approved connections", v.MaxConnections)})
+	}
+	return Approved, t.stamped(Decision{Rule: autoRule + string(p)})
+}
+
+// The rules that a decision can name.
+const (
+	autoRule   = "auto-approve: "
+	rejectRule = "reject: "
+	limitRule  = "limit"
+)
+
+// reconsider gives the connections of a service the state that its lists now say: see [PutService].
+func (t *tx) reconsider(v *Service) error {
+	for _, e := range slices.Collect(t.next.EndpointsOf(v.ID)) {
+		k, n := e.Connection, t.next.Network(e.Network)
+		byRule := k.Decision.Actor == "" && strings.HasPrefix(k.Decision.Rule, autoRule)
+		state, decision := k.State, k.Decision
+		switch {
+		case k.State == Pending && match(v.Reject, n) == "":
+			state, decision = t.automatic(v, n)
+		case k.State == Approved && byRule && v.Origin.Declaration != "":
+			if p := match(v.Reject, n); p != "" {
+				state, decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(p)})
+			} else if match(v.AutoApprove, n) == "" {
+				state, decision = Pending, t.stamped(Decision{Reason: "no longer approved by the lists of the service"})
+			}
+		case k.State == Rejected && strings.HasPrefix(k.Decision.Rule, rejectRule) && v.Origin.Declaration != "" && match(v.Reject, n) == "":
+			state, decision = t.automatic(v, n)
+		}
+		if state == k.State {
+			continue
+		}
+		if err := t.alter(e, func(c *Connection) { c.State, c.Decision, c.Suspended = state, decision, nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isTenant(p Party) bool { return strings.HasPrefix(string(p), "tenant/") }
