@@ -1,0 +1,63 @@
+// Package coremain is the build of Postern: the directives and their order, the plugins that are
+// compiled in, name and version, and the command line.
+//
+// The server is Caddy's runner with CoreDNS's server type, driven from here and not by CoreDNS's own
+// coremain, because a Corefile that holds nothing of Postern must be refused, a refused Corefile must
+// leave the running one untouched, and a reload by signal must not end the watch of the reload
+// plugin. docs/decisions/0001-own-runner.md has the whole reasoning.
+package coremain
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+// Run is the program: it never returns.
+func Run() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// command is one word of the command line. Its function takes the arguments after the word and
+// returns the exit code: 0 done, 1 refused or failed, 2 wrong use.
+type command struct {
+	name, usage, about string
+	run                func(args []string, stdout, stderr io.Writer) int
+}
+
+// commands is a function and not a variable because help prints it.
+func commands() []command {
+	return []command{
+		{"validate", "[-conf FILE | FILE]", "check a Corefile without opening a socket or the state", validate},
+		{"backup", "[-conf FILE | -state FILE] [-o OUT]", "write the state, of a running node or of a file, to OUT or stdout", backup},
+		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin", restore},
+		{"version", "", "print the version", func(_ []string, stdout, _ io.Writer) int { fmt.Fprint(stdout, banner()); return 0 }},
+		{"help", "", "print this", func(_ []string, stdout, _ io.Writer) int { usage(stdout); return 0 }},
+	}
+}
+
+// Main runs the command line and returns the exit code. Without a command it is the server, with the
+// flags that users of CoreDNS know, and returns when the server has ended.
+func Main(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		for _, c := range commands() {
+			if c.name == args[0] {
+				return c.run(args[1:], stdout, stderr)
+			}
+		}
+		fmt.Fprintf(stderr, "postern: unknown command %q; \"postern help\" lists them\n", args[0])
+		return 2
+	}
+	return serve(args, stdout, stderr)
+}
+
+// usage prints what the command line takes.
+func usage(w io.Writer) {
+	fmt.Fprint(w, "Usage: postern [flags]            run the server\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "       postern %-9s %s\n%34s%s\n", c.name, c.usage, "", c.about)
+	}
+	fmt.Fprint(w, "\nFlags of the server:\n")
+	flags, _ := serverFlags(w)
+	flags.PrintDefaults()
+	fmt.Fprint(w, "\nSignals: TERM and INT stop the server after a drain, a second one at once; QUIT stops it\n"+
+		"at once; USR1 loads the Corefile again.\n")
+}

@@ -1,0 +1,185 @@
+package coremain
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/coredns/caddy/caddyfile"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/parse"
+	"github.com/coredns/coredns/plugin/pkg/transport"
+	"github.com/miekg/dns"
+)
+
+// rules are what a Corefile as a whole must obey beyond Caddy's grammar, in the order in which they
+// are looked at. Each returns what is wrong, or nil.
+var rules = []func(*corefile) *problem{notEmpty, hasOwn, servedHere, noTwice, trustedProxies, privateListeners}
+
+// notEmpty: there is a server block, and each has directives. A block without any would take the
+// zone's queries and refuse them all.
+func notEmpty(c *corefile) *problem {
+	if len(c.blocks) == 0 {
+		return &problem{c.path, 1, "", "no server block: a Corefile needs at least \".:53 { ... }\" with privatelink in it"}
+	}
+	lines := c.keyLines()
+	for i, b := range c.blocks {
+		if len(b.Tokens) == 0 {
+			return &problem{c.path, lines[i][0], "", "server block " + quote(b.Keys[0]) + " holds no directive"}
+		}
+	}
+	return nil
+}
+
+// hasOwn: a server that has nothing of Postern in it isn't one that somebody wanted.
+func hasOwn(c *corefile) *problem {
+	for _, b := range c.blocks {
+		for _, name := range own {
+			if len(b.Tokens[name]) > 0 {
+				return nil
+			}
+		}
+	}
+	return &problem{c.path, 1, "", "no server block holds a directive of Postern: one of " + strings.Join(own, ", ") + " is needed"}
+}
+
+// servedHere: the server type would serve gRPC, QUIC and HTTPS for a key that says so. None of them
+// is part of this build.
+func servedHere(c *corefile) *problem {
+	lines := c.keyLines()
+	for i, b := range c.blocks {
+		for j, key := range b.Keys {
+			switch t, _ := parse.Transport(key); t {
+			case transport.DNS, transport.TLS:
+			default:
+				return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s: %s is not served by this program; dns:// (or nothing) and tls:// are allowed", quote(key), t)}
+			}
+		}
+	}
+	return nil
+}
+
+// noTwice: no zone is served twice at the same place, whatever its case and final dot. CoreDNS finds
+// this too, when the servers are made, but without saying where.
+func noTwice(c *corefile) *problem {
+	lines := c.keyLines()
+	seen := map[string]int{}
+	for i, b := range c.blocks {
+		if len(b.Tokens["view"]) > 0 {
+			continue // a view is a second answer to the same zone on purpose
+		}
+		for j, key := range b.Keys {
+			zones, err := keyZones(key)
+			if err != nil {
+				return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s: %v", quote(key), err)}
+			}
+			for _, zone := range zones {
+				at := zone + " " + words(b.Tokens["bind"])
+				if first, twice := seen[at]; twice {
+					return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s serves %s again, which line %d serves already", quote(key), zone, first)}
+				}
+				seen[at] = lines[i][j]
+			}
+		}
+	}
+	return nil
+}
+
+// keyZones returns what a key of a server block stands for, as CoreDNS reads it: "dns://zone.:port",
+// several for a prefix that isn't at an octet boundary.
+func keyZones(key string) ([]string, error) {
+	trans, rest := parse.Transport(key)
+	hosts, port, err := plugin.SplitHostPort(rest)
+	if err != nil {
+		return nil, err
+	}
+	if port == "" {
+		port = dnsserver.Port
+		if trans == transport.TLS {
+			port = transport.TLSPort
+		}
+	}
+	var zones []string
+	for _, h := range hosts {
+		if _, _, err := plugin.SplitHostPort(dns.Fqdn(h)); err != nil {
+			return nil, err
+		}
+		zones = append(zones, fmt.Sprintf("%s://%s:%s", trans, plugin.Name(h).Normalize(), port))
+	}
+	return zones, nil
+}
+
+func words(tokens []caddyfile.Token) string {
+	var s []string
+	for _, t := range tokens {
+		s = append(s, t.Text)
+	}
+	return strings.Join(s, " ")
+}
+
+// trustedProxies: CoreDNS's proxyproto takes a header from everybody when it has no allow list. A
+// client could then choose the network that it is answered for.
+func trustedProxies(c *corefile) *problem {
+	for _, b := range c.blocks {
+		tokens := b.Tokens["proxyproto"]
+		if len(tokens) == 0 {
+			continue
+		}
+		allowed := false
+		for i, t := range tokens {
+			allowed = allowed || t.Text == "allow" && i+1 < len(tokens) && tokens[i+1].Line == t.Line
+		}
+		if !allowed {
+			return &problem{fileOf(c, tokens[0]), tokens[0].Line, "proxyproto", "without \"allow PREFIX...\" every client could say who it is; name the proxies that may"}
+		}
+	}
+	return nil
+}
+
+// privateListeners: what tells about the inside is not offered to everybody without TLS (C10).
+func privateListeners(c *corefile) *problem {
+	for _, b := range c.blocks {
+		for _, name := range []string{"prometheus", "pprof"} {
+			tokens := b.Tokens[name]
+			if len(tokens) < 2 || tokens[1].Line != tokens[0].Line {
+				continue // the default is localhost
+			}
+			host, _, err := net.SplitHostPort(tokens[1].Text)
+			if err != nil {
+				continue // the plugin says it better
+			}
+			addr, _ := netip.ParseAddr(host)
+			if (host == "" || addr.IsUnspecified()) && !hasWord(tokens[2:], "tls") {
+				return &problem{fileOf(c, tokens[0]), tokens[0].Line, name, fmt.Sprintf("%q listens on all addresses in clear; give it one address, such as 127.0.0.1%s", tokens[1].Text, tlsHint(name))}
+			}
+		}
+	}
+	return nil
+}
+
+// tlsHint is what else is allowed for a listener: the metrics can be served with TLS.
+func tlsHint(name string) string {
+	if name == "prometheus" {
+		return ", or a tls file"
+	}
+	return ""
+}
+
+func hasWord(tokens []caddyfile.Token, word string) bool {
+	for _, t := range tokens {
+		if t.Text == word {
+			return true
+		}
+	}
+	return false
+}
+
+// fileOf returns the file that a word stands in: that of an import, or the Corefile itself.
+func fileOf(c *corefile, t caddyfile.Token) string {
+	if t.File != "" {
+		return t.File
+	}
+	return c.path
+}

@@ -1,0 +1,157 @@
+package coremain
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coredns/caddy"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+)
+
+// runner is a started server and the signals that it follows. It takes the place of
+// caddy.TrapSignals, which purges all event hooks at a reload by SIGUSR1. The reload plugin registers
+// its hook once per process, so it would never watch the file again (coredns issue 6263, C14).
+type runner struct {
+	loader  *loader
+	signals chan os.Signal
+	// current is the instance whose start or reload was completed last. Caddy's list holds two
+	// instances during a reload, and the new one alone before the old one's callbacks have run.
+	current atomic.Pointer[caddy.Instance]
+}
+
+// theRunner is the runner that the event hook reports to: hooks belong to the process.
+var theRunner atomic.Pointer[runner]
+
+var hookOnce sync.Once
+
+func newRunner(l *loader) *runner {
+	r := &runner{loader: l, signals: make(chan os.Signal, 8)}
+	signal.Notify(r.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	theRunner.Store(r)
+	hookOnce.Do(func() {
+		caddy.RegisterEventHook("postern", func(event caddy.EventName, info any) error {
+			if inst, ok := info.(*caddy.Instance); ok && event == caddy.InstanceStartupEvent {
+				if r := theRunner.Load(); r != nil {
+					r.current.Store(inst)
+				}
+			}
+			return nil
+		})
+	})
+	return r
+}
+
+// errInterrupted: a signal came before the start was complete.
+var errInterrupted = errors.New("ended by a signal before the start was complete")
+
+// start starts the server with its first configuration.
+func (r *runner) start(in caddy.Input) error {
+	started := make(chan error, 1)
+	go func() {
+		_, err := caddy.Start(in)
+		started <- err
+	}()
+	for {
+		select {
+		case err := <-started:
+			return err
+		case s := <-r.signals:
+			switch s {
+			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
+				return errInterrupted // nothing is served yet, and the state survives a kill
+			}
+		}
+	}
+}
+
+// run follows signals until one of them ends the server, and returns the exit code.
+func (r *runner) run() int {
+	ended := make(chan struct{})
+	go func() {
+		r.current.Load().Wait() // the wait group is handed from instance to instance
+		close(ended)
+	}()
+	var stopped chan int // open while the server is being ended
+	for {
+		select {
+		case <-ended:
+			if stopped == nil {
+				clog.Error("all listeners have ended by themselves")
+				return 1
+			}
+			ended = nil
+		case code := <-stopped:
+			return code
+		case s := <-r.signals:
+			switch s {
+			case syscall.SIGQUIT:
+				clog.Info("SIGQUIT: ending at once")
+				return 0
+			case syscall.SIGTERM, syscall.SIGINT:
+				if stopped != nil {
+					clog.Warning("second signal: ending at once")
+					return 2
+				}
+				clog.Infof("%s: ending; a second signal ends at once", signalName(s))
+				stopped = make(chan int, 1)
+				go func() { stopped <- stop(signalName(s)) }()
+			case syscall.SIGUSR1:
+				if stopped == nil {
+					clog.Info("SIGUSR1: loading the Corefile again")
+					r.reload()
+				}
+			case syscall.SIGUSR2:
+				clog.Warning("SIGUSR2: a running process isn't replaced by a new binary; restart it")
+			}
+		}
+	}
+}
+
+// settleTime is how long a reload by signal waits for one of the reload plugin to be over.
+const settleTime = 30 * time.Second
+
+// reload reloads by signal, after a reload that the plugin has begun is complete.
+func (r *runner) reload() {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(settleTime); ; <-tick.C {
+		if all, cur := caddy.Instances(), r.current.Load(); len(all) == 1 && all[0] == cur {
+			r.loader.reload(cur)
+			return
+		}
+		if time.Now().After(end) {
+			clog.Error("SIGUSR1: another reload isn't over; try again")
+			return
+		}
+	}
+}
+
+// stop ends the server in order: callbacks first, while DNS goes on, so that the data plane drains
+// behind answers that are still given, then the servers. It returns the exit code.
+func stop(why string) int {
+	caddy.EmitEvent(caddy.ShutdownEvent, why)
+	code := 0
+	for _, inst := range caddy.Instances() {
+		for _, err := range inst.ShutdownCallbacks() {
+			clog.Errorf("while ending: %v", err)
+			code = 4 // as CoreDNS
+		}
+	}
+	if err := caddy.Stop(); err != nil {
+		clog.Errorf("while ending: %v", err)
+		code = 4
+	}
+	return code
+}
+
+func signalName(s os.Signal) string {
+	if s == syscall.SIGINT {
+		return "SIGINT"
+	}
+	return "SIGTERM"
+}
