@@ -1,0 +1,154 @@
+// Package handover carries one node from Corefile to Corefile.
+//
+// Each Corefile that is read gets a [Draft], which the directives of Postern fill while they parse:
+// objects, store, data plane. Nothing is opened meanwhile. What happens next follows the order in
+// which Caddy calls back:
+//
+//	first start   new: OnFirstStartup, OnStartup ──► node.Open
+//	reload        old: OnRestart ──► the old draft puts its node into the slot
+//	              new: setup of all directives
+//	              new: OnStartup ──► the new draft takes the node from the slot: node.Prepare
+//	              new: DNS servers start, old: DNS servers stop
+//	              old: OnShutdown ──► Commit; without a successor: drain and close
+//	failed reload old: OnRestartFailed ──► Abandon
+//	exit          OnShutdown ──► nothing yet
+//	              OnFinalShutdown ──► drain and close
+//
+// A failed successor gets no shutdown call of its own, so all that it had prepared is undone by its
+// predecessor. Caddy's event hooks are not used: a reload by signal purges them.
+package handover
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/block"
+	"github.com/postern-link/postern/proxy"
+)
+
+// Draft is what one Corefile says: the objects and settings of all its server blocks. Directives
+// fill it during setup; after the start it gives access to the node. Methods that fill it are for
+// setup only, which Caddy runs in one goroutine.
+type Draft struct {
+	first  block.Position // of the first directive of ours in the Corefile
+	start  bool           // this Corefile starts the process, it reloads nothing
+	node   atomic.Pointer[held]
+	zones  *link.Zones
+	listen map[netip.Addr]bool // addresses that server blocks with a directive of ours are bound to
+
+	store    block.Position
+	path     string // absolute; "" is the default
+	origin   string // "" is the host's name
+	proxy    *proxy.Settings
+	proxyAt  block.Position
+	objects  objects
+	declared map[declaredKey]block.Position
+}
+
+// storageKey is where a Caddy instance keeps its draft.
+type storageKey struct{}
+
+// Of returns the draft of the Corefile that c reads, and makes it at the first call. Every setup
+// of ours begins with it.
+func Of(c *caddy.Controller) *Draft {
+	d, ok := c.Get(storageKey{}).(*Draft)
+	if !ok {
+		d = &Draft{
+			zones:    link.DefaultZones(),
+			listen:   make(map[netip.Addr]bool),
+			declared: make(map[declaredKey]block.Position),
+			first:    first(c),
+		}
+		c.Set(storageKey{}, d)
+		d.register(c)
+	}
+	for _, host := range dnsserver.GetConfig(c).ListenHosts {
+		// The wildcard is "" and an address may have a zone: neither can be an endpoint's.
+		if addr, err := netip.ParseAddr(host); err == nil {
+			d.listen[addr.Unmap()] = true
+		}
+	}
+	return d
+}
+
+// first returns the position of the first of our directives. Setup has not read its name yet.
+func first(c *caddy.Controller) block.Position {
+	ahead := *c // the tokens are shared, where it stands among them is not
+	ahead.Next()
+	return block.Here(&ahead, ahead.Val())
+}
+
+// register asks Caddy for the callbacks of the instance, once.
+func (d *Draft) register(c *caddy.Controller) {
+	c.OnFirstStartup(d.onFirstStartup)
+	c.OnStartup(d.onStartup)
+	c.OnRestart(d.onRestart)
+	c.OnRestartFailed(d.onRestartFailed)
+	c.OnShutdown(d.onShutdown)
+	c.OnFinalShutdown(d.onFinalShutdown)
+}
+
+// Snapshot returns the newest snapshot of the node, nil while there is none.
+func (d *Draft) Snapshot() *link.Snapshot {
+	if h := d.node.Load(); h != nil {
+		return h.node.Snapshot()
+	}
+	return nil
+}
+
+// Published reports whether a target of the service has ever answered. False before the start.
+func (d *Draft) Published(service link.ID) bool {
+	h := d.node.Load()
+	return h != nil && h.node.Published(service)
+}
+
+// Healthy reports whether a target of the service answers now. False before the start.
+func (d *Draft) Healthy(service link.ID) bool {
+	h := d.node.Load()
+	return h != nil && h.node.Healthy(service)
+}
+
+// SetStore says where the state lives and which name owns the declared objects; "" is the default of
+// either. A Corefile has one state.
+func (d *Draft) SetStore(at block.Position, path string, origin link.ID) error {
+	if d.store.Line != 0 {
+		return at.Errorf("given already at %s; a process has one state", d.store)
+	}
+	d.store, d.origin = at, string(origin)
+	if path == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return at.Errorf("path %s: %w", block.Quote(path), err)
+	}
+	d.path = abs
+	return nil
+}
+
+// SetProxy switches the data plane on. A Corefile has one.
+func (d *Draft) SetProxy(at block.Position, s proxy.Settings) error {
+	if d.proxy != nil {
+		return at.Errorf("given already at %s; a process has one data plane", d.proxyAt)
+	}
+	d.proxy, d.proxyAt = &s, at
+	return nil
+}
+
+// statePath returns the absolute path of the bolt file.
+func (d *Draft) statePath() (string, error) {
+	if d.path != "" {
+		return d.path, nil
+	}
+	// systemd sets it for a unit with StateDirectory=; several are joined with colons.
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
+		return filepath.Abs(filepath.Join(dir, "postern.db"))
+	}
+	return filepath.Abs("postern.db")
+}

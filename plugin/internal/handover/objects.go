@@ -1,0 +1,209 @@
+package handover
+
+import (
+	"crypto/rand"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/block"
+)
+
+// objects are those that a Corefile declares, in its order. Names carry their public half only: the
+// private one follows from the zones, which are complete after the last directive.
+type objects struct {
+	networks  []link.Network
+	services  []link.Service
+	endpoints []link.DeclaredEndpoint
+	// scratch holds them all, and nothing else: it refuses during setup, at the right line, what the
+	// state would refuse at the start. Nil before the first object.
+	scratch *link.Snapshot
+}
+
+type declaredKey struct {
+	kind link.Kind
+	id   link.ID
+}
+
+// AddNetwork declares a network. Its origin is set here.
+func (d *Draft) AddNetwork(at block.Position, n link.Network) error {
+	if err := d.claim(at, link.KindNetwork, n.ID); err != nil {
+		return err
+	}
+	for _, pool := range n.Pools {
+		for addr := range d.listen {
+			if pool.Contains(addr) {
+				return at.Property("endpoints").Errorf("pool %s contains %s, which a server block listens on (bind)", pool, addr)
+			}
+		}
+	}
+	var err error
+	if n.Origin, err = d.originOf(at); err != nil {
+		return err
+	}
+	if err := d.apply(at, link.PutNetwork{Network: n}); err != nil {
+		return err
+	}
+	d.objects.networks = append(d.objects.networks, n)
+	return nil
+}
+
+// AddService declares a service. Its names carry their public half; alias and origin are set here.
+func (d *Draft) AddService(at block.Position, s link.Service) error {
+	if err := d.claim(at, link.KindService, s.ID); err != nil {
+		return err
+	}
+	for _, n := range s.Names {
+		if zone := d.zones.Zone([]byte(n.Public)); zone != "" {
+			return insideZone(at, n.Public, zone)
+		}
+	}
+	var err error
+	if s.Origin, err = d.originOf(at); err != nil {
+		return err
+	}
+	if s.Alias, err = link.NewAlias(s.ID, rand.Reader); err != nil {
+		return at.Errorf("alias of the service: %w", err)
+	}
+	if err := d.apply(at, link.PutService{Service: d.resolve(s)}); err != nil {
+		return err
+	}
+	d.objects.services = append(d.objects.services, s)
+	return nil
+}
+
+func insideZone(at block.Position, name, zone link.Name) error {
+	return at.Property("names").Errorf("name %s is inside the privatelink zone %s; give the public name, its private one follows", name, zone)
+}
+
+// AddEndpoint declares an endpoint, and what the provider reads of it. Without an address it is given
+// one of its network's pools. Its origin is set here.
+func (d *Draft) AddEndpoint(at block.Position, e link.Endpoint, message string) error {
+	if err := d.claim(at, link.KindEndpoint, e.ID); err != nil {
+		return err
+	}
+	if d.listen[e.Address] {
+		return at.Property("address").Errorf("a server block listens on %s (bind); an endpoint needs an address of its own", e.Address)
+	}
+	var err error
+	if e.Origin, err = d.originOf(at); err != nil {
+		return err
+	}
+	if err := d.apply(at, link.PutEndpoint{Endpoint: e, Message: message}); err != nil {
+		return err
+	}
+	d.objects.endpoints = append(d.objects.endpoints, link.DeclaredEndpoint{Endpoint: e, Message: message})
+	return nil
+}
+
+// AddZone adds a privatelink zone and the public suffix that it belongs to, before all that are known.
+// The services declared so far get their private names anew.
+func (d *Draft) AddZone(at block.Position, private, public link.Name) error {
+	d.zones = d.zones.With(private, public)
+	for _, s := range d.objects.services {
+		for _, n := range s.Names {
+			if zone := d.zones.Zone([]byte(n.Public)); zone != "" {
+				return insideZone(d.declared[declaredKey{link.KindService, s.ID}], n.Public, zone)
+			}
+		}
+	}
+	return d.rebuild(at)
+}
+
+// Zones returns the zones known so far: those that ship with Postern and those added.
+func (d *Draft) Zones() *link.Zones { return d.zones }
+
+// claim refuses a second object of a kind and name.
+func (d *Draft) claim(at block.Position, kind link.Kind, id link.ID) error {
+	key := declaredKey{kind, id}
+	if first, ok := d.declared[key]; ok {
+		return at.Errorf("%s %s is declared already at %s", kind, id, first)
+	}
+	d.declared[key] = at
+	return nil
+}
+
+// resolve returns the service with the private half of its names.
+func (d *Draft) resolve(s link.Service) link.Service {
+	names := s.Names
+	s.Names = make([]link.ResourceName, len(names))
+	for i, n := range names {
+		s.Names[i] = d.zones.Resource(n.Public)
+	}
+	return s
+}
+
+// apply tries a change on the scratch snapshot.
+func (d *Draft) apply(at block.Position, c ...link.Change) error {
+	if d.objects.scratch == nil {
+		d.objects.scratch = link.Empty()
+	}
+	next, _, err := d.objects.scratch.Apply(time.Now(), c...)
+	if err != nil {
+		return d.positioned(at, err)
+	}
+	d.objects.scratch = next
+	return nil
+}
+
+// rebuild makes the scratch snapshot anew from all objects.
+func (d *Draft) rebuild(at block.Position) error {
+	if d.objects.scratch == nil {
+		return nil
+	}
+	d.objects.scratch = nil
+	return d.apply(at, d.declaration())
+}
+
+// declaration returns all objects as the change that the node applies.
+func (d *Draft) declaration() link.Declare {
+	dec := link.Declare{
+		Declaration: d.origin,
+		Networks:    d.objects.networks,
+		Endpoints:   d.objects.endpoints,
+	}
+	for _, s := range d.objects.services {
+		dec.Services = append(dec.Services, d.resolve(s))
+	}
+	return dec
+}
+
+// originOf returns the origin of an object that is declared at a position.
+func (d *Draft) originOf(at block.Position) (link.Origin, error) {
+	if err := d.nameOrigin(at); err != nil {
+		return link.Origin{}, err
+	}
+	return link.Origin{Declaration: d.origin, File: at.File, Line: at.Line}, nil
+}
+
+// nameOrigin sees to it that the declaration has a name.
+func (d *Draft) nameOrigin(at block.Position) error {
+	if d.origin != "" {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return at.Errorf("this host's name, which owns what the Corefile declares: %w; name it with origin in linkstore", err)
+	}
+	id, err := link.ParseID(host)
+	if err != nil {
+		return at.Errorf("this host's name can't own what the Corefile declares: %w; name it with origin in linkstore", err)
+	}
+	d.origin = string(id)
+	return nil
+}
+
+// positioned returns an error of link as one at the line of the object that it is about, at the
+// given position where that object isn't of this Corefile.
+func (d *Draft) positioned(at block.Position, err error) error {
+	var about *link.ObjectError
+	if !errors.As(err, &about) {
+		return at.Errorf("%w", err)
+	}
+	pos, ok := d.declared[declaredKey{about.Kind, about.ID}]
+	if !ok {
+		return at.Errorf("%w", err)
+	}
+	return pos.Errorf("%w", about)
+}
