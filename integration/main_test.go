@@ -1,0 +1,76 @@
+package integration
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// peers are the programs that the scenarios run, by the directory they may hide in where that
+// isn't the PATH.
+var peers = map[string]string{
+	"ip": "", "dig": "", "kdig": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "nginx": "/usr/sbin",
+	"haproxy": "/usr/sbin", "redis-server": "", "redis-cli": "", "curl": "", "openssl": "", "psql": "",
+	"initdb": "/usr/lib/postgresql/15/bin", "postgres": "/usr/lib/postgresql/15/bin", "setpriv": "", "prlimit": "",
+}
+
+// binary is the program under test, built with the race detector: a race in the server is a failed
+// scenario.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("integration: left out because of -short")
+		os.Exit(0)
+	}
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+// run checks what the scenarios need, builds the binary, and runs the tests.
+func run(m *testing.M) (int, error) {
+	if os.Geteuid() != 0 {
+		return 0, fmt.Errorf("network namespaces need root: run as root after `make deps`, or leave this package out with -short")
+	}
+	for name, dir := range peers {
+		_, err := exec.LookPath(name)
+		if err != nil && dir != "" {
+			os.Setenv("PATH", os.Getenv("PATH")+":"+dir)
+			_, err = exec.LookPath(name)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%s is missing: `make deps` installs the clients and peers of the scenarios: %w", name, err)
+		}
+	}
+	if err := removeStale(); err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "postern-integration-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	// Peers that run as a user of their own read certificates from here.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 0, err
+	}
+	if pki, err = newPKI(dir); err != nil {
+		return 0, fmt.Errorf("make certificates: %w", err)
+	}
+	binary = filepath.Join(dir, "postern")
+	build := exec.Command("go", "build", "-race", "-o", binary, ".")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build postern: %w\n%s", err, strings.TrimSpace(string(out)))
+	}
+	return m.Run(), nil
+}

@@ -1,0 +1,157 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var (
+	// serving is the line that CoreDNS prints for each zone once every server has its socket.
+	serving = regexp.MustCompile(`(?m)^\S*\.:\d+( on \S+)?\s*$`)
+	// reloaded is how a reload ends, one way or the other.
+	reloaded = regexp.MustCompile(`(?m)^.*(\[INFO\] Reloading complete|\[ERROR\] reload refused.*|\[ERROR\] SIGUSR1: .*|\[PANIC\].*)$`)
+)
+
+const (
+	startTimeout  = 20 * time.Second
+	refuseTimeout = 5 * time.Second // C: a wrong Corefile ends the program within it
+	reloadTimeout = 20 * time.Second
+)
+
+// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] starts the program and waits until it serves. With "!" it must
+// end by itself within 5 s with a code other than 0; what it said is the standard error then.
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) >= 2 && len(args) <= 4, "[!] start HOST COREFILE [NAME] [fds=N]")
+	s := of(ts)
+	name, argv := "node", []string{binary, "-conf", ts.MkAbs(args[1])}
+	for _, a := range args[2:] {
+		var n int
+		if _, err := fmt.Sscanf(a, "fds=%d", &n); err == nil {
+			argv = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", n, n)}, argv...)
+		} else {
+			name = a
+		}
+	}
+	s.act()
+	p, err := launch(name, ts.MkAbs("."), s.env, s.host(ts, args[0]).command(argv[0], argv[1:]...))
+	ts.Check(err)
+	s.processes = append(s.processes, p)
+	if neg {
+		if !p.wait(refuseTimeout) {
+			ts.Fatalf("still running after %v, should have refused to start:\n%s", refuseTimeout, p.out)
+		}
+		fmt.Fprintf(ts.Stderr(), "%s", p.out)
+		if p.code == 0 {
+			ts.Fatalf("ended with code 0, should have refused to start")
+		}
+		ts.Logf("refused after %v with code %d", s.since().Round(time.Millisecond), p.code)
+		return
+	}
+	if p.out.find(serving, 0, startTimeout, p.done) == "" || !p.running() {
+		ts.Fatalf("doesn't serve:\n%s", p.out)
+	}
+	s.node = p
+	ts.Logf("serves after %v", s.since().Round(time.Millisecond))
+}
+
+// cmdReload: [!] reload [NAME] has the node read its Corefile again, by SIGUSR1, and waits for the outcome. With
+// "!" the file must be rejected; why is the standard error then.
+func cmdReload(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) <= 1, "[!] reload [NAME]")
+	s := of(ts)
+	p := s.node
+	if len(args) == 1 {
+		p = s.process(ts, args[0])
+	}
+	from := len(p.out.String())
+	s.act()
+	ts.Check(p.signal(syscall.SIGUSR1))
+	outcome := p.out.find(reloaded, from, reloadTimeout, p.done)
+	took := s.since().Round(time.Millisecond)
+	if !p.running() {
+		ts.Fatalf("ended during the reload:\n%s", p.out.String()[from:])
+	}
+	accepted := regexp.MustCompile(`Reloading complete`).MatchString(outcome)
+	switch {
+	case outcome == "":
+		ts.Fatalf("no outcome of the reload within %v:\n%s", reloadTimeout, p.out.String()[from:])
+	case neg && accepted:
+		ts.Fatalf("the Corefile was accepted")
+	case neg:
+		fmt.Fprintf(ts.Stderr(), "%s\n", outcome)
+	case !accepted:
+		ts.Fatalf("the Corefile was rejected: %s", outcome)
+	}
+	ts.Logf("reload took %v", took)
+}
+
+// cmdLogged: [!] logged PATTERN [NAME] waits until the node has said something. With "!" it must not have, by now.
+func cmdLogged(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) == 1 || len(args) == 2, "[!] logged PATTERN [NAME]")
+	s := of(ts)
+	p, re := s.node, pattern(ts, args[0])
+	if len(args) == 2 {
+		p = s.process(ts, args[1])
+	}
+	if neg {
+		if m := re.FindString(p.out.String()); m != "" {
+			ts.Fatalf("%s said %q", p.name, m)
+		}
+		return
+	}
+	m := p.out.find(re, 0, eventuallyTimeout, p.done)
+	if m == "" {
+		ts.Fatalf("%s hasn't said %q:\n%s", p.name, args[0], tail(p.out.String(), 4000))
+	}
+	say(ts, "%s", m)
+}
+
+// cmdDescriptors: descriptors mark|back counts the node's open descriptors, or waits until no more are open than
+// at the mark.
+func cmdDescriptors(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1 && (args[0] == "mark" || args[0] == "back"), "descriptors mark|back")
+	s := of(ts)
+	count := func() int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.node.cmd.Process.Pid))
+		ts.Check(err)
+		return len(entries)
+	}
+	if args[0] == "mark" {
+		s.fds["mark"] = count()
+		return
+	}
+	now := count()
+	for end := time.Now().Add(eventuallyTimeout); now > s.fds["mark"] && time.Now().Before(end); now = count() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if now > s.fds["mark"] {
+		ts.Fatalf("%d descriptors are open, %d were at the mark", now, s.fds["mark"])
+	}
+}
+
+// cmdCrash: crash TIMES HOST COREFILE FILE... kills the node while it takes up the given Corefiles in turn, and
+// starts it again, so many times. The moment of the kill moves through the reload.
+func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 4, "crash TIMES HOST COREFILE FILE...")
+	s := of(ts)
+	var times int
+	_, err := fmt.Sscanf(args[0], "%d", &times)
+	ts.Check(err)
+	for i := range times {
+		next := args[3+i%len(args[3:])]
+		ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(ts.ReadFile(next)), 0o644))
+		from := len(s.node.out.String())
+		ts.Check(s.node.signal(syscall.SIGUSR1))
+		// From the signal's arrival on, a little later each time: into parsing, prepare, commit, and after.
+		s.node.out.find(regexp.MustCompile(`\[INFO\] SIGUSR1: Reloading`), from, reloadTimeout, s.node.done)
+		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+		ts.Check(s.node.signal(syscall.SIGKILL))
+		<-s.node.done
+		cmdStart(ts, false, []string{args[1], args[2]})
+	}
+}
