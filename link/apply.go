@@ -57,6 +57,8 @@ type tx struct {
 	next Snapshot
 	// touched holds each object that was put or dropped as it was before, nil where it wasn't.
 	touched map[objectKey]Object
+	// loading: next began empty and nobody else has its tables, so they may be edited in place.
+	loading bool
 }
 
 type objectKey struct {
@@ -148,6 +150,8 @@ func (s *Snapshot) object(kind Kind, key string) Object {
 
 // load puts objects as they are, connections included.
 func (t *tx) load(objects []Object) error {
+	t.loading = true
+	defer func() { t.loading = false }()
 	for _, o := range objects {
 		if n, ok := o.(*Network); ok {
 			if t.next.Network(n.ID) != nil {

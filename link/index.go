@@ -134,7 +134,11 @@ func (t *tx) setEndpoint(old, e *Endpoint) error {
 // index adds what is computed from an endpoint, as its service is now.
 func (t *tx) index(e *Endpoint) error {
 	s := &t.next
-	s.addresses = s.addresses.InsertPersist(host(e.Address), e)
+	if t.loading {
+		s.addresses.Insert(host(e.Address), e)
+	} else {
+		s.addresses = s.addresses.InsertPersist(host(e.Address), e)
+	}
 	s.byService.put(within(e.Service, string(e.ID)), e)
 	s.byNetwork.put(within(e.Network, string(e.ID)), e)
 	if e.Connection.LinkID != 0 {
