@@ -1,0 +1,71 @@
+# Postern. "make build" makes the binary, "make demo" shows it at work, "make check" is what CI runs.
+
+SHELL   := /bin/bash
+GO      ?= go
+BINARY  := postern
+VERSION := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v1.0.0-dev+$$(git rev-parse --short HEAD 2>/dev/null || echo unknown))
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
+PKG     := github.com/postern-link/postern/coremain
+LDFLAGS := -s -w -X $(PKG).version=$(VERSION) -X $(PKG).commit=$(COMMIT)
+FUZZTIME ?= 30s
+
+.DEFAULT_GOAL := build
+.PHONY: build test check format vet unit bench demo demo-check deps tools clean fuzz
+
+# One static binary: no C library, no paths of the machine that built it.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
+	@stat -c '$(BINARY): %s bytes' $(BINARY) | numfmt --field=2 --to=si --suffix=B
+
+# Everything. As root, with the tools of "make deps", nothing is skipped.
+check: test
+test: tools format vet unit
+
+format:
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+unit:
+	@if [ "$$(id -u)" != 0 ]; then \
+		echo "##########################################################################"; \
+		echo "# Not root: the tests that need network namespaces are SKIPPED, among    #"; \
+		echo "# them most of integration/. Run \"make test\" as root for all of them.    #"; \
+		echo "##########################################################################"; \
+	fi
+	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+
+# Says which programs the tests need and don't find.
+tools:
+	@.ci/deps --check
+
+# Installs the Debian packages that the tests, the benchmark and the demo need.
+deps:
+	@.ci/deps
+
+# Each fuzz target for FUZZTIME.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+# Measures Postern against its peers, side by side.
+bench: build
+	$(GO) run ./bench
+
+# A provider, a node and what to try; Ctrl-C ends them. Needs curl, dig and openssl, no root.
+demo: build
+	@examples/demo.sh
+
+# The same without a person: runs each printed line and checks what comes.
+demo-check: build
+	@examples/demo.sh --check
+
+clean:
+	rm -rf $(BINARY) .demo bench/out
+	$(GO) clean -testcache
