@@ -58,9 +58,3 @@ type Store interface {
 	Backup(ctx context.Context, w io.Writer) error
 	Close() error
 }
-
-// Update loads, decides and commits, again after each [ErrConflict]. A decide that returns no
-// changes ends it with the snapshot that it saw.
-func Update(ctx context.Context, s Store, decide func(*link.Snapshot) (Entry, []link.Change, error)) (*link.Snapshot, error) {
-	panic("unfinished")
-}
