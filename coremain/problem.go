@@ -49,6 +49,7 @@ type positioned interface {
 var (
 	rePlugin  = regexp.MustCompile(`^plugin/([a-z0-9_]+): `)
 	rePlace   = regexp.MustCompile(`^(.+?):(\d+) - `)
+	reImport  = regexp.MustCompile(`^(File to import not found|Could not import|Import |Glob pattern )`)
 	reUnknown = regexp.MustCompile(`^Unknown directive '(.*)'$`)
 	noise     = []string{"starting with listener file descriptors: ", "error inspecting server blocks: ", "Error during parsing: ", "Syntax error: "}
 )
@@ -78,6 +79,9 @@ func explain(err error, c *corefile) *problem {
 	}
 	if m := reUnknown.FindStringSubmatch(text); m != nil {
 		p.Directive, text = m[1], "unknown directive; \"postern -plugins\" lists those that are allowed"
+	}
+	if p.Directive == "" && reImport.MatchString(text) {
+		p.Directive = "import"
 	}
 	var at positioned
 	if errors.As(err, &at) {
