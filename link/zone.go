@@ -44,7 +44,7 @@ type zoneNode struct {
 	literal map[string]*zoneNode
 	any     *zoneNode // the step of a placeholder
 	zone    Name      // the zone that ends here, if it is no template
-	ends    bool      // a zone ends here
+	as      string    // the zone that ends here as the table writes it; "" where none does
 }
 
 // DefaultZones returns the table that ships with Postern.
@@ -295,10 +295,17 @@ func (n *zoneNode) add(zone []string) {
 	for _, l := range slices.Backward(zone) {
 		n = n.child(l)
 	}
-	n.ends = true
-	if !slices.Contains(zone, "") {
-		n.zone = Name(strings.Join(zone, "."))
+	if n.as = strings.Join(zone, "."); !slices.Contains(zone, "") {
+		n.zone = Name(n.as)
+		return
 	}
+	labels := slices.Clone(zone)
+	for i, l := range labels {
+		if l == "" {
+			labels[i] = "*"
+		}
+	}
+	n.as = strings.Join(labels, ".")
 }
 
 // child returns the step of a label, which it makes if need be.
@@ -323,18 +330,33 @@ func (n *zoneNode) child(label string) *zoneNode {
 // Zone returns the apex of the private zone that a canonical name is in or is, the longest one: ""
 // where there is none. It allocates only for an apex that a template stands for.
 func (z *Zones) Zone(name []byte) Name {
-	if z.root == nil {
-		return ""
-	}
-	end, node := len(name)+1, (*zoneNode)(nil)
-	z.root.find(name, len(name), &end, &node)
+	begin, node := z.find(name)
 	switch {
 	case node == nil:
 		return ""
 	case node.zone != "":
 		return node.zone
 	}
-	return Name(name[end:])
+	return Name(name[begin:])
+}
+
+// Template returns the zone that [Zones.Zone] finds as the table has it: with "*" for each label that
+// may be any. There are only so many, however many names are asked for. It doesn't allocate.
+func (z *Zones) Template(name []byte) string {
+	if _, node := z.find(name); node != nil {
+		return node.as
+	}
+	return ""
+}
+
+// find returns where the apex of the longest zone begins, and the step that it ends at.
+func (z *Zones) find(name []byte) (begin int, node *zoneNode) {
+	if z.root == nil {
+		return 0, nil
+	}
+	begin = len(name) + 1
+	z.root.find(name, len(name), &begin, &node)
+	return begin, node
 }
 
 // find looks for the longest zone among the labels of name left of end, which is at a dot or at the
@@ -361,7 +383,7 @@ func (n *zoneNode) find(name []byte, end int, apex *int, best **zoneNode) {
 
 // take is the arrival at a step whose label begins at begin.
 func (n *zoneNode) take(name []byte, begin int, apex *int, best **zoneNode) {
-	if n.ends && begin < *apex {
+	if n.as != "" && begin < *apex {
 		*apex, *best = begin, n
 	}
 	n.find(name, begin-1, apex, best)
