@@ -10,9 +10,6 @@ import (
 	"github.com/postern-link/postern/link"
 )
 
-// Reason is why a flow was refused or ended: one word of a closed list.
-type Reason string
-
 // Request is what is known of a flow.
 type Request struct {
 	Source netip.AddrPort // the client, unmapped
@@ -24,14 +21,99 @@ type Request struct {
 
 // Verdict is the answer to a request. The zero Verdict denies.
 type Verdict struct {
-	Allow  bool
-	Reason Reason // empty when allowed
-	Rule   string // the rule that decided, such as "allow-list 10.1.0.0/16" or "auto-approve: corp"
+	Allow bool
+	// Unjudged: Allow holds only for reading the first bytes. The service is pinned to names and
+	// the request isn't judged yet; nothing may be dialled before it is.
+	Unjudged bool
+	Reason   Reason // empty when allowed
+	Rule     string // the rule that decided, such as "allow-list 10.1.0.0/16" or "name contoso.example"
 	// What the flow was routed to, nil as far as it wasn't found.
 	Endpoint *link.Endpoint
 	Service  *link.Service
 }
 
+// deny returns the verdict with its reason and rule.
+func (v Verdict) deny(reason Reason, rule string) Verdict {
+	v.Allow, v.Unjudged, v.Reason, v.Rule = false, false, reason, rule
+	return v
+}
+
 // Decide judges a request: route by local address and port, connection Approved and not suspended,
 // source in the allow-list, and, once the request is judged, name among those of a pinned service.
-func Decide(s *link.Snapshot, r Request) Verdict { panic("unfinished") }
+// Whatever it doesn't know it denies: no snapshot, no service, a pin of another version.
+func Decide(s *link.Snapshot, r Request) Verdict {
+	var v Verdict
+	if s == nil {
+		return v.deny(PolicyError, "no snapshot")
+	}
+	e := s.EndpointAt(r.Local.Addr())
+	if e == nil {
+		return v.deny(NoEndpoint, "no endpoint has the address")
+	}
+	v.Endpoint, v.Service = e, s.Service(e.Service)
+	switch {
+	case e.Connection.State != link.Approved:
+		return v.deny(NotApproved, "connection is "+string(e.Connection.State))
+	case e.Connection.Suspended != nil:
+		return v.deny(Suspended, "connection is suspended")
+	case v.Service == nil:
+		return v.deny(NotApproved, "service is gone")
+	case v.Service.Port != r.Local.Port():
+		return v.deny(NoPort, "service has another port")
+	}
+	rule, ok := source(s, e, r.Source.Addr())
+	if !ok {
+		return v.deny(SourceDenied, rule)
+	}
+	return name(v, r, rule)
+}
+
+// source looks the client up in the endpoint's allow-list, or among the prefixes of its network
+// where there is no list. It returns the rule that decided.
+func source(s *link.Snapshot, e *link.Endpoint, client netip.Addr) (rule string, ok bool) {
+	// A mapped address is in no IPv4 prefix, so that a caller who forgot to unmap is denied.
+	if len(e.Allow) > 0 {
+		for _, p := range e.Allow {
+			if p.Contains(client) {
+				return "allow-list " + p.String(), true
+			}
+		}
+		return "not in the allow-list", false
+	}
+	n := s.Network(e.Network)
+	if n == nil {
+		return "network is gone", false
+	}
+	for _, p := range n.Prefixes {
+		if p.Contains(client) {
+			return "network " + string(n.ID) + " " + p.String(), true
+		}
+	}
+	return "not in network " + string(n.ID), false
+}
+
+// name is the last step: what the pin of the service says about the judged name.
+func name(v Verdict, r Request, rule string) Verdict {
+	switch v.Service.Pin {
+	case link.PinAddress:
+		v.Allow, v.Rule = true, rule
+		return v
+	case link.PinTLS:
+	default:
+		return v.deny(PolicyError, "unknown pin "+string(v.Service.Pin))
+	}
+	if !r.Judged {
+		v.Allow, v.Unjudged, v.Rule = true, true, rule
+		return v
+	}
+	if r.Name == "" {
+		return v.deny(NoName, "no name")
+	}
+	for i := range v.Service.Names {
+		if n := v.Service.Names[i].Public; n.Matches(r.Name) {
+			v.Allow, v.Rule = true, "name "+string(n)
+			return v
+		}
+	}
+	return v.deny(NameDenied, "not a name of the service")
+}

@@ -1,78 +1,177 @@
 // Package proxy is the data plane: it accepts connections on endpoint addresses, decides, dials a
 // healthy target of the service, writes the PROXY header, and copies until both sides are done.
+//
+// The life of a flow, in this order, each step in its own file:
+//
+//	accept        accept.go    temporary errors back off and never end the loop
+//	live set      live.go      first of all, so that a revocation finds the flow or the flow finds it
+//	PROXY header  inbound.go   from peers that must send one
+//	decide        flow.go      policy on the newest snapshot
+//	first bytes   flow.go      of a pinned service, judged by package hello; then decide again
+//	dial          dial.go      a healthy target, the next one if it fails
+//	header        flow.go      with the first bytes in one write
+//	copy          copy*.go     both ways, each half-closed on its own
+//	record        record.go    one line and one counter
+//
+// A flow that is refused, cut or broken on one side ends with a TCP reset on both.
 package proxy
 
 import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// Settings is what an operator may set. Zero values mean the default in the comment.
-type Settings struct {
-	HelloTimeout   time.Duration  // to send the first bytes of a pinned flow: 5 s
-	DialTimeout    time.Duration  // to reach one target: 5 s
-	DrainTimeout   time.Duration  // for live flows at shutdown: 30 s
-	MaxFlows       int            // at once: (descriptor limit - 512) / 6
-	MaxPerSource   int            // flows at once of one client address: a tenth of MaxFlows
-	ProbeInterval  time.Duration  // between two probes of a target: 2 s
-	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
-	PerAddress     bool           // bind each endpoint address, even if it isn't loopback: false
-}
 
 // Config is what a proxy is made of.
 type Config struct {
 	Snapshot   func() *link.Snapshot // the newest; nil: none yet, every flow is refused
-	Log        *slog.Logger
-	Registerer prometheus.Registerer
+	Log        *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: metrics aren't registered
 }
 
 // Proxy is a running data plane.
-type Proxy struct{}
+type Proxy struct {
+	snapshot func() *link.Snapshot
+	log      *slog.Logger
+	metrics  *metrics
+	settings atomic.Pointer[Settings] // nil before the first Commit
+	live     live
+	health   *health
+	refusals refusals
+	ids      flowIDs
+	turn     atomic.Uint64 // rotates the targets
+	transfer transfer      // what copying shares between flows
+
+	// stop ends the goroutines that belong to no flow.
+	stop       context.CancelFunc
+	ctx        context.Context
+	background sync.WaitGroup // tend, accept loops
+	flows      sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows; held while sockets are opened and closed
+	listeners map[netip.AddrPort]*listener
+	missing   map[netip.AddrPort]error // wanted listeners that can't be opened, and why
+	prepared  *Prepared                // between Prepare and Commit or Abandon
+	tending   bool
+	ending    bool // Drain or Close was called
+}
 
 // New returns a proxy that listens on nothing.
-func New(Config) *Proxy { panic("unfinished") }
-
-// Prepared is a step to new settings and listeners: everything new is open and nothing has changed.
-type Prepared struct{}
-
-// Prepare opens the listeners that the snapshot wants and that aren't open yet. They accept nothing
-// before Commit. The error names the address that can't be had.
-func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) { panic("unfinished") }
-
-// Commit starts what was prepared and closes the listeners that are no longer wanted. Live flows go on.
-func (*Prepared) Commit() {}
-
-// Abandon closes what was opened for it.
-func (*Prepared) Abandon() {}
+func New(c Config) *Proxy {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Snapshot == nil {
+		c.Snapshot = func() *link.Snapshot { return nil }
+	}
+	p := &Proxy{
+		snapshot:  c.Snapshot,
+		log:       c.Log,
+		ids:       newFlowIDs(),
+		listeners: make(map[netip.AddrPort]*listener),
+		missing:   make(map[netip.AddrPort]error),
+	}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.live.init()
+	p.metrics = newMetrics(c.Registerer, p.Flows)
+	p.health = newHealth(p)
+	return p
+}
 
 // Update follows a new snapshot, which Config.Snapshot must return already: it ends the flows that
 // policy no longer allows, opens and closes listeners, and starts and stops probes. A listener that
 // can't be opened is logged, counted and tried again.
-func (p *Proxy) Update(s *link.Snapshot) { panic("unfinished") }
+func (p *Proxy) Update(s *link.Snapshot) {
+	// Revocation first: nothing may delay it.
+	for _, f := range p.live.all() {
+		f.review()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if settings := p.settings.Load(); settings != nil && !p.ending {
+		p.listen(s, *settings)
+		p.health.follow(s)
+	}
+}
 
 // Published reports whether a target of the service has ever answered a probe. It never goes back
 // while the service has targets. Safe for concurrent use, no lock.
-func (p *Proxy) Published(service link.ID) bool { panic("unfinished") }
+func (p *Proxy) Published(service link.ID) bool { return p.health.isPublished(service) }
 
-// Healthy reports whether a target of the service answers now. Safe for concurrent use, no lock.
-func (p *Proxy) Healthy(service link.ID) bool { panic("unfinished") }
+// Healthy reports whether a target of the service answers now. A published service counts as healthy
+// while no probe has said otherwise. Safe for concurrent use, no lock.
+func (p *Proxy) Healthy(service link.ID) bool { return p.health.isHealthy(service) }
 
 // Inherit takes the services as published: their connections were approved before this process began.
-func (p *Proxy) Inherit(services ...link.ID) { panic("unfinished") }
+func (p *Proxy) Inherit(services ...link.ID) { p.health.inherit(services) }
 
 // Probed waits until each target of each service with a live connection was probed once, or ctx is done.
-func (p *Proxy) Probed(ctx context.Context) error { panic("unfinished") }
+func (p *Proxy) Probed(ctx context.Context) error { return p.health.wait(ctx) }
 
 // Flows returns the number of live flows.
-func (p *Proxy) Flows() int { panic("unfinished") }
+func (p *Proxy) Flows() int { return p.live.count() }
 
-// Drain accepts no more and waits until every flow has ended, or ctx is done, when it resets those left.
-func (p *Proxy) Drain(ctx context.Context) { panic("unfinished") }
+// Drain accepts no more and waits until every flow has ended, or until ctx or the drain timeout is
+// done, when it resets those left.
+func (p *Proxy) Drain(ctx context.Context) {
+	p.quiesce()
+	if s := p.settings.Load(); s != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.DrainTimeout)
+		defer cancel()
+	}
+	done := make(chan struct{})
+	go func() {
+		p.flows.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		p.cutAll(policy.Drain)
+		<-done
+	}
+}
 
-// Close ends everything at once and waits for its goroutines.
-func (p *Proxy) Close() error { panic("unfinished") }
+// Close ends everything at once and waits for its goroutines. The error is always nil.
+func (p *Proxy) Close() error {
+	p.quiesce()
+	p.stop()
+	p.cutAll(policy.Drain)
+	p.flows.Wait()
+	p.health.close()
+	p.background.Wait()
+	p.refusals.flush(p.log)
+	p.transfer.close()
+	p.metrics.unregister()
+	return nil
+}
+
+// quiesce closes the listeners and lets no flow in any more.
+func (p *Proxy) quiesce() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ending = true
+	p.live.shut()
+	for addr, l := range p.listeners {
+		l.close()
+		delete(p.listeners, addr)
+	}
+	clear(p.missing)
+	if p.prepared != nil {
+		p.prepared.discard()
+	}
+}
+
+// cutAll resets every live flow.
+func (p *Proxy) cutAll(reason policy.Reason) {
+	for _, f := range p.live.all() {
+		f.end(reason)
+	}
+}

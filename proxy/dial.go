@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
+)
+
+// dial connects the flow to a target: each is tried once at most, healthy ones first, all within
+// one deadline, of which each gets an equal share of what is left.
+func (f *flow) dial(ctx context.Context) *refusal {
+	began := time.Now()
+	ctx, cancel := context.WithDeadline(ctx, began.Add(f.settings.DialTimeout))
+	defer cancel()
+	var tried []netip.AddrPort
+	last := errors.New("no targets")
+	for ctx.Err() == nil {
+		service, addr, left := f.pick(tried)
+		if left == 0 {
+			break
+		}
+		tried = append(tried, addr)
+		deadline, _ := ctx.Deadline()
+		conn, err := dialTarget(ctx, service, addr, time.Until(deadline)/time.Duration(left))
+		if ctx.Err() == nil || err == nil {
+			f.proxy.health.report(service.ID, addr, err == nil)
+		}
+		if err != nil {
+			last = err
+			continue
+		}
+		if !f.attach(conn) {
+			return &refusal{policy.Revoked, "ended while dialling"}
+		}
+		f.proxy.metrics.dialSeconds.Observe(time.Since(began).Seconds())
+		return nil
+	}
+	if errors.Is(last, syscall.EADDRNOTAVAIL) {
+		return &refusal{policy.Limit, "no NAT port left: " + last.Error()}
+	}
+	return &refusal{policy.NoTarget, last.Error()}
+}
+
+// pick chooses the next target among those that weren't tried, and notes it so that a review sees
+// it. Left is how many there are, itself included; 0 when there is none or the flow has ended.
+func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.AddrPort, left int) {
+	turn := f.proxy.turn.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reason != "" {
+		return nil, addr, 0
+	}
+	service = f.verdict.Service
+	var healthy, other []netip.AddrPort
+	for _, t := range service.Targets {
+		switch {
+		case slices.Contains(tried, t.Addr):
+		case f.proxy.health.usable(service.ID, t.Addr):
+			healthy = append(healthy, t.Addr)
+		default:
+			other = append(other, t.Addr)
+		}
+	}
+	left = len(healthy) + len(other)
+	switch {
+	case len(healthy) > 0:
+		f.address = healthy[turn%uint64(len(healthy))]
+	case len(other) > 0:
+		f.address = other[turn%uint64(len(other))]
+	}
+	return service, f.address, left
+}
+
+// dialTarget connects to a target of a service, from one of its NAT addresses where it has any of
+// the target's family. Where the ports of one are used up the next is tried.
+func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var nat bool
+	var last error
+	for _, from := range service.NAT {
+		if from.Is4() != addr.Addr().Is4() {
+			continue
+		}
+		nat = true
+		conn, err := connect(ctx, netip.AddrPortFrom(from, 0), addr)
+		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return conn, err
+		}
+		last = err
+	}
+	if nat {
+		return nil, last
+	}
+	return connect(ctx, netip.AddrPort{}, addr)
+}
+
+func connect(ctx context.Context, from, to netip.AddrPort) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAlive: -1, Control: dialOptions(from.IsValid())} // keepalive: see dialOptions
+	d.SetMultipathTCP(false)
+	conn, err := d.DialTCP(ctx, "tcp", from, to)
+	if err != nil {
+		return nil, fmt.Errorf("dial %v: %w", to, cause(err))
+	}
+	return conn, nil
+}

@@ -1,0 +1,285 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/policy/hello"
+	"github.com/postern-link/postern/proxy/header"
+)
+
+// flow is one connection through the proxy.
+type flow struct {
+	proxy    *Proxy
+	settings *Settings
+	id       flowID
+	client   *net.TCPConn
+	peer     netip.AddrPort // who connected, unmapped
+	local    netip.AddrPort // to where, unmapped
+	began    time.Time
+	claimed  netip.Addr // the source that the flow counts for; owned by run
+	detail   string     // of a refusal, for the log; owned by run
+	stranger bool       // peers send PROXY headers here, and this one may not
+	guarded  bool       // the client's first bytes may not be a PROXY header
+	held     []byte     // first bytes of a guarded flow that were read already
+
+	// Progress, written by the copying goroutines and read by tend.
+	moved              atomic.Bool // something moved since tend looked
+	toTarget, toClient atomic.Int64
+	first              atomic.Pointer[policy.Reason] // who ended first: Client or Target
+
+	// Owned by tend, and by run after the flow has left the live set.
+	quiet                        time.Time // when tend first saw that nothing moved
+	countedTarget, countedClient int64     // bytes that are in the metrics already
+
+	// mu guards what Update looks at. Decisions are taken and noted under it in one step: a review
+	// finds the flow before that step, which then loads a newer snapshot, or after it, and reviews it.
+	mu          sync.Mutex
+	routed      bool // request and verdict are set
+	request     policy.Request
+	verdict     policy.Verdict
+	address     netip.AddrPort // of the target that is dialled or connected
+	target      *net.TCPConn
+	established bool // the target may have bytes of the flow
+	reason      policy.Reason
+	cancel      context.CancelFunc // ends the dial
+}
+
+// refusal is why a flow wasn't carried.
+type refusal struct {
+	reason policy.Reason
+	detail string
+}
+
+func (r *refusal) Error() string { return string(r.reason) + ": " + r.detail }
+
+// serve is the goroutine of a flow.
+func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
+	f := &flow{
+		proxy: p, settings: p.settings.Load(), id: p.ids.next(),
+		client: client, peer: peer, local: local, began: time.Now(),
+	}
+	if reason := p.live.enter(f, f.settings.MaxFlows); reason != "" {
+		f.detail = "not let in"
+		f.end(reason)
+		p.record(f)
+		return
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	f.mu.Lock()
+	f.cancel = cancel
+	f.mu.Unlock()
+	if r := f.run(ctx); r != nil {
+		f.detail = r.detail
+		f.end(r.reason)
+	}
+	cancel()
+	f.close()
+	p.live.leave(f, f.claimed)
+	p.record(f)
+}
+
+// run carries the flow from its first byte to its last. A refusal ends it with a reset.
+func (f *flow) run(ctx context.Context) *refusal {
+	f.request.Source, f.request.Local = f.peer, f.local
+	first, r := f.inbound()
+	if r != nil {
+		return r
+	}
+	if source := f.request.Source.Addr(); f.proxy.live.claim(source, f.settings.MaxPerSource) {
+		f.claimed = source
+	} else {
+		return &refusal{policy.Limit, "too many flows of the source"}
+	}
+	v := f.decide(f.request)
+	if !v.Allow {
+		return &refusal{v.Reason, v.Rule}
+	}
+	if v.Unjudged {
+		if first, r = f.judge(first); r != nil {
+			return r
+		}
+	}
+	if r := f.dial(ctx); r != nil {
+		return r
+	}
+	if r := f.greet(first); r != nil {
+		return r
+	}
+	f.copy()
+	return nil
+}
+
+// decide asks policy about the flow on the newest snapshot, and notes what it said.
+func (f *flow) decide(r policy.Request) policy.Verdict {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.request, f.routed = r, true
+	f.verdict = policy.Decide(f.proxy.snapshot(), r)
+	return f.verdict
+}
+
+// judge reads the first bytes of a pinned flow, which begin with those given, and decides again.
+func (f *flow) judge(first []byte) ([]byte, *refusal) {
+	f.client.SetReadDeadline(time.Now().Add(f.settings.HelloTimeout))
+	h, err := hello.Read(&prefixed{first, f.client})
+	if err != nil {
+		return nil, refusedHello(err)
+	}
+	f.client.SetReadDeadline(time.Time{})
+	r := f.request
+	r.Judged, r.Name = true, h.Name
+	if v := f.decide(r); !v.Allow {
+		return nil, &refusal{v.Reason, v.Rule}
+	}
+	return h.Bytes, nil
+}
+
+// greet writes the PROXY header and the first bytes in one write.
+func (f *flow) greet(first []byte) *refusal {
+	f.mu.Lock()
+	if f.reason != "" {
+		f.mu.Unlock()
+		return &refusal{f.reason, "ended before the header"}
+	}
+	f.established = true
+	service, e, r := f.verdict.Service, f.verdict.Endpoint, f.request
+	f.mu.Unlock()
+
+	head, ok := header.Append(nil, service.ProxyProtocol, header.Flow{
+		Source: r.Source, Local: r.Local, LinkID: e.Connection.LinkID,
+		Endpoint: e.ID, Name: r.Name, UniqueID: f.id[:],
+	})
+	if !ok {
+		return &refusal{policy.PolicyError, "unknown PROXY header " + string(service.ProxyProtocol)}
+	}
+	if f.guarded = !r.Judged && (service.ProxyProtocol == link.ProxyOff || f.stranger); f.guarded {
+		f.held, first = first, nil
+	} else if len(head) > 0 && len(first) == 0 {
+		first = f.waiting()
+	}
+	if len(head)+len(first) == 0 {
+		return nil
+	}
+	if _, err := f.target.Write(append(head, first...)); err != nil {
+		return &refusal{policy.Target, err.Error()}
+	}
+	f.toTarget.Add(int64(len(first)))
+	return nil
+}
+
+// review asks policy again, on the newest snapshot, and ends a flow that is no longer allowed, that
+// would now be another connection, or whose target is no longer one of the service.
+func (f *flow) review() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.routed || f.reason != "" {
+		return // not decided yet, and it will be on a newer snapshot; or over
+	}
+	v := policy.Decide(f.proxy.snapshot(), f.request)
+	if !f.stands(v) {
+		f.endLocked(policy.Revoked)
+		return
+	}
+	f.verdict = v // with the targets of today, should it have to dial
+}
+
+// stands reports whether a flow may go on under a new verdict. The caller holds mu.
+func (f *flow) stands(v policy.Verdict) bool {
+	switch was := f.verdict; {
+	case !v.Allow,
+		!was.Allow,
+		v.Service.ID != was.Service.ID,
+		v.Endpoint.Connection.LinkID != was.Endpoint.Connection.LinkID,
+		v.Unjudged && !was.Unjudged: // pinned since, and the name was never read
+		return false
+	}
+	return !f.address.IsValid() ||
+		slices.ContainsFunc(v.Service.Targets, func(t link.Target) bool { return t.Addr == f.address })
+}
+
+// end resets both sides, in whatever state the flow is. The first reason stays.
+func (f *flow) end(reason policy.Reason) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.endLocked(reason)
+}
+
+func (f *flow) endLocked(reason policy.Reason) {
+	if f.reason != "" {
+		return
+	}
+	f.reason = reason
+	if f.cancel != nil {
+		f.cancel()
+	}
+	reset(f.client)
+	if f.target != nil {
+		reset(f.target)
+	}
+}
+
+// attach makes conn the target of the flow. It reports false, and resets it, when the flow was
+// ended in the meantime.
+func (f *flow) attach(conn *net.TCPConn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reason != "" {
+		reset(conn)
+		return false
+	}
+	f.target = conn
+	return true
+}
+
+// close closes both sides of a flow that came to its end; after end it has nothing to do.
+func (f *flow) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reason == "" {
+		f.reason = policy.Client
+		if first := f.first.Load(); first != nil {
+			f.reason = *first
+		}
+	}
+	f.client.Close()
+	if f.target != nil {
+		f.target.Close()
+	}
+}
+
+// reset closes a connection with a TCP reset: what is queued is dropped, and the peer is told so.
+func reset(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}
+
+func refusedHello(err error) *refusal {
+	if e, ok := err.(*hello.Error); ok {
+		return &refusal{e.Reason, e.Detail}
+	}
+	return &refusal{policy.Malformed, fmt.Sprint(err)}
+}
+
+// prefixed reads bytes that were read already, then from a connection.
+type prefixed struct {
+	first []byte
+	conn  *net.TCPConn
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.first) == 0 {
+		return p.conn.Read(b)
+	}
+	n := copy(b, p.first)
+	p.first = p.first[n:]
+	return n, nil
+}

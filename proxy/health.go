@@ -1,0 +1,281 @@
+package proxy
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/proxy/header"
+)
+
+const (
+	probesAtOnce = 64
+	// failuresToDown: one lost packet doesn't take a target down.
+	failuresToDown = 2
+	probeTimeout   = time.Second // at least; the probe interval where that is longer
+)
+
+// health knows which targets answer. It probes those of services with a live connection, and hears
+// of the dials of flows. Readers take no lock.
+type health struct {
+	proxy    *Proxy
+	services atomic.Pointer[map[link.ID]*serviceHealth]
+	slots    chan struct{} // held while a probe is under way
+	probes   sync.WaitGroup
+
+	mu        sync.Mutex // one writer of services at a time
+	inherited map[link.ID]bool
+	closed    bool
+}
+
+// serviceHealth is immutable but for what it points to.
+type serviceHealth struct {
+	published *atomic.Bool
+	targets   map[netip.AddrPort]*targetHealth // none while the service has no live connection
+}
+
+// targetHealth is one target of one service.
+type targetHealth struct {
+	service   atomic.Pointer[link.Service] // as of the newest snapshot: for NAT and header
+	id        link.ID
+	addr      netip.AddrPort
+	published *atomic.Bool
+	down      atomic.Bool
+	up        atomic.Bool // answered, and not down since; neither: not known yet
+	failures  atomic.Int32
+	probed    chan struct{} // closed after the first probe, or when there will be none
+	once      sync.Once
+	stop      context.CancelFunc
+}
+
+func newHealth(p *Proxy) *health {
+	h := &health{proxy: p, slots: make(chan struct{}, probesAtOnce), inherited: make(map[link.ID]bool)}
+	h.services.Store(&map[link.ID]*serviceHealth{})
+	return h
+}
+
+func (h *health) of(service link.ID) *serviceHealth { return (*h.services.Load())[service] }
+
+func (h *health) isPublished(service link.ID) bool {
+	s := h.of(service)
+	return s != nil && s.published.Load()
+}
+
+func (h *health) isHealthy(service link.ID) bool {
+	s := h.of(service)
+	if s == nil {
+		return false
+	}
+	known := s.published.Load()
+	for _, t := range s.targets {
+		if t.up.Load() || known && !t.down.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// usable reports whether a flow should prefer the target: nothing is known against it.
+func (h *health) usable(service link.ID, addr netip.AddrPort) bool {
+	if s := h.of(service); s != nil {
+		if t := s.targets[addr]; t != nil {
+			return !t.down.Load()
+		}
+	}
+	return true
+}
+
+// report is what a flow found out about a target.
+func (h *health) report(service link.ID, addr netip.AddrPort, ok bool) {
+	if s := h.of(service); s != nil {
+		if t := s.targets[addr]; t != nil {
+			h.note(t, ok)
+		}
+	}
+}
+
+// note takes one result of a probe or dial.
+func (h *health) note(t *targetHealth, ok bool) {
+	if ok {
+		t.failures.Store(0)
+		t.down.Store(false)
+		t.published.Store(true)
+		if !t.up.Swap(true) {
+			h.proxy.log.Info("target is up", "service", t.id, "target", t.addr)
+			h.gauge(t)
+		}
+		return
+	}
+	if t.failures.Add(1) < failuresToDown && t.up.Load() {
+		return
+	}
+	t.up.Store(false)
+	if !t.down.Swap(true) {
+		h.proxy.log.Warn("target is down", "service", t.id, "target", t.addr)
+		h.gauge(t)
+	}
+}
+
+// gauge shows the target's state, unless it has been forgotten meanwhile.
+func (h *health) gauge(t *targetHealth) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.of(t.id); s != nil && s.targets[t.addr] == t {
+		h.proxy.metrics.setUp(t.id, t.addr.String(), t.up.Load())
+	}
+}
+
+// inherit takes services as published.
+func (h *health) inherit(services []link.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range services {
+		h.inherited[id] = true
+		if s := h.of(id); s != nil {
+			s.published.Store(true)
+		}
+	}
+}
+
+// follow starts and stops probes so that they are those of the snapshot.
+func (h *health) follow(s *link.Snapshot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || s == nil {
+		return
+	}
+	old := *h.services.Load()
+	next := make(map[link.ID]*serviceHealth, len(old))
+	for service := range s.Services() {
+		if one := h.renew(s, service, old[service.ID]); one != nil {
+			next[service.ID] = one
+		}
+	}
+	h.services.Store(&next)
+	for id, was := range old {
+		for addr, t := range was.targets {
+			if now := next[id]; now == nil || now.targets[addr] != t {
+				t.stop()
+				h.proxy.metrics.forget(id, addr.String())
+			}
+		}
+	}
+}
+
+// renew returns the health of a service as of a snapshot; nil where nothing is to be known of it.
+// The caller holds mu.
+func (h *health) renew(s *link.Snapshot, service *link.Service, was *serviceHealth) *serviceHealth {
+	live := false
+	for e := range s.EndpointsOf(service.ID) {
+		if live = e.Connection.Live(); live {
+			break
+		}
+	}
+	if was == nil && !live {
+		return nil
+	}
+	one := &serviceHealth{targets: make(map[netip.AddrPort]*targetHealth, len(service.Targets))}
+	if was != nil {
+		one.published = was.published
+	} else {
+		one.published = new(atomic.Bool)
+		one.published.Store(h.inherited[service.ID])
+		delete(h.inherited, service.ID)
+	}
+	if !live {
+		return one
+	}
+	for _, target := range service.Targets {
+		if was != nil && was.targets[target.Addr] != nil {
+			one.targets[target.Addr] = was.targets[target.Addr]
+		} else if one.targets[target.Addr] == nil {
+			one.targets[target.Addr] = h.probe(service, target.Addr, one.published)
+		}
+		one.targets[target.Addr].service.Store(service)
+	}
+	return one
+}
+
+// probe starts the goroutine that probes a target.
+func (h *health) probe(service *link.Service, addr netip.AddrPort, published *atomic.Bool) *targetHealth {
+	ctx, stop := context.WithCancel(h.proxy.ctx)
+	t := &targetHealth{id: service.ID, addr: addr, published: published, probed: make(chan struct{}), stop: stop}
+	t.service.Store(service)
+	h.probes.Go(func() { h.watch(ctx, t) })
+	return t
+}
+
+// watch is the goroutine of a target: it probes until ctx is done.
+func (h *health) watch(ctx context.Context, t *targetHealth) {
+	defer t.once.Do(func() { close(t.probed) })
+	for {
+		select {
+		case h.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		interval := h.proxy.settings.Load().ProbeInterval
+		err := probeTarget(ctx, t.service.Load(), t.addr, max(interval, probeTimeout))
+		<-h.slots
+		if ctx.Err() != nil {
+			return
+		}
+		h.note(t, err == nil)
+		t.once.Do(func() { close(t.probed) })
+		if !t.published.Load() {
+			interval = min(interval, unpublishedPace)
+		}
+		select {
+		// Up to a fifth less, so that the probes of many nodes and targets spread.
+		case <-time.After(interval - rand.N(interval/5+1)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// probeTarget connects to a target as a flow would, and says in the header that it is no client.
+func probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) error {
+	conn, err := dialTarget(ctx, service, addr, timeout)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if head := header.AppendLocal(nil, service.ProxyProtocol); len(head) > 0 {
+		conn.SetWriteDeadline(time.Now().Add(timeout))
+		_, err = conn.Write(head)
+	}
+	return err
+}
+
+// wait waits until each target was probed once.
+func (h *health) wait(ctx context.Context) error {
+	for s := range maps.Values(*h.services.Load()) {
+		for _, t := range s.targets {
+			select {
+			case <-t.probed:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// close ends all probes and waits for them.
+func (h *health) close() {
+	h.mu.Lock()
+	h.closed = true
+	for _, s := range *h.services.Load() {
+		for _, t := range s.targets {
+			t.stop()
+		}
+	}
+	h.mu.Unlock()
+	h.probes.Wait()
+}

@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"net/netip"
+	"sync"
+
+	"github.com/postern-link/postern/policy"
+)
+
+// live is the set of live flows: those that a revocation must find. A flow enters before it loads
+// the snapshot that it is decided on, so that a revocation either finds the flow here, or happened
+// before and is in the snapshot.
+type live struct {
+	mu      sync.Mutex
+	flows   map[*flow]struct{}
+	sources map[netip.Addr]int // flows by client address
+	closed  bool
+}
+
+func (l *live) init() {
+	l.flows = make(map[*flow]struct{})
+	l.sources = make(map[netip.Addr]int)
+}
+
+// enter adds a flow. It returns why not where there are most already, and after shut.
+func (l *live) enter(f *flow, most int) policy.Reason {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return policy.Drain
+	case len(l.flows) >= most:
+		return policy.Limit
+	}
+	l.flows[f] = struct{}{}
+	return ""
+}
+
+// claim counts a flow as one of its source. It reports false where the source has most already.
+func (l *live) claim(source netip.Addr, most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sources[source] >= most {
+		return false
+	}
+	l.sources[source]++
+	return true
+}
+
+// leave removes a flow, and its claim where source is valid.
+func (l *live) leave(f *flow, source netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.flows, f)
+	if !source.IsValid() {
+		return
+	}
+	if l.sources[source]--; l.sources[source] <= 0 {
+		delete(l.sources, source)
+	}
+}
+
+// all returns the flows of this moment.
+func (l *live) all() []*flow {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	flows := make([]*flow, 0, len(l.flows))
+	for f := range l.flows {
+		flows = append(flows, f)
+	}
+	return flows
+}
+
+func (l *live) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.flows)
+}
+
+// shut lets no more flows in.
+func (l *live) shut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}

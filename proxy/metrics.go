@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"errors"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters of a proxy. Labels are bounded: reasons are a closed list, services and
+// targets are removed with their object.
+type metrics struct {
+	registerer       prometheus.Registerer // may be nil
+	ended, refused   map[policy.Reason]prometheus.Counter
+	toTarget         prometheus.Counter
+	toClient         prometheus.Counter
+	acceptErrors     prometheus.Counter
+	listenerFailures prometheus.Counter
+	dialSeconds      prometheus.Histogram
+	targetUp         *prometheus.GaugeVec
+	all              []prometheus.Collector
+}
+
+func newMetrics(r prometheus.Registerer, active func() int) *metrics {
+	name := func(n, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "postern", Subsystem: "proxy", Name: n, Help: help}
+	}
+	counter := func(n, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts(name(n, help)))
+	}
+	m := &metrics{
+		registerer:       r,
+		acceptErrors:     counter("accept_errors_total", "Errors of accepting a connection."),
+		listenerFailures: counter("listener_failures_total", "Listeners that could not be opened, tries counted."),
+		dialSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "postern", Subsystem: "proxy", Name: "dial_seconds",
+			Help:    "Time until a flow was connected to a target, failed tries included.",
+			Buckets: []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}),
+		targetUp: prometheus.NewGaugeVec(prometheus.GaugeOpts(
+			name("target_up", "Whether the target of a service answers.")), []string{"service", "target"}),
+	}
+	ended := prometheus.NewCounterVec(prometheus.CounterOpts(
+		name("flows_total", "Flows that ended after they were established, by reason.")), []string{"reason"})
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts(
+		name("refused_total", "Flows that ended before they were established, by reason.")), []string{"reason"})
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts(
+		name("bytes_total", "Payload bytes carried, by direction.")), []string{"direction"})
+	flows := prometheus.NewGaugeFunc(prometheus.GaugeOpts(
+		name("flows_active", "Live flows.")), func() float64 { return float64(active()) })
+
+	m.ended, m.refused = make(map[policy.Reason]prometheus.Counter), make(map[policy.Reason]prometheus.Counter)
+	for _, reason := range policy.Reasons() {
+		m.ended[reason] = ended.WithLabelValues(string(reason))
+		m.refused[reason] = refused.WithLabelValues(string(reason))
+	}
+	m.toTarget, m.toClient = bytes.WithLabelValues("to_target"), bytes.WithLabelValues("to_client")
+	m.all = []prometheus.Collector{flows, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.dialSeconds, m.targetUp}
+	m.register()
+	return m
+}
+
+// register registers the metrics. Those that another proxy of the process has registered already
+// are left out: two proxies in one process are a matter of tests.
+func (m *metrics) register() {
+	if m.registerer == nil {
+		return
+	}
+	registered := m.all[:0]
+	for _, c := range m.all {
+		err := m.registerer.Register(c)
+		if already := (prometheus.AlreadyRegisteredError{}); errors.As(err, &already) {
+			continue
+		}
+		registered = append(registered, c)
+	}
+	m.all = registered
+}
+
+func (m *metrics) unregister() {
+	if m.registerer == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.registerer.Unregister(c)
+	}
+}
+
+// setUp says whether a target answers; forget removes it.
+func (m *metrics) setUp(service link.ID, target string, up bool) {
+	v := 0.0
+	if up {
+		v = 1
+	}
+	m.targetUp.WithLabelValues(string(service), target).Set(v)
+}
+
+func (m *metrics) forget(service link.ID, target string) {
+	m.targetUp.DeleteLabelValues(string(service), target)
+}

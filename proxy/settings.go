@@ -1,0 +1,52 @@
+package proxy
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+)
+
+// Settings is what an operator may set. Zero values mean the default in the comment.
+type Settings struct {
+	HelloTimeout   time.Duration  // to send the first bytes of a pinned flow: 5 s
+	DialTimeout    time.Duration  // to reach a target, all tries of one flow together: 5 s
+	DrainTimeout   time.Duration  // for live flows at shutdown: 30 s
+	MaxFlows       int            // at once: (descriptor limit - 512) / 6
+	MaxPerSource   int            // flows at once of one client address: a tenth of MaxFlows
+	ProbeInterval  time.Duration  // between two probes of a target: 2 s
+	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
+	PerAddress     bool           // bind each endpoint address, even if it isn't loopback: false
+}
+
+// What isn't for the operator to set.
+const (
+	headerTimeout   = 5 * time.Second        // for an inbound PROXY header, in all
+	tendInterval    = time.Second            // between two looks at idle flows and missing listeners
+	unpublishedPace = 500 * time.Millisecond // between probes of a service that has never answered
+	reserved        = 512                    // descriptors for DNS, API, store, listeners
+	perFlow         = 6                      // descriptors of a flow with both pipes borrowed
+)
+
+// withDefaults returns the settings with every zero value replaced.
+func (s Settings) withDefaults() Settings {
+	s.HelloTimeout = cmp.Or(s.HelloTimeout, 5*time.Second)
+	s.DialTimeout = cmp.Or(s.DialTimeout, 5*time.Second)
+	s.DrainTimeout = cmp.Or(s.DrainTimeout, 30*time.Second)
+	s.ProbeInterval = cmp.Or(s.ProbeInterval, 2*time.Second)
+	s.MaxFlows = cmp.Or(s.MaxFlows, max(1, (descriptorLimit()-reserved)/perFlow))
+	s.MaxPerSource = cmp.Or(s.MaxPerSource, max(1, s.MaxFlows/10))
+	return s
+}
+
+// Drain returns the drain timeout in force.
+func (s Settings) Drain() time.Duration { return s.withDefaults().DrainTimeout }
+
+// sendsHeader reports whether a peer must send a PROXY header.
+func (s *Settings) sendsHeader(peer netip.Addr) bool {
+	for _, p := range s.InboundHeaders {
+		if p.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}

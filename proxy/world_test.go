@@ -1,0 +1,282 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if child := os.Getenv("POSTERN_TEST_CHILD"); child != "" {
+		os.Exit(runChild(child))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// patience bounds every wait of a test; nothing takes that long unless it is broken.
+const patience = 20 * time.Second
+
+// world is a proxy on real sockets, and the snapshot that it follows.
+type world struct {
+	t        testing.TB
+	mu       sync.Mutex // one change at a time
+	now      atomic.Pointer[link.Snapshot]
+	proxy    *Proxy
+	log      *logBuffer
+	registry *prometheus.Registry
+}
+
+// logBuffer collects the log of a proxy.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// lines returns the log lines with all of the given words in them.
+func (l *logBuffer) lines(words ...string) (found []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+next:
+	for line := range strings.Lines(l.b.String()) {
+		for _, w := range words {
+			if !strings.Contains(line, w) {
+				continue next
+			}
+		}
+		found = append(found, line)
+	}
+	return found
+}
+
+// newWorld starts a proxy with a network of 127.0.0.0/8 whose endpoints live in 127.77.0.0/16.
+func newWorld(t testing.TB, settings Settings, changes ...link.Change) *world {
+	t.Helper()
+	w := &world{t: t, log: new(logBuffer), registry: prometheus.NewRegistry()}
+	w.now.Store(link.Empty())
+	w.proxy = New(Config{
+		Snapshot: w.now.Load, Registerer: w.registry,
+		Log: slog.New(slog.NewTextHandler(w.log, nil)),
+	})
+	t.Cleanup(func() { w.proxy.Close() })
+	w.swap(link.PutNetwork{Network: link.Network{
+		ID:       "corp",
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		Pools:    []netip.Prefix{netip.MustParsePrefix("127.77.0.0/16")},
+	}})
+	if len(changes) > 0 {
+		w.swap(changes...)
+	}
+	next, err := w.proxy.Prepare(w.now.Load(), settings)
+	if err != nil {
+		t.Fatalf("Prepare: %v", err)
+	}
+	next.Commit()
+	return w
+}
+
+// swap makes a change, and tells nobody.
+func (w *world) swap(changes ...link.Change) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next, _, err := w.now.Load().Apply(time.Unix(1_800_000_000, 0), changes...)
+	if err != nil {
+		w.t.Fatalf("Apply: %v", err)
+	}
+	w.now.Store(next)
+}
+
+// apply makes a change and lets the proxy follow it.
+func (w *world) apply(changes ...link.Change) {
+	w.t.Helper()
+	w.swap(changes...)
+	w.proxy.Update(w.now.Load())
+}
+
+// service is a service for tests; edit changes it before use.
+func service(id link.ID, port uint16, target netip.AddrPort, edit ...func(*link.Service)) link.PutService {
+	s := link.Service{
+		ID: id, Alias: fmt.Sprintf("%s.%032x.postern", id, port), Port: port,
+		Targets: []link.Target{{Addr: target}}, Pin: link.PinAddress, ProxyProtocol: link.ProxyOff,
+		Visible: []link.Party{link.Anyone}, AutoApprove: []link.Party{link.Anyone},
+	}
+	for _, e := range edit {
+		e(&s)
+	}
+	return link.PutService{Service: s}
+}
+
+// endpoint is an endpoint of a service in the network of newWorld.
+func endpoint(id, service link.ID, addr string, allow ...string) link.PutEndpoint {
+	e := link.Endpoint{ID: id, Network: "corp", Service: service, Address: netip.MustParseAddr(addr)}
+	for _, a := range allow {
+		e.Allow = append(e.Allow, netip.MustParsePrefix(a))
+	}
+	return link.PutEndpoint{Endpoint: e}
+}
+
+// connection returns the connection of an endpoint.
+func (w *world) connection(id link.ID) link.Connection {
+	return w.now.Load().Endpoint(id).Connection
+}
+
+// dial connects to an address; the connection is closed with the test.
+func dial(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return c.(*net.TCPConn)
+}
+
+// target is a listener that hands out the connections it accepts.
+type target struct {
+	t     testing.TB
+	l     *net.TCPListener
+	conns chan *net.TCPConn
+	done  chan struct{}
+}
+
+// newTarget listens on 127.0.0.1, or on the address given. Connections that end without a byte,
+// which are probes, aren't handed out when skipProbes is used by the reader.
+func newTarget(t testing.TB, addr ...string) *target {
+	t.Helper()
+	at := "127.0.0.1:0"
+	if len(addr) > 0 {
+		at = addr[0]
+	}
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &target{t: t, l: l.(*net.TCPListener), conns: make(chan *net.TCPConn, 64), done: make(chan struct{})}
+	go func() {
+		defer close(g.conns)
+		for {
+			c, err := g.l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			select {
+			case g.conns <- c:
+			case <-g.done:
+				c.Close()
+			}
+		}
+	}()
+	t.Cleanup(g.close)
+	return g
+}
+
+func (g *target) addr() netip.AddrPort { return g.l.Addr().(*net.TCPAddr).AddrPort() }
+
+func (g *target) close() {
+	select {
+	case <-g.done:
+		return
+	default:
+	}
+	close(g.done)
+	g.l.Close()
+	for c := range g.conns {
+		c.Close()
+	}
+}
+
+// next returns the next connection that brings a byte, and has it read.
+func (g *target) next() (*net.TCPConn, byte) {
+	g.t.Helper()
+	for {
+		select {
+		case c, ok := <-g.conns:
+			if !ok {
+				g.t.Fatal("target is closed")
+			}
+			g.t.Cleanup(func() { c.Close() })
+			c.SetDeadline(time.Now().Add(patience))
+			var b [1]byte
+			if _, err := io.ReadFull(c, b[:]); err != nil {
+				c.Close()
+				continue // a probe
+			}
+			return c, b[0]
+		case <-time.After(patience):
+			g.t.Fatal("no connection arrived at the target")
+		}
+	}
+}
+
+// echo serves every connection of a listener by sending back what comes, until the test ends.
+func echo(t testing.TB) netip.AddrPort {
+	t.Helper()
+	return serve(t, func(c *net.TCPConn) {
+		io.Copy(c, c)
+		c.CloseWrite()
+	})
+}
+
+// serve serves every connection with a function, until the test ends.
+func serve(t testing.TB, f func(*net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			all.Go(func() {
+				defer stop()
+				defer c.Close()
+				f(c.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		l.Close()
+		all.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
