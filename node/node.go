@@ -1,13 +1,21 @@
 // Package node is one process of Postern: it holds the store, the newest snapshot and the proxy, and
-// carries them from one configuration to the next in two steps.
+// carries them from one configuration to the next in two steps, [Node.Prepare] and [Prepared.Commit].
 package node
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/proxy"
+	"github.com/postern-link/postern/store"
+	"github.com/postern-link/postern/store/bolt"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -15,40 +23,228 @@ import (
 type Config struct {
 	// StatePath is the bolt file. It can't change while the node lives.
 	StatePath string
-	// Declaration is the name that owns the declared objects, by default the host's.
+	// Declaration holds the declared objects under the name that owns them.
 	Declaration link.Declare
+	// From says where the declaration was read, such as the path of a Corefile: for the audit.
+	From string
 	// Proxy are the settings of the data plane; nil: this node only answers DNS.
 	Proxy *proxy.Settings
-	Log   *slog.Logger
-	// Registerer takes the metrics, for the life of the node.
+	// Log and Registerer are kept for the life of the node. A nil Log is silent, a nil Registerer
+	// takes no metrics.
+	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Node is one running process.
-type Node struct{}
+// firstProbes is how long Open waits for the first probes of targets: a node that restarts shall not
+// let names pass that it has answered before.
+const firstProbes = time.Second
 
-// Open starts a node: it opens the state, applies the declaration, and starts the data plane.
-func Open(ctx context.Context, c Config) (*Node, error) { panic("unfinished") }
+// defaultDrain is how long live flows may go on at the end where the settings don't say.
+const defaultDrain = 30 * time.Second
 
-// Prepared is a step to a new configuration; nothing has changed before Commit.
-type Prepared struct{}
+// Node is one running process. Its methods are safe for concurrent use.
+type Node struct {
+	path     string
+	log      *slog.Logger
+	register prometheus.Registerer
+	metrics  *collector
+	store    store.Store
+	admin    *admin
 
-// Prepare checks a new configuration against the state and opens what is new.
-func (n *Node) Prepare(ctx context.Context, c Config) (*Prepared, error) { panic("unfinished") }
+	snapshot atomic.Pointer[link.Snapshot]
+	proxy    atomic.Pointer[proxy.Proxy] // nil: no data plane
 
-// Commit makes the prepared configuration the one in force.
-func (p *Prepared) Commit(ctx context.Context) error { panic("unfinished") }
+	// install orders snapshots: only a newer one replaces the pointer.
+	install sync.Mutex
 
-// Abandon undoes Prepare.
-func (p *Prepared) Abandon() {}
+	// config is the one in force. change is held while another takes its place.
+	change sync.Mutex
+	config Config
+
+	stop     context.CancelFunc
+	followed chan struct{} // closed when follow has ended
+}
+
+// Open starts a node: it opens the state, applies the declaration and starts the data plane. Errors
+// are those of the store, or a [*link.ObjectError] where a declared object can't be had.
+func Open(ctx context.Context, c Config) (*Node, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	st, err := bolt.Open(c.StatePath, bolt.Options{Log: c.Log, Registerer: c.Registerer})
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{path: c.StatePath, log: c.Log, register: c.Registerer, store: st, followed: make(chan struct{})}
+	if err := n.open(ctx, c); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) open(ctx context.Context, c Config) error {
+	life, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	known, err := n.store.Load(ctx)
+	if err != nil {
+		close(n.followed)
+		return err
+	}
+	now, err := n.declare(ctx, c)
+	if err != nil {
+		close(n.followed)
+		return err
+	}
+	n.config = c
+	n.put(now)
+	go n.follow(n.store.Watch(life))
+	if c.Proxy != nil {
+		if err := n.startProxy(ctx, known, *c.Proxy); err != nil {
+			return err
+		}
+	}
+	if n.admin, err = n.serveAdmin(); err != nil {
+		return err
+	}
+	n.metrics, err = registerMetrics(n.register, n.Snapshot)
+	return err
+}
+
+// startProxy starts the data plane. known is the state that an earlier process or configuration left:
+// what it had approved counts as published, so that a restart beside dead targets doesn't let private
+// names pass to public addresses.
+func (n *Node) startProxy(ctx context.Context, known *link.Snapshot, settings proxy.Settings) error {
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Log: n.log, Registerer: n.register})
+	prepared, err := p.Prepare(n.Snapshot(), settings)
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	p.Inherit(liveServices(known)...)
+	prepared.Commit()
+	n.setProxy(p)
+	ctx, cancel := context.WithTimeout(ctx, firstProbes)
+	defer cancel()
+	if err := p.Probed(ctx); err != nil {
+		n.log.Warn("some targets have not been probed yet; their names stay unanswered until they are", "waited", firstProbes)
+	}
+	return nil
+}
+
+// setProxy makes p the data plane and gives it the newest snapshot, which may have come meanwhile.
+func (n *Node) setProxy(p *proxy.Proxy) {
+	n.install.Lock()
+	defer n.install.Unlock()
+	n.proxy.Store(p)
+	if p != nil {
+		p.Update(n.snapshot.Load())
+	}
+}
+
+// liveServices returns the services with a live connection.
+func liveServices(s *link.Snapshot) []link.ID {
+	var ids []link.ID
+	for v := range s.Services() {
+		for e := range s.EndpointsOf(v.ID) {
+			if e.Connection.Live() {
+				ids = append(ids, v.ID)
+				break
+			}
+		}
+	}
+	return ids
+}
+
+// declare commits the declaration of c unless the state is already so, and returns the snapshot after it.
+func (n *Node) declare(ctx context.Context, c Config) (*link.Snapshot, error) {
+	return store.Update(ctx, n.store, func(s *link.Snapshot) (store.Entry, []link.Change, error) {
+		entry := store.Entry{
+			At:     time.Now(),
+			Actor:  "declaration " + c.Declaration.Declaration,
+			From:   c.From,
+			Action: "declare",
+		}
+		_, deltas, err := s.Apply(entry.At, c.Declaration)
+		if err != nil || len(deltas) == 0 {
+			return entry, nil, err
+		}
+		return entry, []link.Change{c.Declaration}, nil
+	})
+}
+
+// follow installs what the store yields.
+func (n *Node) follow(snapshots <-chan *link.Snapshot) {
+	defer close(n.followed)
+	for s := range snapshots {
+		n.put(s)
+	}
+}
+
+// put makes s the newest snapshot, unless there is a newer one: the pointer first, then the data
+// plane, so that what is looked at afterwards is judged by s.
+func (n *Node) put(s *link.Snapshot) {
+	n.install.Lock()
+	defer n.install.Unlock()
+	if now := n.snapshot.Load(); now != nil && now.Revision() >= s.Revision() {
+		return
+	}
+	n.snapshot.Store(s)
+	if p := n.proxy.Load(); p != nil {
+		p.Update(s)
+	}
+}
 
 // Snapshot returns the newest snapshot; nil while there is none.
-func (n *Node) Snapshot() *link.Snapshot { panic("unfinished") }
+func (n *Node) Snapshot() *link.Snapshot { return n.snapshot.Load() }
 
-// Published and Healthy are those of the proxy; both true on a node without one.
-func (n *Node) Published(service link.ID) bool { panic("unfinished") }
-func (n *Node) Healthy(service link.ID) bool   { panic("unfinished") }
+// Published reports whether a target of the service has ever answered; true on a node without a
+// data plane, which can't know.
+func (n *Node) Published(service link.ID) bool {
+	p := n.proxy.Load()
+	return p == nil || p.Published(service)
+}
 
-// Drain ends the data plane's work within its drain time; Close ends everything.
-func (n *Node) Drain(ctx context.Context) { panic("unfinished") }
-func (n *Node) Close() error              { panic("unfinished") }
+// Healthy reports whether a target of the service answers now; true on a node without a data plane.
+func (n *Node) Healthy(service link.ID) bool {
+	p := n.proxy.Load()
+	return p == nil || p.Healthy(service)
+}
+
+// Drain accepts no more flows and waits until the live ones have ended, at most for the drain time
+// of the settings, after which it resets them, or until ctx is done.
+func (n *Node) Drain(ctx context.Context) {
+	n.change.Lock()
+	defer n.change.Unlock()
+	n.drain(ctx, n.proxy.Load())
+}
+
+func (n *Node) drain(ctx context.Context, p *proxy.Proxy) {
+	if p == nil || n.config.Proxy == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(n.config.Proxy.DrainTimeout, defaultDrain))
+	defer cancel()
+	p.Drain(ctx)
+}
+
+// Close ends everything at once. It may be called once.
+func (n *Node) Close() error {
+	n.change.Lock()
+	defer n.change.Unlock()
+	var errs []error
+	if n.admin != nil {
+		errs = append(errs, n.admin.close())
+	}
+	if n.metrics != nil {
+		n.register.Unregister(n.metrics)
+	}
+	n.stop()
+	<-n.followed
+	if p := n.proxy.Load(); p != nil {
+		errs = append(errs, p.Close())
+	}
+	errs = append(errs, n.store.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close node of %s: %w", n.path, err)
+	}
+	return nil
+}

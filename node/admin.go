@@ -1,0 +1,146 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/store"
+)
+
+// A running node serves backup and restore on a Unix socket beside its state file, which only the
+// owner of the file can open: whoever may read the state may ask for it while the node has it locked.
+//
+//	GET  /backup    the state of one moment, as store.ReadBackup reads it
+//	POST /restore   a backup; it becomes the state. Answers {"revision": N}
+//
+// Errors are {"error": "..."} with a status that isn't 200.
+
+// SocketPath returns the path of the socket that belongs to a state file.
+func SocketPath(statePath string) string { return statePath + ".sock" }
+
+// Client returns an HTTP client whose every request goes to the node that has the state file. Dialling
+// fails at once where no node runs.
+func Client(statePath string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			addr, done, err := shortPath(SocketPath(statePath))
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			return new(net.Dialer).DialContext(ctx, "unix", addr)
+		},
+	}}
+}
+
+// maxRestore bounds what a restore may send: 1 GiB.
+const maxRestore = 1 << 30
+
+// admin is the server on the socket.
+type admin struct {
+	server http.Server
+	path   string
+	done   chan struct{}
+}
+
+func (n *Node) serveAdmin() (*admin, error) {
+	a := &admin{path: SocketPath(n.path), done: make(chan struct{})}
+	// A socket that is there was left by a process that has ended: we hold the lock of the state.
+	if err := os.Remove(a.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("socket of the state: %w", err)
+	}
+	addr, done, err := shortPath(a.path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	l, err := net.Listen("unix", addr)
+	if err != nil {
+		return nil, fmt.Errorf("socket of the state %s: %w", a.path, err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // by its own path below: addr may be a short one
+	if err := os.Chmod(a.path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /backup", n.serveBackup)
+	mux.HandleFunc("POST /restore", n.serveRestore)
+	a.server = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go a.serve(l)
+	return a, nil
+}
+
+func (a *admin) serve(l net.Listener) {
+	defer close(a.done)
+	_ = a.server.Serve(l) // ends with close
+}
+
+func (a *admin) close() error {
+	err := a.server.Close()
+	<-a.done
+	return errors.Join(err, os.Remove(a.path))
+}
+
+func (n *Node) serveBackup(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := n.store.Backup(r.Context(), w); err != nil {
+		n.log.Error("backup", "error", err)
+		// A backup that was cut has no end, and no reader takes it.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (n *Node) serveRestore(w http.ResponseWriter, r *http.Request) {
+	revision, objects, err := store.ReadBackup(http.MaxBytesReader(w, r.Body, maxRestore))
+	if err != nil {
+		answer(w, http.StatusBadRequest, map[string]any{"error": err.Error()})
+		return
+	}
+	now, err := n.restore(r.Context(), fmt.Sprintf("backup of revision %d", revision), objects)
+	if err != nil {
+		answer(w, http.StatusConflict, map[string]any{"error": err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{"revision": now.Revision()})
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// replace commits a restore with the declaration in force on top of it.
+func (n *Node) replace(ctx context.Context, from string, objects []link.Object) (*link.Snapshot, error) {
+	return store.Update(ctx, n.store, func(*link.Snapshot) (store.Entry, []link.Change, error) {
+		return store.Entry{At: time.Now(), Actor: "operator", From: from, Action: "restore"},
+			[]link.Change{link.Restore{Objects: objects}, n.config.Declaration}, nil
+	})
+}
+
+// shortPath returns a path of a Unix socket that fits the 107 bytes that the kernel takes: through a
+// descriptor of its directory where the path itself doesn't. done must be called when it was used.
+func shortPath(path string) (short string, done func(), err error) {
+	if len(path) <= 107 {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, err
+	}
+	short = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+	if len(short) > 107 {
+		return "", nil, errors.Join(fmt.Errorf("socket %s: the file name is too long", strings.ToValidUTF8(path, "?")), dir.Close())
+	}
+	return short, func() { _ = dir.Close() }, nil
+}
