@@ -4,15 +4,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/storetest"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
 
 func mustOpen(t testing.TB, path string) *Store {
 	t.Helper()
