@@ -1,0 +1,107 @@
+package hello
+
+import (
+	"bytes"
+	"crypto/tls"
+	"testing"
+	"testing/iotest"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// FuzzRead is X27: a hello that we let pass is one where every reader sees the same name. The
+// readers are crypto/tls on the very bytes that the target gets, and a parser on cryptobyte.
+func FuzzRead(f *testing.F) {
+	good := message(host(allowed), versions)
+	f.Add(records(good, maxRecord))
+	f.Add(records(good, 1))
+	f.Add(append(records(good, 7, 100), record(23, []byte("early"))...))
+	f.Add(records(message(sni(sniEntry{0, allowed}, sniEntry{1, "x"}), versions), maxRecord))
+	f.Add(records(message(host(allowed), host("other.example"), versions), maxRecord))
+	f.Add(records(message(host("a.example."), versions, ext{extECH, []byte{1}}), maxRecord))
+	f.Add(captured(f, &tls.Config{ServerName: allowed}))
+	f.Add([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := Read(bytes.NewReader(b))
+		bytewise, err1 := Read(iotest.OneByteReader(bytes.NewReader(b)))
+		// How the bytes come changes nothing, but for what happens to be held of the bytes behind.
+		if len(b) <= MaxBytes && (bytewise.Name != h.Name || (err == nil) != (err1 == nil)) {
+			t.Fatalf("whole: %q %v, bytewise: %q %v", h.Name, err, bytewise.Name, err1)
+		}
+		if err != nil {
+			return
+		}
+		if !bytes.HasPrefix(b, h.Bytes) || len(h.Bytes) > MaxBytes {
+			t.Fatalf("%d bytes were changed or are too many", len(h.Bytes))
+		}
+		var seen string
+		tls.Server(readOnly{bytes.NewReader(h.Bytes)}, &tls.Config{
+			GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+				seen = i.ServerName
+				return nil, errSeen
+			},
+		}).Handshake()
+		if fold(seen) != string(h.Name) {
+			t.Fatalf("crypto/tls sees %q, we see %q", seen, h.Name)
+		}
+		names, ech := second(h.Bytes)
+		if ech || len(names) != 1 || fold(names[0]) != string(h.Name) {
+			t.Fatalf("the second parser sees %q (ECH %v), we see %q", names, ech, h.Name)
+		}
+	})
+}
+
+// fold is ASCII lower case, on its own so as not to share a fault with the code under test.
+func fold(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// second returns every name of every server name extension, of whatever type, in the first
+// handshake message of the records.
+func second(raw []byte) (names []string, ech bool) {
+	var all []byte
+	in := cryptobyte.String(raw)
+	for {
+		var kind uint8
+		var version uint16
+		var body cryptobyte.String
+		if !in.ReadUint8(&kind) || !in.ReadUint16(&version) || !in.ReadUint16LengthPrefixed(&body) || kind != recordHandshake {
+			break
+		}
+		all = append(all, body...)
+	}
+	msg := cryptobyte.String(all)
+	var kind uint8
+	var body, session, suites, compression, list cryptobyte.String
+	if !msg.ReadUint8(&kind) || !msg.ReadUint24LengthPrefixed(&body) || !body.Skip(34) ||
+		!body.ReadUint8LengthPrefixed(&session) || !body.ReadUint16LengthPrefixed(&suites) ||
+		!body.ReadUint8LengthPrefixed(&compression) || !body.ReadUint16LengthPrefixed(&list) {
+		return nil, false
+	}
+	for !list.Empty() {
+		var kind uint16
+		var ext, entries cryptobyte.String
+		if !list.ReadUint16(&kind) || !list.ReadUint16LengthPrefixed(&ext) {
+			return nil, false
+		}
+		ech = ech || kind == extECH
+		if kind != extServerName || !ext.ReadUint16LengthPrefixed(&entries) {
+			continue
+		}
+		for !entries.Empty() {
+			var entry uint8
+			var name cryptobyte.String
+			if !entries.ReadUint8(&entry) || !entries.ReadUint16LengthPrefixed(&name) {
+				return nil, false
+			}
+			names = append(names, string(name))
+		}
+	}
+	return names, ech
+}
