@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X $(PKG).version=$(VERSION) -X $(PKG).commit=$(COMMIT)
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := build
-.PHONY: build test check format vet unit bench demo demo-check deps tools clean fuzz
+.PHONY: build test check format vet unit bench bench-micro demo demo-check deps tools clean fuzz
 
 # One static binary: no C library, no paths of the machine that built it.
 build:
@@ -57,6 +57,10 @@ fuzz:
 # Measures Postern against its peers, side by side.
 bench: build
 	$(GO) run ./bench
+
+# The Go benchmarks of the packages, in the form that benchstat reads.
+bench-micro:
+	@$(GO) test -run '^$$' -bench . -benchmem -count 6 ./link/... ./policy/... ./plugin/... ./proxy/... ./store/...
 
 # A provider, a node and what to try; Ctrl-C ends them. Needs curl, dig and openssl, no root.
 demo: build

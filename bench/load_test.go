@@ -1,0 +1,100 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+)
+
+// TestMain lets the test binary play the roles that the benchmark starts itself for.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "-role" {
+		if err := play(os.Args[2], os.Args[3:]); err != nil {
+			os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// Every kind of load gets through to the real backend, with no proxy between.
+func TestLoadAgainstSink(t *testing.T) {
+	b := &bench{self: os.Args[0], net: plan(127)}
+	for i, target := range b.net.targets {
+		b.net.targets[i] = freePort(t, target)
+	}
+	if err := b.startSink(); err != nil {
+		t.Fatal(err)
+	}
+	defer b.sink.stop()
+	for _, tt := range (&bench{flows: 20, net: b.net}).proxyTests() {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := b.startLoad(order{
+				Kind: tt.kind, Target: b.net.targets[0], Sources: b.net.sources, Conns: min(tt.conns, 8), Rate: 200,
+				Seconds: 0.1, Warm: 0.02,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.stop()
+			if err := l.awaitBegan(); err != nil {
+				t.Fatal(err)
+			}
+			out, err := l.outcome()
+			if err != nil {
+				t.Fatal(err)
+			}
+			said, _ := json.Marshal(out)
+			switch tt.kind {
+			case loadUpload, loadDownload:
+				if out.Bytes == 0 {
+					t.Errorf("no bytes: %s", said)
+				}
+			case loadIdle:
+				if out.Count != 8 || out.Errors != 0 {
+					t.Errorf("not 8 idle flows: %s", said)
+				}
+			default:
+				if out.Count == 0 || out.Errors != 0 || out.P99 < out.P50 || out.P50 == 0 {
+					t.Errorf("no requests, or errors: %s", said)
+				}
+			}
+		})
+	}
+}
+
+// A load without a backend says so instead of reporting nothing as a figure.
+func TestLoadWithoutBackend(t *testing.T) {
+	b := &bench{self: os.Args[0], net: plan(127)}
+	target := freePort(t, b.net.targets[0])
+	for _, kind := range []string{loadUpload, loadRequest, "nonsense"} {
+		t.Run(kind, func(t *testing.T) {
+			l, err := b.startLoad(order{Kind: kind, Target: target, Sources: b.net.sources, Conns: 1, Seconds: 0.1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.stop()
+			if l.awaitBegan() == nil {
+				if out, err := l.outcome(); err == nil {
+					t.Errorf("outcome %+v", out)
+				}
+			}
+		})
+	}
+}
+
+// freePort returns the address with a port that nobody listens on.
+func freePort(t *testing.T, a netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", netip.AddrPortFrom(a.Addr(), 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
