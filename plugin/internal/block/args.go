@@ -108,9 +108,21 @@ func Duration(s string, least, most time.Duration) (time.Duration, error) {
 		return 0, fmt.Errorf("%s is not a duration; one looks like 30s or 5m", Quote(s))
 	}
 	if v < least || v > most {
-		return 0, fmt.Errorf("duration %s is out of range; %s to %s is allowed", Quote(s), least, most)
+		return 0, fmt.Errorf("duration %s is out of range; %s to %s is allowed", Quote(s), short(least), short(most))
 	}
 	return v, nil
+}
+
+// short writes a duration as one would in a Corefile: 1h40m, not 1h40m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // Word returns s if it is one of those allowed.
@@ -131,40 +143,43 @@ func ID(s string) (link.ID, error) {
 	if err == nil && strings.Contains(s, "/") {
 		err = fmt.Errorf("name %s has a '/'; names in a Corefile have none", Quote(s))
 	}
-	return id, plain(err)
+	return id, Plain(err)
 }
 
 // Reference parses the name of an object that may have been made elsewhere: an ID of any form.
 func Reference(s string) (link.ID, error) {
 	id, err := link.ParseID(s)
-	return id, plain(err)
+	return id, Plain(err)
 }
 
 // Name parses a host name.
 func Name(s string) (link.Name, error) {
 	n, err := link.ParseName(s)
-	return n, plain(err)
+	return n, Plain(err)
 }
 
 // Pattern parses a host name that may have a wildcard as its left label.
 func Pattern(s string) (link.Name, error) {
 	n, err := link.ParsePattern(s)
-	return n, plain(err)
+	return n, Plain(err)
 }
 
-// plain is err without the "invalid: " that link begins its errors with: the reader of a Corefile
-// knows that. errors.Is still finds it.
-func plain(err error) error {
-	if err == nil || !strings.HasPrefix(err.Error(), link.ErrInvalid.Error()+": ") {
-		return err
+// Plain is err without the word that link begins its errors with, such as "invalid: ", where the rest
+// says as much to the reader of a Corefile. errors.Is still finds it.
+func Plain(err error) error {
+	for _, word := range []error{link.ErrInvalid, link.ErrConflict, link.ErrExhausted} {
+		if err != nil && strings.HasPrefix(err.Error(), word.Error()+": ") {
+			return plainError{err, word.Error() + ": "}
+		}
 	}
-	return plainError{err}
+	return err
 }
 
-type plainError struct{ error }
-
-func (e plainError) Error() string {
-	return strings.TrimPrefix(e.error.Error(), link.ErrInvalid.Error()+": ")
+type plainError struct {
+	error
+	prefix string
 }
+
+func (e plainError) Error() string { return strings.TrimPrefix(e.error.Error(), e.prefix) }
 
 func (e plainError) Unwrap() error { return e.error }

@@ -141,10 +141,11 @@ func (d *Draft) SetProxy(at block.Position, s proxy.Settings) error {
 	return nil
 }
 
-// statePath returns the absolute path of the bolt file.
-func (d *Draft) statePath() (string, error) {
-	if d.path != "" {
-		return d.path, nil
+// StatePath returns the absolute path of the state file that a path means as linkstore takes it: ""
+// is postern.db in the state directory of systemd's unit, or else in the working directory.
+func StatePath(path string) (string, error) {
+	if path != "" {
+		return filepath.Abs(path)
 	}
 	// systemd sets it for a unit with StateDirectory=; several are joined with colons.
 	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {

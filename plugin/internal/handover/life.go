@@ -65,7 +65,7 @@ func (d *Draft) onFirstStartup() error {
 }
 
 func (d *Draft) onStartup() error {
-	c, err := d.config()
+	c, err := d.Config()
 	if err != nil {
 		return err
 	}
@@ -149,12 +149,12 @@ func (d *Draft) onFinalShutdown() error {
 	return nil
 }
 
-// config returns the node's configuration.
-func (d *Draft) config() (node.Config, error) {
+// Config returns the node's configuration.
+func (d *Draft) Config() (node.Config, error) {
 	if err := d.nameOrigin(d.first); err != nil {
 		return node.Config{}, err
 	}
-	path, err := d.statePath()
+	path, err := StatePath(d.path)
 	if err != nil {
 		return node.Config{}, d.first.Errorf("path of the state: %w", err)
 	}

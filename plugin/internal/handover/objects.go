@@ -1,9 +1,11 @@
 package handover
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -31,13 +33,6 @@ func (d *Draft) AddNetwork(at block.Position, n link.Network) error {
 	if err := d.claim(at, link.KindNetwork, n.ID); err != nil {
 		return err
 	}
-	for _, pool := range n.Pools {
-		for addr := range d.listen {
-			if pool.Contains(addr) {
-				return at.Property("endpoints").Errorf("pool %s contains %s, which a server block listens on (bind)", pool, addr)
-			}
-		}
-	}
 	var err error
 	if n.Origin, err = d.originOf(at); err != nil {
 		return err
@@ -46,6 +41,22 @@ func (d *Draft) AddNetwork(at block.Position, n link.Network) error {
 		return err
 	}
 	d.objects.networks = append(d.objects.networks, n)
+	return d.checkListeners()
+}
+
+// checkListeners refuses a pool with an address that DNS listens on: it could be given out. It is
+// asked again whenever a network was added, since server blocks tell their addresses one by one.
+func (d *Draft) checkListeners() error {
+	for _, n := range d.objects.networks {
+		for _, pool := range n.Pools {
+			for addr := range d.listen {
+				if pool.Contains(addr) {
+					at := d.declared[declaredKey{link.KindNetwork, n.ID}].Property("endpoints")
+					return at.Errorf("pool %s contains %s, which a server block listens on (bind)", pool, addr)
+				}
+			}
+		}
+	}
 	return nil
 }
 
@@ -90,11 +101,13 @@ func (d *Draft) AddEndpoint(at block.Position, e link.Endpoint, message string) 
 	if e.Origin, err = d.originOf(at); err != nil {
 		return err
 	}
-	if err := d.apply(at, link.PutEndpoint{Endpoint: e, Message: message}); err != nil {
-		return err
-	}
 	d.objects.endpoints = append(d.objects.endpoints, link.DeclaredEndpoint{Endpoint: e, Message: message})
-	return nil
+	err = d.apply(at, link.PutEndpoint{Endpoint: e, Message: message})
+	if err != nil && e.Address.IsValid() {
+		// One above may have been given this address. Addresses that are written down come first.
+		return d.rebuild(at)
+	}
+	return err
 }
 
 // AddZone adds a privatelink zone and the public suffix that it belongs to, before all that are known.
@@ -161,12 +174,23 @@ func (d *Draft) declaration() link.Declare {
 	dec := link.Declare{
 		Declaration: d.origin,
 		Networks:    d.objects.networks,
-		Endpoints:   d.objects.endpoints,
+		Endpoints:   slices.Clone(d.objects.endpoints),
 	}
+	// Endpoints without an address are given what the others leave.
+	slices.SortStableFunc(dec.Endpoints, func(a, b link.DeclaredEndpoint) int {
+		return cmp.Compare(without(a), without(b))
+	})
 	for _, s := range d.objects.services {
 		dec.Services = append(dec.Services, d.resolve(s))
 	}
 	return dec
+}
+
+func without(e link.DeclaredEndpoint) int {
+	if e.Endpoint.Address.IsValid() {
+		return 0
+	}
+	return 1
 }
 
 // originOf returns the origin of an object that is declared at a position.
@@ -201,9 +225,8 @@ func (d *Draft) positioned(at block.Position, err error) error {
 	if !errors.As(err, &about) {
 		return at.Errorf("%w", err)
 	}
-	pos, ok := d.declared[declaredKey{about.Kind, about.ID}]
-	if !ok {
-		return at.Errorf("%w", err)
+	if pos, ok := d.declared[declaredKey{about.Kind, about.ID}]; ok {
+		at = pos
 	}
-	return pos.Errorf("%w", about)
+	return at.Errorf("%s %s: %w", about.Kind, about.ID, block.Plain(about.Err))
 }

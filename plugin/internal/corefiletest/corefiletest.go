@@ -1,0 +1,146 @@
+// Package corefiletest runs directives on Corefiles that are right or wrong, one file a case with the
+// Corefile and what must come of it side by side.
+package corefiletest
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/postern-link/postern/plugin/linkendpoint"
+	_ "github.com/postern-link/postern/plugin/linknetwork"
+	_ "github.com/postern-link/postern/plugin/linkproxy"
+	_ "github.com/postern-link/postern/plugin/linkservice"
+	_ "github.com/postern-link/postern/plugin/linkstore"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/handover"
+	"github.com/postern-link/postern/proxy"
+)
+
+var update = flag.Bool("update", false, "write what came of each case into its file")
+
+// capture is a directive that notes the draft of the Corefile. It is added to each case.
+const capture = "corefiletest"
+
+var captured *handover.Draft
+
+// Directives of the cases, in the order of the real build.
+var directives = []string{"bind", "linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", capture}
+
+var setup = sync.OnceValue(func() error {
+	if err := dnsserver.Register(); err != nil {
+		return err
+	}
+	plugin.Register(capture, func(c *caddy.Controller) error {
+		captured = handover.Of(c)
+		return nil
+	})
+	return dnsserver.SetDirectives(directives)
+})
+
+// Run checks the cases of testdata. A case is a txtar archive: its comment says what it is about, the
+// file Corefile is read, further files are imported ones, and the last is "error", the whole message,
+// or "config", what the node would be given. Run with -update to write the last file anew.
+func Run(t *testing.T) {
+	if err := setup(); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("STATE_DIRECTORY", "/var/lib/postern")
+	cases, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(cases) == 0 {
+		t.Fatalf("no cases in testdata: %v", err)
+	}
+	for _, file := range cases {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { run(t, file) })
+	}
+}
+
+func run(t *testing.T, file string) {
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := len(archive.Files) - 1
+	if last < 1 || archive.Files[0].Name != "Corefile" || strings.TrimSpace(string(archive.Comment)) == "" {
+		t.Fatal("a case has a comment, a Corefile and an outcome")
+	}
+	got := outcome(t, archive.Files[0].Data)
+	if want := archive.Files[last]; got.Name == want.Name && string(got.Data) == string(want.Data) {
+		return
+	}
+	if *update {
+		archive.Files[last] = got
+		if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("got %s:\n%s\nwant %s:\n%s", got.Name, got.Data, archive.Files[last].Name, archive.Files[last].Data)
+}
+
+// outcome sets up the directives of a Corefile as validating it does: nothing is opened.
+func outcome(t *testing.T, corefile []byte) txtar.File {
+	captured = nil
+	t.Cleanup(func() { captured = nil })
+	// The server block that captures stands behind the case, so that no line number changes.
+	in := caddy.CaddyfileInput{
+		Filepath: "Corefile", ServerTypeName: "dns",
+		Contents: append(append([]byte{}, corefile...), "\ncapture.invalid:9053 {\n"+capture+"\n}\n"...),
+	}
+	if err := caddy.ValidateAndExecuteDirectives(in, nil, true); err != nil {
+		return txtar.File{Name: "error", Data: []byte(err.Error() + "\n")}
+	}
+	text, err := describe(captured)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return txtar.File{Name: "config", Data: text}
+}
+
+// describe writes a configuration without what differs from run to run.
+func describe(d *handover.Draft) ([]byte, error) {
+	c, err := d.Config()
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.Declaration.Services {
+		c.Declaration.Services[i].Alias = ""
+	}
+	for _, o := range origins(&c.Declaration) {
+		if host, _ := os.Hostname(); o.Declaration == strings.ToLower(host) {
+			o.Declaration = "HOST"
+		}
+	}
+	if host, _ := os.Hostname(); c.Declaration.Declaration == strings.ToLower(host) {
+		c.Declaration.Declaration = "HOST"
+	}
+	text, err := json.MarshalIndent(struct {
+		State       string
+		Declaration link.Declare
+		Proxy       *proxy.Settings
+	}{c.StatePath, c.Declaration, c.Proxy}, "", "  ")
+	return append(text, '\n'), err
+}
+
+func origins(d *link.Declare) (list []*link.Origin) {
+	for i := range d.Networks {
+		list = append(list, &d.Networks[i].Origin)
+	}
+	for i := range d.Services {
+		list = append(list, &d.Services[i].Origin)
+	}
+	for i := range d.Endpoints {
+		list = append(list, &d.Endpoints[i].Endpoint.Origin)
+	}
+	return list
+}

@@ -1,0 +1,96 @@
+// Package linkproxy is the directive that switches the data plane on: the proxy that carries the TCP
+// connections made to endpoint addresses.
+package linkproxy
+
+import (
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+	"github.com/postern-link/postern/plugin/internal/block"
+	"github.com/postern-link/postern/plugin/internal/handover"
+	"github.com/postern-link/postern/proxy"
+)
+
+const name = "linkproxy"
+
+// Where endpoint connections are accepted.
+const (
+	listenPool    = "pool"    // one listener a port, for all routed endpoint addresses
+	listenAddress = "address" // one listener for each endpoint address
+)
+
+// The largest counts that make sense: Linux has no more descriptors or ports than these for one process.
+const (
+	maxFlows     = 1 << 20
+	maxPerSource = 1 << 20
+)
+
+func init() { plugin.Register(name, setup) }
+
+func setup(c *caddy.Controller) error {
+	draft := handover.Of(c)
+	for c.Next() {
+		var s proxy.Settings
+		at, err := block.Parse(c, directive(&s))
+		if err != nil {
+			return err
+		}
+		if s.MaxFlows != 0 && s.MaxPerSource > s.MaxFlows {
+			return at.Property("max_per_source").Errorf("max_per_source %d is more than max_flows %d", s.MaxPerSource, s.MaxFlows)
+		}
+		if err := draft.SetProxy(at, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func directive(s *proxy.Settings) block.Directive {
+	return block.Directive{
+		Name: name,
+		Properties: []block.Property{
+			duration("hello_timeout", &s.HelloTimeout, 100*time.Millisecond, time.Minute),
+			duration("dial_timeout", &s.DialTimeout, 100*time.Millisecond, time.Minute),
+			duration("drain", &s.DrainTimeout, 100*time.Millisecond, 10*time.Minute),
+			integer("max_flows", &s.MaxFlows, maxFlows),
+			integer("max_per_source", &s.MaxPerSource, maxPerSource),
+			duration("probe", &s.ProbeInterval, 100*time.Millisecond, 5*time.Minute),
+			{
+				Name: "proxy_protocol_from", Usage: "PREFIX...", Min: 1, Max: block.Any,
+				Set: func(args []string) (err error) {
+					s.InboundHeaders, err = block.List(args, block.Prefix)
+					return err
+				},
+			},
+			{
+				Name: "listen", Usage: "pool|address", Min: 1, Max: 1,
+				Set: func(args []string) error {
+					word, err := block.Word(args[0], listenPool, listenAddress)
+					s.PerAddress = word == listenAddress
+					return err
+				},
+			},
+		},
+	}
+}
+
+func duration(name string, to *time.Duration, least, most time.Duration) block.Property {
+	return block.Property{
+		Name: name, Usage: "DURATION", Min: 1, Max: 1,
+		Set: func(args []string) (err error) {
+			*to, err = block.Duration(args[0], least, most)
+			return err
+		},
+	}
+}
+
+func integer(name string, to *int, most int) block.Property {
+	return block.Property{
+		Name: name, Usage: "N", Min: 1, Max: 1,
+		Set: func(args []string) (err error) {
+			*to, err = block.Int(args[0], 1, most)
+			return err
+		},
+	}
+}

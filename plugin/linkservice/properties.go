@@ -1,0 +1,148 @@
+package linkservice
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/block"
+)
+
+// maxLimit bounds the number of connections that a limit may name.
+const maxLimit = 1_000_000
+
+func directive(s *link.Service) block.Directive {
+	return block.Directive{
+		Name: name, Usage: "NAME", Min: 1, Max: 1,
+		Set: func(args []string) (err error) {
+			s.ID, err = block.ID(args[0])
+			return err
+		},
+		Properties: []block.Property{
+			{
+				Name: "names", Usage: "NAME...", Min: 1, Max: block.Any,
+				Set: func(args []string) error {
+					names, err := block.List(args, block.Pattern)
+					for _, n := range names {
+						s.Names = append(s.Names, link.ResourceName{Public: n})
+					}
+					return err
+				},
+			},
+			{
+				Name: "port", Usage: "PORT", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.Port, err = block.Port(args[0])
+					return err
+				},
+			},
+			{
+				Name: "target", Usage: "ADDR:PORT...", Min: 1, Max: block.Any, Repeat: true,
+				Set: func(args []string) error { return targets(s, args) },
+			},
+			parties("visible", &s.Visible),
+			parties("approve", &s.AutoApprove),
+			parties("reject", &s.Reject),
+			{
+				Name: "pin", Usage: "tls|address", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.Pin, err = block.Word(args[0], link.PinTLS, link.PinAddress)
+					return err
+				},
+			},
+			{
+				Name: "proxy_protocol", Usage: "off|v1|v2|azure|aws|gcp", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.ProxyProtocol, err = block.Word(args[0], link.ProxyOff, link.ProxyV1, link.ProxyV2,
+						link.ProxyAzure, link.ProxyAWS, link.ProxyGCP)
+					return err
+				},
+			},
+			{
+				Name: "nat", Usage: "ADDR...", Min: 1, Max: link.MaxNAT,
+				Set: func(args []string) (err error) {
+					s.NAT, err = block.List(args, block.Addr)
+					return err
+				},
+			},
+			{
+				Name: "idle_timeout", Usage: "DURATION", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.IdleTimeout, err = block.Duration(args[0], link.MinIdleTimeout, link.MaxIdleTimeout)
+					return err
+				},
+			},
+			{
+				Name: "fallback", Usage: "public", Min: 1, Max: 1,
+				Set: func(args []string) error {
+					_, err := block.Word(args[0], "public")
+					s.FallbackPublic = err == nil
+					return err
+				},
+			},
+			{
+				Name: "limit", Usage: "N", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.MaxConnections, err = block.Int(args[0], 1, maxLimit)
+					return err
+				},
+			},
+		},
+	}
+}
+
+// targets adds to the targets, which may stand on several lines.
+func targets(s *link.Service, args []string) error {
+	all := make([]netip.AddrPort, 0, len(s.Targets)+len(args))
+	for _, t := range s.Targets {
+		all = append(all, t.Addr)
+	}
+	list, err := block.List(args, target)
+	if err != nil {
+		return err
+	}
+	for _, addr := range list {
+		for _, there := range all {
+			if there == addr {
+				return fmt.Errorf("%s is given twice", addr)
+			}
+		}
+		s.Targets = append(s.Targets, link.Target{Addr: addr})
+	}
+	return nil
+}
+
+func target(s string) (netip.AddrPort, error) {
+	ap, err := block.AddrPort(s)
+	if err != nil {
+		return ap, err
+	}
+	if a := ap.Addr(); a.IsUnspecified() || a.IsMulticast() {
+		return ap, fmt.Errorf("%s is not an address to connect to", ap)
+	}
+	return ap, nil
+}
+
+// parties is a property that lists who may do something.
+func parties(name string, to *[]link.Party) block.Property {
+	return block.Property{
+		Name: name, Usage: "PARTY...", Min: 1, Max: block.Any,
+		Set: func(args []string) (err error) {
+			*to, err = block.List(args, party)
+			return err
+		},
+	}
+}
+
+// party parses one entry of such a list. Networks are those of the Corefile.
+func party(s string) (link.Party, error) {
+	p, err := link.ParseParty(s)
+	if p == link.Anyone || strings.HasPrefix(string(p), "tenant/") {
+		return p, err
+	}
+	if _, err := block.ID(s); err != nil {
+		return "", fmt.Errorf("%s is not a party; write the name of a network, tenant/NAME or *", block.Quote(s))
+	}
+	return p, nil
+}

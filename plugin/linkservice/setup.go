@@ -1,0 +1,80 @@
+// Package linkservice is the directive that declares a service: what a provider publishes.
+package linkservice
+
+import (
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/block"
+	"github.com/postern-link/postern/plugin/internal/handover"
+)
+
+const name = "linkservice"
+
+func init() { plugin.Register(name, setup) }
+
+func setup(c *caddy.Controller) error {
+	draft := handover.Of(c)
+	for c.Next() {
+		var s link.Service
+		at, err := block.Parse(c, directive(&s))
+		if err != nil {
+			return err
+		}
+		if err := complete(at, &s); err != nil {
+			return err
+		}
+		if err := draft.AddService(at, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// complete gives the properties that were left out their values, and refuses what doesn't fit together.
+func complete(at block.Position, s *link.Service) error {
+	if len(s.Targets) == 0 {
+		return at.Errorf("service %s has no target; add the line %q", s.ID, "target ADDR:PORT")
+	}
+	if s.Port == 0 {
+		s.Port = s.Targets[0].Addr.Port()
+		for _, t := range s.Targets[1:] {
+			if t.Addr.Port() != s.Port {
+				return at.Property("target").Errorf("targets have the ports %d and %d; say with %q which one endpoints have",
+					s.Port, t.Addr.Port(), "port PORT")
+			}
+		}
+	}
+	switch {
+	case s.Pin == link.PinTLS && len(s.Names) == 0:
+		return at.Property("pin").Errorf("pin tls needs names to hold clients to; add the line %q or say %q", "names NAME...", "pin address")
+	case s.Pin == "" && len(s.Names) > 0:
+		s.Pin = link.PinTLS
+	case s.Pin == "":
+		s.Pin = link.PinAddress
+	}
+	if s.FallbackPublic && len(s.Names) == 0 {
+		return at.Property("fallback").Errorf("fallback public needs names; a service without has no public address")
+	}
+	if s.ProxyProtocol == "" {
+		s.ProxyProtocol = link.ProxyOff
+	}
+	if !at.Has("visible") {
+		s.Visible = s.AutoApprove
+	}
+	return visible(at, s)
+}
+
+// visible refuses to approve those who may not even ask.
+func visible(at block.Position, s *link.Service) error {
+	seen := make(map[link.Party]bool, len(s.Visible))
+	for _, p := range s.Visible {
+		seen[p] = true
+	}
+	for _, p := range s.AutoApprove {
+		if !seen[link.Anyone] && !seen[p] {
+			return at.Property("approve").Errorf("%s is approved but not visible; add it to visible at %s", p, at.Property("visible"))
+		}
+	}
+	return nil
+}
