@@ -159,6 +159,23 @@ func TestZone(t *testing.T) {
 	}
 }
 
+func TestTemplate(t *testing.T) {
+	z := DefaultZones()
+	for ask, want := range map[string]string{
+		"contoso.privatelink.database.windows.net": "privatelink.database.windows.net",
+		"c.privatelink.eastus.kusto.windows.net":   "privatelink.*.kusto.windows.net",
+		"r.eastus.data.privatelink.azurecr.io":     "*.data.privatelink.azurecr.io",
+		"contoso.database.windows.net":             "",
+	} {
+		if got := z.Template([]byte(ask)); got != want {
+			t.Errorf("Template(%q) = %q, want %q", ask, got, want)
+		}
+	}
+	if got := new(Zones).Template([]byte("privatelink.database.windows.net")); got != "" {
+		t.Errorf("the zero table knows %q", got)
+	}
+}
+
 func TestZoneDoesNotAllocate(t *testing.T) {
 	z := DefaultZones()
 	for _, name := range []string{"contoso.privatelink.database.windows.net", "www.example.com", "contoso.database.windows.net"} {

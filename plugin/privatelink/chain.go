@@ -1,0 +1,225 @@
+package privatelink
+
+import (
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// maxChain is how many aliases of an answer are followed.
+const maxChain = 16
+
+// downstream is the writer that the next plugin answers to. Where its answer leads to a name of ours,
+// what follows is ours: the address that others have for the name is the public one.
+type downstream struct {
+	dns.ResponseWriter
+	p      *Privatelink
+	q      *query
+	result result // for the counters
+}
+
+// WriteMsg implements [dns.ResponseWriter].
+func (d *downstream) WriteMsg(m *dns.Msg) error {
+	if d.q.view.found {
+		m = d.withoutHints(d.continued(m))
+	}
+	if d.q.view.ecs != nil {
+		m = d.scoped(m)
+	}
+	return d.ResponseWriter.WriteMsg(m)
+}
+
+// Write implements [dns.ResponseWriter] for plugins that pack their answers themselves.
+func (d *downstream) Write(b []byte) (int, error) {
+	m := new(dns.Msg)
+	if err := m.Unpack(b); err != nil {
+		return 0, err
+	}
+	if err := d.WriteMsg(m); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// continued returns m, or where its chain of aliases comes to a name of ours, the chain up to there
+// and our records. The message given may be shared and stays as it is.
+func (d *downstream) continued(m *dns.Msg) *dns.Msg {
+	question := d.q.r.Question[0]
+	if question.Qclass != dns.ClassINET || len(m.Answer) == 0 {
+		return m
+	}
+	at := question.Name
+	var chain []dns.RR
+	for range maxChain {
+		alias := aliasOf(m.Answer, at)
+		if alias == nil {
+			return m
+		}
+		chain = append(chain, alias)
+		at = alias.Target
+		var buf [maxName]byte
+		f := d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], at))
+		switch {
+		case f.kind == foundMiss && f.policy == missRefuse:
+			d.p.stats.miss(d.q.server, d.p.Zones.Template([]byte(f.zone)), f.policy)
+			return d.refused()
+		case f.kind == foundNothing, f.kind == foundMiss && f.policy == missPass:
+			continue
+		}
+		return d.cut(m, chain, f)
+	}
+	return m
+}
+
+// aliasOf returns the CNAME of a name.
+func aliasOf(rrs []dns.RR, owner string) *dns.CNAME {
+	for _, rr := range rrs {
+		if c, ok := rr.(*dns.CNAME); ok && strings.EqualFold(c.Hdr.Name, owner) {
+			return c
+		}
+	}
+	return nil
+}
+
+// cut returns m with the chain and what was found at its end. It keeps nothing else of the answer:
+// the rest is about the public address. AA stays as it was, it speaks of the first name (RFC 1035
+// section 4.1.1); the code speaks of the last one (RFC 6604 section 3).
+func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
+	c := &dns.Msg{MsgHdr: m.MsgHdr, Question: m.Question, Answer: chain}
+	c.AuthenticatedData, c.Truncated, c.Rcode = false, false, dns.RcodeSuccess
+	if opt := m.IsEdns0(); opt != nil {
+		c.Extra = []dns.RR{opt}
+	}
+	if asked := d.q.r.IsEdns0(); asked != nil && asked.UDPSize() > maxUDP {
+		asked.SetUDPSize(maxUDP)
+	}
+	d.result = continued
+	qtype := d.q.r.Question[0].Qtype
+	if qtype == dns.TypeCNAME || qtype == dns.TypeANY {
+		return c // the alias is all that was asked for
+	}
+	switch f.kind {
+	case foundName:
+		answer, authority := f.set.sections(qtype)
+		c.Answer, c.Ns = append(c.Answer, answer...), authority
+		return c
+	case foundMiss:
+		d.p.stats.miss(d.q.server, d.p.Zones.Template([]byte(f.zone)), f.policy)
+		c.Rcode = dns.RcodeNameError
+	}
+	c.Ns = []dns.RR{soa(f.zone, d.q.gen.serial)}
+	return c
+}
+
+// refused returns a refusal in place of the whole answer.
+func (d *downstream) refused() *dns.Msg {
+	d.result = refused
+	m := d.p.reply(&query{r: d.q.r}, blocked)
+	m.Authoritative = false
+	m.Rcode = dns.RcodeRefused
+	return m
+}
+
+// withoutHints returns m without the addresses that it tells of names of ours on the side: additional
+// records, and the hints of HTTPS and SVCB records.
+func (d *downstream) withoutHints(m *dns.Msg) *dns.Msg {
+	answer, some := d.strip(m.Answer, false)
+	extra, more := d.strip(m.Extra, true)
+	if !some && !more {
+		return m
+	}
+	c := *m
+	c.Answer, c.Extra, c.AuthenticatedData = answer, extra, false
+	return &c
+}
+
+// strip returns the records without hints, and whether there were any. The slice and the records
+// given stay as they are.
+func (d *downstream) strip(rrs []dns.RR, additional bool) (kept []dns.RR, changed bool) {
+	for i, rr := range rrs {
+		var with dns.RR
+		switch h := rr.Header(); {
+		case h.Rrtype == dns.TypeHTTPS || h.Rrtype == dns.TypeSVCB:
+			with = d.withoutAddresses(rr)
+		case additional && (h.Rrtype == dns.TypeA || h.Rrtype == dns.TypeAAAA) && d.ours(h.Name):
+		default:
+			with = rr
+		}
+		if !changed && with != rr {
+			kept, changed = append(kept, rrs[:i]...), true
+		}
+		if changed && with != nil {
+			kept = append(kept, with)
+		}
+	}
+	if !changed {
+		return rrs, false
+	}
+	return kept, true
+}
+
+// withoutAddresses returns an HTTPS or SVCB record without address hints if it is about a name of ours.
+func (d *downstream) withoutAddresses(rr dns.RR) dns.RR {
+	svcb, ok := rr.(*dns.SVCB)
+	if https, is := rr.(*dns.HTTPS); is {
+		svcb, ok = &https.SVCB, true
+	}
+	if !ok {
+		return rr
+	}
+	hinted := false
+	for _, kv := range svcb.Value {
+		hinted = hinted || isHint(kv)
+	}
+	if !hinted || !d.ours(svcb.Target) {
+		return rr
+	}
+	var values []dns.SVCBKeyValue
+	for _, kv := range svcb.Value {
+		if !isHint(kv) {
+			values = append(values, kv)
+		}
+	}
+	c := dns.Copy(rr)
+	switch c := c.(type) {
+	case *dns.HTTPS:
+		c.Value = values
+	case *dns.SVCB:
+		c.Value = values
+	}
+	return c
+}
+
+func isHint(kv dns.SVCBKeyValue) bool {
+	return kv.Key() == dns.SVCB_IPV4HINT || kv.Key() == dns.SVCB_IPV6HINT
+}
+
+// ours reports whether a name is answered by us in the view of the query.
+func (d *downstream) ours(fqdn string) bool {
+	var buf [maxName]byte
+	return d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], fqdn)).kind == foundName
+}
+
+// scoped returns m with the client subnet that it is for. Without it the resolver would keep the
+// answer for all of its clients, those of a network too.
+func (d *downstream) scoped(m *dns.Msg) *dns.Msg {
+	c := *m
+	c.Extra = nil
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	for _, rr := range m.Extra {
+		o, ok := rr.(*dns.OPT)
+		if !ok {
+			c.Extra = append(c.Extra, rr)
+			continue
+		}
+		opt.Hdr = o.Hdr
+		for _, option := range o.Option {
+			if option.Option() != dns.EDNS0SUBNET {
+				opt.Option = append(opt.Option, option)
+			}
+		}
+	}
+	opt.Option = append(opt.Option, d.q.view.ecs)
+	c.Extra = append(c.Extra, opt)
+	return &c
+}

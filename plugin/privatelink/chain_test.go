@@ -1,0 +1,145 @@
+package privatelink
+
+import (
+	"context"
+	"testing"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/miekg/dns"
+)
+
+// Answers of the next plugin that lead to a name of ours.
+func TestChain(t *testing.T) {
+	const (
+		custom = "www.contoso.example. 300 IN CNAME contoso.database.windows.net."
+		public = "contoso.database.windows.net. 300 IN CNAME gw.region.example."
+		alias  = "contoso.database.windows.net. 10 IN CNAME contoso." + sqlZone
+		ours   = "contoso." + sqlZone + " 10 IN A 10.200.0.5"
+		leak   = "gw.region.example. 300 IN A 203.0.113.1"
+	)
+	tests := []struct {
+		name, from, ask string
+		set             func(*settings)
+		upRcode, rcode  int
+		up, upExtra     []string
+		answer, ns      []string
+		extra           []string
+	}{
+		{name: "custom domain", ask: "www.contoso.example A", up: []string{custom, public, leak}, answer: []string{custom, alias, ours}},
+		{name: "custom domain, upstream spells it differently", ask: "www.contoso.example A",
+			up:     []string{"WWW.contoso.EXAMPLE. 300 IN CNAME Contoso.Database.Windows.NET.", public, leak},
+			answer: []string{"WWW.contoso.EXAMPLE. 300 IN CNAME Contoso.Database.Windows.NET.", alias, ours}},
+		{name: "records out of order", ask: "www.contoso.example A", up: []string{leak, public, custom}, answer: []string{custom, alias, ours}},
+		{name: "two aliases", ask: "a.example A", up: []string{"a.example. 300 IN CNAME www.contoso.example.", custom, public, leak},
+			answer: []string{"a.example. 300 IN CNAME www.contoso.example.", custom, alias, ours}},
+		{name: "to the privatelink name", ask: "a.example A", up: []string{"a.example. 300 IN CNAME contoso." + sqlZone, "contoso." + sqlZone + " 300 IN A 203.0.113.1"},
+			answer: []string{"a.example. 300 IN CNAME contoso." + sqlZone, ours}},
+		{name: "public name doesn't exist upstream", ask: "www.contoso.example A", upRcode: dns.RcodeNameError, up: []string{custom}, answer: []string{custom, alias, ours}},
+		{name: "other type", ask: "www.contoso.example HTTPS",
+			up:     []string{custom, public, "gw.region.example. 300 IN HTTPS 1 . ipv4hint=203.0.113.1"},
+			answer: []string{custom, alias}, ns: []string{sqlSOA}},
+		{name: "qtype CNAME", ask: "www.contoso.example CNAME", up: []string{custom}, answer: []string{custom}},
+		{name: "ANY", ask: "www.contoso.example ANY", up: []string{custom, public, leak}, answer: []string{custom}},
+		{name: "additional records go with the rest", ask: "www.contoso.example A", up: []string{custom, public, leak},
+			upExtra: []string{"gw.region.example. 300 IN AAAA 2001:db8::1"}, answer: []string{custom, alias, ours}},
+		{name: "other network", from: bare, ask: "www.contoso.example A", up: []string{custom, public, leak}, answer: []string{custom, public, leak}},
+		{name: "no network", from: stranger, ask: "www.contoso.example A", up: []string{custom, public, leak}, answer: []string{custom, public, leak}},
+		{name: "D22 not published", ask: "a.example A",
+			up:     []string{"a.example. 300 IN CNAME unproven.database.windows.net.", "unproven.database.windows.net. 300 IN A 203.0.113.1"},
+			answer: []string{"a.example. 300 IN CNAME unproven.database.windows.net.", "unproven.database.windows.net. 300 IN A 203.0.113.1"}},
+		{name: "D23 fallback public, by way of its privatelink name", ask: "fallback.database.windows.net A",
+			up:     []string{"fallback.database.windows.net. 300 IN CNAME fallback." + sqlZone, "fallback." + sqlZone + " 300 IN A 203.0.113.1"},
+			answer: []string{"fallback.database.windows.net. 300 IN CNAME fallback." + sqlZone, "fallback." + sqlZone + " 300 IN A 203.0.113.1"}},
+		{name: "another tenant's resource, pass", ask: "other.database.windows.net A",
+			up:     []string{"other.database.windows.net. 300 IN CNAME other." + sqlZone, "other." + sqlZone + " 300 IN A 203.0.113.1"},
+			answer: []string{"other.database.windows.net. 300 IN CNAME other." + sqlZone, "other." + sqlZone + " 300 IN A 203.0.113.1"}},
+		{name: "another tenant's resource, nxdomain", ask: "other.database.windows.net A", set: func(s *settings) { s.miss = missNXDomain },
+			up:    []string{"other.database.windows.net. 300 IN CNAME other." + sqlZone, "other." + sqlZone + " 300 IN A 203.0.113.1"},
+			rcode: dns.RcodeNameError, answer: []string{"other.database.windows.net. 300 IN CNAME other." + sqlZone}, ns: []string{sqlSOA}},
+		{name: "another tenant's resource, refuse", ask: "other.database.windows.net A", set: func(s *settings) { s.miss = missRefuse },
+			up:    []string{"other.database.windows.net. 300 IN CNAME other." + sqlZone, "other." + sqlZone + " 300 IN A 203.0.113.1"},
+			rcode: dns.RcodeRefused},
+		{name: "alias to itself", ask: "a.example A", up: []string{"a.example. 300 IN CNAME a.example."}, answer: []string{"a.example. 300 IN CNAME a.example."}},
+		{name: "no alias", ask: "www.example.org A", up: []string{"www.example.org. 300 IN A 203.0.113.1"}, answer: []string{"www.example.org. 300 IN A 203.0.113.1"}},
+		{name: "hints of a service that points at ours", ask: "_https.example.org HTTPS",
+			up:     []string{"_https.example.org. 300 IN HTTPS 1 db.example.com. alpn=h2 ipv4hint=203.0.113.1 ipv6hint=2001:db8::1"},
+			answer: []string{"_https.example.org. 300 IN HTTPS 1 db.example.com. alpn=h2"}},
+		{name: "hints of others stay", ask: "_x.example.org SVCB",
+			up:     []string{"_x.example.org. 300 IN SVCB 1 x.example.org. ipv4hint=203.0.113.1"},
+			answer: []string{"_x.example.org. 300 IN SVCB 1 x.example.org. ipv4hint=203.0.113.1"}},
+		{name: "additional address of a name of ours", ask: "_sql._tcp.example.org SRV",
+			up:      []string{"_sql._tcp.example.org. 300 IN SRV 0 0 443 db.example.com."},
+			upExtra: []string{"other.example.org. 300 IN A 203.0.113.2", "db.example.com. 300 IN A 203.0.113.1"},
+			answer:  []string{"_sql._tcp.example.org. 300 IN SRV 0 0 443 db.example.com."},
+			extra:   []string{"other.example.org. 300 IN A 203.0.113.2"}},
+	}
+	s := world(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := newServer(t, s)
+			if tt.set != nil {
+				tt.set(&srv.settings)
+			}
+			var said *dns.Msg
+			srv.up.reply = func(r *dns.Msg) *dns.Msg {
+				m := new(dns.Msg).SetReply(r)
+				m.AuthenticatedData, m.RecursionAvailable, m.Rcode = true, true, tt.upRcode
+				m.Answer, m.Extra = records(tt.up...), records(tt.upExtra...)
+				said = m.Copy()
+				return m
+			}
+			from := tt.from
+			if from == "" {
+				from = corp
+			}
+			m, _ := srv.ask(t, from, question(tt.ask))
+			if m.Rcode != tt.rcode || m.Authoritative || !m.RecursionAvailable {
+				t.Errorf("header %+v", m.MsgHdr)
+			}
+			check(t, "answer", m.Answer, tt.answer...)
+			check(t, "authority", m.Ns, tt.ns...)
+			check(t, "additional", m.Extra, tt.extra...)
+			if same := text(m.Answer) == text(said.Answer); m.AuthenticatedData && !same {
+				t.Error("AD is set on what the upstream didn't say")
+			}
+		})
+	}
+}
+
+// A plugin that packs its answer itself is watched as well.
+func TestChainRaw(t *testing.T) {
+	srv := newServer(t, world(t))
+	srv.Next = plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		m := new(dns.Msg).SetReply(r)
+		m.Answer = records("www.contoso.example. 300 IN CNAME db.example.com.", "db.example.com. 300 IN A 203.0.113.1")
+		packed, err := m.Pack()
+		if err != nil {
+			return dns.RcodeServerFailure, err
+		}
+		_, err = w.Write(packed)
+		return dns.RcodeSuccess, err
+	})
+	m, _ := srv.ask(t, corp, question("www.contoso.example A"))
+	check(t, "answer", m.Answer, "www.contoso.example. 300 IN CNAME db.example.com.", "db.example.com. 10 IN A 10.200.0.7")
+}
+
+// A shared message of the next plugin, such as one of a cache, isn't modified.
+func TestChainLeavesMessage(t *testing.T) {
+	srv := newServer(t, world(t))
+	shared := new(dns.Msg)
+	shared.Answer = records("www.contoso.example. 300 IN CNAME db.example.com.", "db.example.com. 300 IN A 203.0.113.1")
+	shared.Extra = records("db.example.com. 300 IN A 203.0.113.1", "x.example. 300 IN SVCB 1 db.example.com. ipv4hint=203.0.113.1")
+	before := shared.String()
+	d := &downstream{ResponseWriter: &test.ResponseWriter{}, p: srv.Privatelink, q: &query{
+		r: question("www.contoso.example A"), gen: srv.generation(srv.snapshot), view: view{network: "corp", found: true},
+	}}
+	for range 2 {
+		if err := d.WriteMsg(shared); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := shared.String(); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+}

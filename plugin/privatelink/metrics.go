@@ -1,0 +1,117 @@
+package privatelink
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/postern-link/postern/link"
+)
+
+// result is what became of a query.
+type result uint8
+
+const (
+	positive result = iota
+	nodata
+	nxdomain
+	refused
+	servfail
+	passed    // left to the next plugin
+	continued // passed, and the answer led to a name of ours
+	results
+)
+
+// String returns the result as the metric has it.
+func (r result) String() string {
+	return [results]string{"positive", "nodata", "nxdomain", "refused", "servfail", "passed", "continued"}[r]
+}
+
+// counters are the metrics of all handlers of a process. Finding a counter takes no lock.
+type counters struct {
+	answers *prometheus.CounterVec
+	misses  *prometheus.CounterVec
+
+	mu    sync.Mutex // held to change known
+	known atomic.Pointer[map[counterKey]*[results]prometheus.Counter]
+}
+
+type counterKey struct {
+	server  string
+	network link.ID
+}
+
+// shared are the counters of this process: like all of CoreDNS, they outlive a reload.
+var shared = newCounters(prometheus.DefaultRegisterer)
+
+func newCounters(r prometheus.Registerer) *counters {
+	c := &counters{
+		answers: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
+			Namespace: plugin.Namespace, Subsystem: name, Name: "answers_total",
+			Help: "Queries by network of the client and by what became of them.",
+		}, []string{"server", "network", "result"}),
+		misses: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
+			Namespace: plugin.Namespace, Subsystem: name, Name: "misses_total",
+			Help: "Queries for names in a privatelink zone that have no endpoint, by zone and policy.",
+		}, []string{"server", "zone", "policy"}),
+	}
+	c.known.Store(&map[counterKey]*[results]prometheus.Counter{})
+	return c
+}
+
+// answer counts a query. The network is "" where the client belongs to none.
+func (c *counters) answer(server string, network link.ID, r result) {
+	key := counterKey{server, network}
+	by := (*c.known.Load())[key]
+	if by == nil {
+		by = c.learn(key)
+	}
+	by[r].Inc()
+}
+
+// learn adds the counters of a network.
+func (c *counters) learn(key counterKey) *[results]prometheus.Counter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if by := (*c.known.Load())[key]; by != nil {
+		return by
+	}
+	by := new([results]prometheus.Counter)
+	for r := range results {
+		by[r] = c.answers.WithLabelValues(key.server, string(key.network), r.String())
+	}
+	next := maps.Clone(*c.known.Load())
+	next[key] = by
+	c.known.Store(&next)
+	return by
+}
+
+// miss counts a name without an endpoint. The zone is as the table writes it: a template is one
+// zone here, or clients could make as many labels as they like.
+func (c *counters) miss(server, zone string, p policy) {
+	if zone == "" {
+		zone = "other" // that of a service, in no table
+	}
+	c.misses.WithLabelValues(server, zone, string(p)).Inc()
+}
+
+// forget removes the counters of networks that are no more.
+func (c *counters) forget(s *link.Snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := maps.Clone(*c.known.Load())
+	maps.DeleteFunc(next, func(key counterKey, _ *[results]prometheus.Counter) bool {
+		gone := key.network != "" && s.Network(key.network) == nil
+		if gone {
+			c.answers.DeletePartialMatch(prometheus.Labels{"network": string(key.network)})
+		}
+		return gone
+	})
+	if len(next) != len(*c.known.Load()) {
+		c.known.Store(&next)
+	}
+}

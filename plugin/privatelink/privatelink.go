@@ -1,0 +1,140 @@
+// Package privatelink is the DNS side of Postern as a CoreDNS plugin: it answers the names that have
+// an endpoint in the client's network, from the newest snapshot, and passes everything else on.
+//
+// What is answered is a function of the snapshot and of what the data plane observes; nothing is
+// stored. Where it can't know (no snapshot yet), it fails and passes nothing on: the next plugin
+// would give the public address.
+package privatelink
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/metrics"
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
+)
+
+// name is the name of the directive.
+const name = "privatelink"
+
+// Privatelink is the handler of one server block. Its fields are set before the first query and not
+// changed afterwards.
+type Privatelink struct {
+	Next plugin.Handler
+
+	// Snapshot returns the newest snapshot, nil while there is none. Published reports whether a
+	// target of a service has ever answered, Healthy whether one answers now.
+	Snapshot  func() *link.Snapshot
+	Published func(service link.ID) bool
+	Healthy   func(service link.ID) bool
+
+	// Zones is the table of privatelink zones.
+	Zones *link.Zones
+	// Forwards: a plugin behind this one asks other servers, so that recursion is available.
+	Forwards bool
+
+	settings
+	stats   *counters
+	current atomic.Pointer[generation]
+}
+
+// settings is what the block of the directive says.
+type settings struct {
+	ttl     uint32               // of positive answers, in seconds
+	network link.ID              // of all clients; "" finds it by the client's address
+	ecsFrom []netip.Prefix       // resolvers whose client subnet option is believed
+	miss    policy               // of a zone with a live endpoint that missIn doesn't name
+	missIn  map[link.Name]policy // by zone
+	ptr     bool                 // answer for the addresses of endpoints
+}
+
+// defaults returns the settings of an empty block.
+func defaults() settings {
+	return settings{ttl: 10, miss: missPass, missIn: make(map[link.Name]policy), ptr: true}
+}
+
+// Name implements [plugin.Handler].
+func (p *Privatelink) Name() string { return name }
+
+// query is one question on its way through the plugin.
+type query struct {
+	w      dns.ResponseWriter
+	r      *dns.Msg
+	gen    *generation
+	view   view
+	server string // the listener, for the counters
+}
+
+// ServeDNS implements [plugin.Handler].
+func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	if len(r.Question) != 1 { // RFC 9619
+		return dns.RcodeFormatError, nil
+	}
+	q := query{w: w, r: r, server: metrics.WithServer(ctx)}
+	s := p.Snapshot()
+	if s == nil {
+		return p.fail(&q)
+	}
+	q.gen = p.generation(s)
+	q.view = p.viewOf(q.gen, w, r)
+	if !q.view.found {
+		return p.pass(ctx, &q)
+	}
+	var buf [maxName]byte
+	asked := canonical(buf[:0], r.Question[0].Name)
+	return p.answer(ctx, &q, p.find(q.gen, q.view.network, asked))
+}
+
+// answer writes what was found, or passes the query on.
+func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, error) {
+	question := q.r.Question[0]
+	if f.kind == foundNothing && f.zone == "" {
+		return p.pass(ctx, q)
+	}
+	switch {
+	case question.Qclass != dns.ClassINET:
+		return p.refuse(q, nil)
+	case q.r.Opcode != dns.OpcodeQuery:
+		return p.notImplemented(q)
+	case question.Qtype == dns.TypeAXFR || question.Qtype == dns.TypeIXFR:
+		return p.refuse(q, prohibited) // the zones list addresses of the inside
+	}
+	switch f.kind {
+	case foundName:
+		return p.positive(q, f.set)
+	case foundApex:
+		if question.Qtype == dns.TypeDS {
+			// DS belongs to the parent (RFC 4035 section 3.1.4.1). A validator that gets our unsigned
+			// "no data" for it can't prove that the zone is unsigned, and fails.
+			return p.pass(ctx, q)
+		}
+		return p.positive(q, apexSet(f.zone, q.gen.serial))
+	case foundEmpty:
+		return p.negative(q, dns.RcodeSuccess, f.zone)
+	case foundMiss:
+		p.stats.miss(q.server, p.Zones.Template([]byte(f.zone)), f.policy)
+		switch f.policy {
+		case missNXDomain:
+			return p.negative(q, dns.RcodeNameError, f.zone)
+		case missRefuse:
+			return p.refuse(q, blocked)
+		}
+	}
+	return p.pass(ctx, q)
+}
+
+// pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
+func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
+	d := &downstream{ResponseWriter: q.w, p: p, q: q, result: passed}
+	w := q.w
+	if q.view.found || q.view.ecs != nil {
+		w = d
+	}
+	code, err := plugin.NextOrFailure(p.Name(), p.Next, ctx, w, q.r)
+	p.stats.answer(q.server, q.view.network, d.result)
+	return code, err
+}

@@ -1,0 +1,5 @@
+package privatelink
+
+// Ready implements the interface of CoreDNS's ready plugin: it reports whether there is a snapshot to
+// answer from.
+func (p *Privatelink) Ready() bool { return p.Snapshot() != nil }

@@ -1,0 +1,153 @@
+package privatelink
+
+import (
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
+)
+
+const (
+	// negativeTTL is how long an answer without data may be kept, in seconds: what Azure's private
+	// zones have. It bounds how long an approval stays unseen.
+	negativeTTL = 10
+	// maxUDP is the largest answer by UDP, in bytes (RFC 9715). The client may want less.
+	maxUDP = 1232
+)
+
+// Why a query is refused or fails (RFC 8914).
+var (
+	notReady   = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: "no state yet"}
+	blocked    = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "no endpoint in this network"}
+	prohibited = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeProhibited, ExtraText: "no zone transfer"}
+)
+
+// header returns the header of a record.
+func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
+	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
+}
+
+// soa returns the SOA of a zone, which names no host that would have to exist (RFC 6303 section 3).
+func soa(zone link.Name, serial uint32) dns.RR {
+	apex := string(zone) + "."
+	return &dns.SOA{
+		Hdr: header(apex, dns.TypeSOA, negativeTTL), Ns: apex, Mbox: "nobody.invalid.",
+		Serial: serial, Refresh: 3600, Retry: 1200, Expire: 604800, Minttl: negativeTTL,
+	}
+}
+
+// apexSet returns the records of a zone's apex.
+func apexSet(zone link.Name, serial uint32) *set {
+	own := []dns.RR{soa(zone, serial)}
+	apex := string(zone) + "."
+	ns := &dns.NS{Hdr: header(apex, dns.TypeNS, negativeTTL), Ns: apex}
+	return &set{soa: own, other: map[uint16][]dns.RR{dns.TypeSOA: own, dns.TypeNS: {ns}}}
+}
+
+// reply returns an empty answer to the query, ours to give.
+func (p *Privatelink) reply(q *query, ede *dns.EDNS0_EDE) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(q.r)
+	m.Authoritative = true
+	m.RecursionAvailable = p.Forwards && q.r.RecursionDesired
+	m.CheckingDisabled = false // RFC 4035 section 3.1.6
+	q.extend(m, ede)
+	return m
+}
+
+// extend adds the EDNS options of an answer of ours, to clients that speak EDNS (RFC 6891 section
+// 6.1.1). CoreDNS fills in the rest of the OPT record when it makes the answer fit.
+func (q *query) extend(m *dns.Msg, ede *dns.EDNS0_EDE) {
+	asked := q.r.IsEdns0()
+	if asked == nil {
+		return
+	}
+	if asked.UDPSize() > maxUDP {
+		asked.SetUDPSize(maxUDP)
+	}
+	if ede == nil && q.view.ecs == nil {
+		return
+	}
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	if ede != nil {
+		opt.Option = append(opt.Option, ede)
+	}
+	if q.view.ecs != nil {
+		opt.Option = append(opt.Option, q.view.ecs)
+	}
+	m.Extra = append(m.Extra, opt)
+}
+
+// positive answers with the records of a name, or says that the type isn't among them.
+func (p *Privatelink) positive(q *query, s *set) (int, error) {
+	m := p.reply(q, nil)
+	question := q.r.Question[0]
+	m.Answer, m.Ns = s.sections(question.Qtype)
+	m.Answer = echo(m.Answer, question.Name)
+	res := positive
+	if len(m.Ns) > 0 {
+		res = nodata
+	}
+	return p.write(q, m, res)
+}
+
+// echo returns the records with the owner of the first RRset written as the client wrote it: some
+// look for their own spelling. The records given are shared and stay as they are.
+func echo(rrs []dns.RR, asked string) []dns.RR {
+	if len(rrs) == 0 || rrs[0].Header().Name == asked {
+		return rrs
+	}
+	own := rrs[0].Header().Name
+	spelled := make([]dns.RR, len(rrs))
+	for i, rr := range rrs {
+		if rr.Header().Name == own {
+			rr = dns.Copy(rr)
+			rr.Header().Name = asked
+		}
+		spelled[i] = rr
+	}
+	return spelled
+}
+
+// negative answers that there is no data, or no such name, with the SOA that says for how long.
+func (p *Privatelink) negative(q *query, rcode int, zone link.Name) (int, error) {
+	m := p.reply(q, nil)
+	m.Rcode = rcode
+	m.Ns = []dns.RR{soa(zone, q.gen.serial)}
+	if rcode == dns.RcodeNameError {
+		return p.write(q, m, nxdomain)
+	}
+	return p.write(q, m, nodata)
+}
+
+// refuse answers REFUSED.
+func (p *Privatelink) refuse(q *query, why *dns.EDNS0_EDE) (int, error) {
+	m := p.reply(q, why)
+	m.Authoritative = false
+	m.Rcode = dns.RcodeRefused
+	return p.write(q, m, refused)
+}
+
+// notImplemented answers NOTIMP.
+func (p *Privatelink) notImplemented(q *query) (int, error) {
+	m := p.reply(q, nil)
+	m.Authoritative = false
+	m.Rcode = dns.RcodeNotImplemented
+	return p.write(q, m, refused)
+}
+
+// fail answers SERVFAIL: there is no snapshot, and the next plugin would give public addresses.
+func (p *Privatelink) fail(q *query) (int, error) {
+	m := p.reply(q, notReady)
+	m.Authoritative = false
+	m.Rcode = dns.RcodeServerFailure
+	return p.write(q, m, servfail)
+}
+
+// write sends a whole answer. The code says that it is written, whatever its own code is.
+func (p *Privatelink) write(q *query, m *dns.Msg, res result) (int, error) {
+	p.stats.answer(q.server, q.view.network, res)
+	if err := q.w.WriteMsg(m); err != nil {
+		return dns.RcodeSuccess, err
+	}
+	return dns.RcodeSuccess, nil
+}

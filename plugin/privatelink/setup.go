@@ -1,0 +1,167 @@
+package privatelink
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/block"
+	"github.com/postern-link/postern/plugin/internal/handover"
+)
+
+func init() { plugin.Register(name, setup) }
+
+// setup parses; the node that answers come from is there after the start.
+func setup(c *caddy.Controller) error {
+	draft := handover.Of(c)
+	parsed, err := parse(c)
+	if err != nil {
+		return err
+	}
+	for _, z := range parsed.zones {
+		if err := draft.AddZone(z.at, z.private, z.public); err != nil {
+			return err
+		}
+	}
+	p := &Privatelink{
+		Snapshot: draft.Snapshot, Published: draft.Published, Healthy: draft.Healthy,
+		settings: parsed.settings, stats: shared,
+	}
+	config := dnsserver.GetConfig(c)
+	c.OnStartup(func() error {
+		p.Forwards = config.Handler("forward") != nil
+		// Complete only now: any block may add a zone.
+		p.Zones = draft.Zones()
+		return parsed.checkMiss(p.Zones)
+	})
+	config.AddPlugin(func(next plugin.Handler) plugin.Handler {
+		p.Next = next
+		return p
+	})
+	return nil
+}
+
+// parsed is one directive of the Corefile.
+type parsed struct {
+	settings
+	at       block.Position
+	zones    []addedZone
+	missAt   map[link.Name]block.Position // where missIn says so
+	missSeen bool                         // a policy without zones was given
+}
+
+// addedZone is a zone line.
+type addedZone struct {
+	at              block.Position
+	private, public link.Name
+}
+
+// parse reads the directive, which a server block has once.
+func parse(c *caddy.Controller) (*parsed, error) {
+	var d *parsed
+	for c.Next() {
+		if d != nil {
+			return nil, block.Here(c, name).Errorf("given already at %s and may be given once in a server block", d.at)
+		}
+		d = &parsed{settings: defaults(), missAt: make(map[link.Name]block.Position)}
+		var err error
+		if d.at, err = block.Parse(c, d.directive(c)); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// directive is the table of the directive's properties.
+func (d *parsed) directive(c *caddy.Controller) block.Directive {
+	return block.Directive{Name: name, Properties: []block.Property{
+		{Name: "ttl", Usage: "SECONDS", Min: 1, Max: 1, Set: func(args []string) error {
+			n, err := block.Int(args[0], 1, 3600)
+			d.ttl = uint32(n)
+			return err
+		}},
+		{Name: "network", Usage: "NAME", Min: 1, Max: 1, Set: func(args []string) (err error) {
+			d.network, err = block.Reference(args[0])
+			return err
+		}},
+		{Name: "miss", Usage: "pass|nxdomain|refuse [ZONE...]", Min: 1, Max: block.Any, Repeat: true, Set: func(args []string) error {
+			return d.setMiss(block.Here(c, name), args[0], args[1:])
+		}},
+		{Name: "zone", Usage: "PRIVATE PUBLIC", Min: 2, Max: 2, Repeat: true, Set: func(args []string) error {
+			return d.addZone(block.Here(c, name), args[0], args[1])
+		}},
+		{Name: "ecs_from", Usage: "PREFIX...", Min: 1, Max: block.Any, Set: func(args []string) (err error) {
+			d.ecsFrom, err = block.List(args, block.Prefix)
+			return err
+		}},
+		{Name: "ptr", Usage: "on|off", Min: 1, Max: 1, Set: func(args []string) error {
+			word, err := block.Word(args[0], "on", "off")
+			d.ptr = word == "on"
+			return err
+		}},
+	}}
+}
+
+// setMiss takes a miss line.
+func (d *parsed) setMiss(at block.Position, word string, zones []string) error {
+	p, err := block.Word(word, missPass, missNXDomain, missRefuse)
+	if err != nil {
+		return err
+	}
+	if len(zones) == 0 {
+		if d.missSeen {
+			return errors.New("a policy without zones is given already; name the zones of this one")
+		}
+		d.miss, d.missSeen = p, true
+		return nil
+	}
+	names, err := block.List(zones, block.Name)
+	if err != nil {
+		return err
+	}
+	for _, zone := range names {
+		if first, ok := d.missAt[zone]; ok {
+			return fmt.Errorf("zone %s has a policy already at %s", zone, first)
+		}
+		d.missIn[zone], d.missAt[zone] = p, at
+	}
+	return nil
+}
+
+// checkMiss refuses policies for what is no zone.
+func (d *parsed) checkMiss(zones *link.Zones) error {
+	for zone, at := range d.missAt {
+		switch apex := zones.Zone([]byte(zone)); apex {
+		case zone:
+		case "":
+			return at.Errorf("miss: %s is no privatelink zone; add it with zone %s PUBLIC", zone, zone)
+		default:
+			return at.Errorf("miss: %s is no privatelink zone; did you mean %s?", zone, apex)
+		}
+	}
+	return nil
+}
+
+// addZone takes a zone line.
+func (d *parsed) addZone(at block.Position, private, public string) error {
+	names, err := block.List([]string{private, public}, block.Name)
+	if err != nil {
+		return err
+	}
+	z := addedZone{at: at, private: names[0], public: names[1]}
+	if strings.HasSuffix("."+string(z.public), "."+string(z.private)) {
+		return fmt.Errorf("the public suffix %s is inside the private zone %s, so no name could have a private one", z.public, z.private)
+	}
+	for _, other := range d.zones {
+		if other.private == z.private && other.public == z.public {
+			return fmt.Errorf("zone %s of %s is given already at %s", z.private, z.public, other.at)
+		}
+	}
+	d.zones = append(d.zones, z)
+	return nil
+}

@@ -1,0 +1,115 @@
+package privatelink
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
+)
+
+// view is the network that a query comes from.
+type view struct {
+	network link.ID
+	found   bool
+	// ecs is the client subnet that a trusted resolver sent, with the scope of the answer (RFC 7871
+	// section 7.2.1); nil where there is none.
+	ecs *dns.EDNS0_SUBNET
+}
+
+// viewOf finds the view: the one of the server block, else by the client subnet of a trusted
+// resolver, else by the client's address.
+func (p *Privatelink) viewOf(g *generation, w dns.ResponseWriter, r *dns.Msg) view {
+	if p.network != "" {
+		return view{network: p.network, found: true}
+	}
+	client := clientOf(w)
+	if len(p.ecsFrom) > 0 && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {
+		if ecs := subnetOf(r); ecs != nil {
+			return g.viewOfSubnet(ecs)
+		}
+	}
+	if n := g.snapshot.NetworkOf(client); n != nil {
+		return view{network: n.ID, found: true}
+	}
+	return view{}
+}
+
+// clientOf returns the address that the query came from, the zero Addr where there is none.
+func clientOf(w dns.ResponseWriter) netip.Addr {
+	remote := w.RemoteAddr()
+	if u, ok := remote.(interface{ Unwrap() net.Addr }); ok { // the proxyproto plugin's
+		if inner := u.Unwrap(); inner != nil {
+			remote = inner
+		}
+	}
+	var ip net.IP
+	switch a := remote.(type) {
+	case *net.UDPAddr:
+		ip = a.IP
+	case *net.TCPAddr:
+		ip = a.IP
+	default:
+		if remote == nil {
+			return netip.Addr{}
+		}
+		ap, _ := netip.ParseAddrPort(remote.String())
+		return ap.Addr().WithZone("").Unmap()
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
+
+// subnetOf returns the client subnet option of a query, nil where there is none.
+func subnetOf(r *dns.Msg) *dns.EDNS0_SUBNET {
+	if o := r.IsEdns0(); o != nil {
+		for _, option := range o.Option {
+			if ecs, ok := option.(*dns.EDNS0_SUBNET); ok {
+				return ecs
+			}
+		}
+	}
+	return nil
+}
+
+// viewOfSubnet returns the view of a client subnet. The scope of the answer is the whole subnet, also
+// where no network has it: the resolver must not give its clients of a network what it was told for
+// others. A subnet of length 0 says nothing, and has the scope 0.
+func (g *generation) viewOfSubnet(asked *dns.EDNS0_SUBNET) view {
+	ecs := *asked
+	ecs.SourceScope = ecs.SourceNetmask
+	v := view{ecs: &ecs}
+	addr, ok := netip.AddrFromSlice(ecs.Address)
+	if ecs.Family == 1 {
+		addr = addr.Unmap()
+	}
+	subnet, err := addr.Prefix(int(ecs.SourceNetmask))
+	if !ok || err != nil || ecs.SourceNetmask == 0 || addr.Is4In6() {
+		return v
+	}
+	if n := g.networkOf(subnet); n != nil {
+		v.network, v.found = n.ID, true
+	}
+	return v
+}
+
+// networkOf returns the network that all addresses of a subnet belong to, nil where there is none.
+func (g *generation) networkOf(subnet netip.Prefix) *link.Network {
+	n := g.snapshot.NetworkOf(subnet.Addr())
+	if n == nil || !slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool {
+		return p.Bits() <= subnet.Bits() && p.Contains(subnet.Addr())
+	}) {
+		return nil
+	}
+	// A narrower prefix within the subnet may be another network's.
+	all := g.prefixes()
+	i, _ := slices.BinarySearchFunc(all, subnet, netip.Prefix.Compare)
+	for ; i < len(all) && subnet.Contains(all[i].Addr()); i++ {
+		if !slices.Contains(n.Prefixes, all[i]) {
+			return nil
+		}
+	}
+	return n
+}
