@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -50,14 +51,18 @@ func (s *scenario) run(ts *testscript.TestScript, hostName string, argv []string
 // logged with the time it took; a loaded machine must not fail a scenario.
 const eventuallyTimeout = 10 * time.Second
 
-// cmdEventually: eventually PATTERN HOST COMMAND [ARG...] runs a command again and again until its output
-// matches. The pattern '^$' is for no output. It prints how long that took since the last act.
+// cmdEventually: eventually [-for=DURATION] PATTERN HOST COMMAND [ARG...] runs a command again and again until its output
+// matches. The pattern '^$' is for no output. It logs how long that took since the last act.
 func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) >= 3, "eventually PATTERN HOST COMMAND [ARG...]")
+	timeout := eventuallyTimeout
+	if d, ok := strings.CutPrefix(append(args, "")[0], "-for="); ok {
+		timeout, args = duration(ts, d), args[1:]
+	}
+	usage(ts, !neg && len(args) >= 3, "eventually [-for=DURATION] PATTERN HOST COMMAND [ARG...]")
 	s := of(ts)
 	re := pattern(ts, args[0])
 	var out, errOut []byte
-	for end := time.Now().Add(eventuallyTimeout); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(timeout); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		out, errOut, _ = s.run(ts, args[1], args[2:])
 		empty := args[0] == "^$"
 		if empty && len(bytes.TrimSpace(out)) == 0 || !empty && re.Match(out) {
@@ -66,7 +71,7 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 	}
-	ts.Fatalf("%q didn't show within %v; the last run said:\n%s%s", args[0], eventuallyTimeout, out, errOut)
+	ts.Fatalf("%q didn't show within %v; the last run said:\n%s%s", args[0], timeout, out, errOut)
 }
 
 // cmdResolvConf: resolvconf HOST ADDRESS has a host's clients ask another resolver.
@@ -75,14 +80,15 @@ func cmdResolvConf(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts).host(ts, args[0]).resolvConf(args[1]))
 }
 
-// cmdEdit: edit FILE PATTERN REPLACEMENT replaces every match in a file; none is an error.
+// cmdEdit: edit FILE PATTERN REPLACEMENT replaces every match in a file; none is an error. "\n" in the replacement is a
+// new line.
 func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 3, "edit FILE PATTERN REPLACEMENT")
 	re, old := pattern(ts, args[1]), ts.ReadFile(args[0])
 	if !re.MatchString(old) {
 		ts.Fatalf("%s has nothing that matches %q", args[0], args[1])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllString(old, args[2])), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllString(old, strings.ReplaceAll(args[2], `\n`, "\n"))), 0o644))
 }
 
 // cmdSave: save VARIABLE PATTERN keeps the first group of a match in the last output.
@@ -104,21 +110,59 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	s.processes = append(s.processes, p)
 }
 
-// cmdEnd: end NAME [SIGNAL] sends a signal, TERM by default, and waits for the end of the process. It prints
-// the exit code and how long it took.
-func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && (len(args) == 1 || len(args) == 2), "end NAME [SIGNAL]")
+// cmdSignal: signal NAME SIGNAL sends a signal and doesn't wait.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "signal NAME SIGNAL")
 	s := of(ts)
-	p, sig := s.process(ts, args[0]), "TERM"
-	if len(args) == 2 {
-		sig = args[1]
-	}
 	s.act()
-	ts.Check(p.signal(signalOf(ts, sig)))
+	ts.Check(s.process(ts, args[0]).signal(signalOf(ts, args[1])))
+}
+
+// cmdEnded: ended NAME waits for the end of a process, and prints the exit code and how long after the last act it came.
+func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "ended NAME")
+	s := of(ts)
+	p := s.process(ts, args[0])
 	if !p.wait(commandTimeout) {
-		ts.Fatalf("%s didn't end within %v of SIG%s", p.name, commandTimeout, sig)
+		ts.Fatalf("%s hasn't ended within %v", p.name, commandTimeout)
 	}
 	say(ts, "exit %d after %v", p.code, s.since().Round(time.Millisecond))
+}
+
+// cmdEnd: end NAME [SIGNAL] sends a signal, TERM by default, and waits for the end of the process as ended does.
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && (len(args) == 1 || len(args) == 2), "end NAME [SIGNAL]")
+	cmdSignal(ts, false, []string{args[0], append(args[1:], "TERM")[0]})
+	cmdEnded(ts, false, args[:1])
+}
+
+// upstreamConf is the DNS of the world: it knows what it is told and nothing else, and logs each question.
+const upstreamConf = `server:
+    interface: 203.0.113.53
+    access-control: 0.0.0.0/0 allow
+    username: ""
+    chroot: ""
+    directory: "."
+    pidfile: ""
+    use-syslog: no
+    log-queries: yes
+    num-threads: 1
+    local-zone: "." static
+%sremote-control:
+    control-enable: no
+`
+
+// cmdUpstream: upstream RECORD... starts Unbound on the host upstream as the public DNS with these records.
+func cmdUpstream(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "upstream RECORD...")
+	var records strings.Builder
+	for _, r := range args {
+		fmt.Fprintf(&records, "    local-data: %q\n", r)
+	}
+	conf := ts.MkAbs("upstream.conf")
+	ts.Check(os.WriteFile(conf, fmt.Appendf(nil, upstreamConf, records.String()), 0o644))
+	cmdDaemon(ts, false, []string{"upstream", "upstream", "unbound", "-d", "-p", "-c", conf})
+	cmdListening(ts, false, []string{"upstream", "203.0.113.53:53"})
 }
 
 // cmdListening: [!] listening HOST ADDR:PORT waits until a host's socket accepts connections there, as seen

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,35 +29,42 @@ type flow struct {
 	err   error
 }
 
-// cutTimeout is a generous bound of what is promised within 1 s; the measured time is logged.
+// cutTimeout is, where nothing else is said, a generous bound of what is promised within 1 s; the measured time is logged.
 const cutTimeout = 5 * time.Second
 
 // cmdFlows:
 //
 //	flows NAME open N HOST ADDR:PORT [SNI]   opens N connections and has each one answered
+//	flows NAME fill N HOST ADDR:PORT         opens N connections, answered or not
 //	flows NAME echo                          every one must still carry a line there and back
-//	flows NAME cut                           every one must end with a reset, within 5 s of the last act
+//	flows NAME cut [-within=DURATION]        every one must end with a reset, within 5 s of the last act
 //	flows NAME close
 func cmdFlows(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) >= 2, "flows NAME open|echo|cut|close ...")
+	usage(ts, !neg && len(args) >= 2, "flows NAME open|fill|echo|cut|close ...")
 	s := of(ts)
 	f := s.flows[args[0]]
-	if args[1] != "open" {
+	within := cutTimeout
+	if d, ok := strings.CutPrefix(args[len(args)-1], "-within="); ok && args[1] == "cut" {
+		within, args = duration(ts, d), args[:len(args)-1]
+	}
+	if args[1] != "open" && args[1] != "fill" {
 		usage(ts, f != nil && len(args) == 2, "flows NAME echo|cut|close, of flows that were opened")
 	}
 	switch args[1] {
-	case "open":
-		usage(ts, len(args) == 5 || len(args) == 6, "flows NAME open N HOST ADDR:PORT [SNI]")
+	case "open", "fill":
+		usage(ts, len(args) == 5 || len(args) == 6, "flows NAME open|fill N HOST ADDR:PORT [SNI]")
 		n, err := strconv.Atoi(args[2])
 		ts.Check(err)
 		f, err = openFlows(s.host(ts, args[3]), n, args[4], append(args[5:], "")[0])
 		ts.Check(err)
 		s.flows[args[0]] = f
-		ts.Check(f.echo("opened"))
+		if args[1] == "open" {
+			ts.Check(f.echo("opened"))
+		}
 	case "echo":
 		ts.Check(f.echo("still there"))
 	case "cut":
-		slowest, err := f.cut(*s.acted.Load())
+		slowest, err := f.cut(*s.acted.Load(), within)
 		ts.Check(err)
 		say(ts, "%d flows cut, the last after %v", len(f.each), slowest.Round(time.Millisecond))
 		ts.Logf("%d flows cut, the last after %v", len(f.each), slowest.Round(time.Millisecond))
@@ -64,7 +72,7 @@ func cmdFlows(ts *testscript.TestScript, neg bool, args []string) {
 		f.close()
 		delete(s.flows, args[0])
 	default:
-		usage(ts, false, "flows NAME open|echo|cut|close ...")
+		usage(ts, false, "flows NAME open|fill|echo|cut|close ...")
 	}
 }
 
@@ -124,13 +132,13 @@ func (f *flows) echo(what string) error {
 }
 
 // cut waits for the end of every flow and returns how long after the act the last one ended.
-func (f *flows) cut(acted time.Time) (slowest time.Duration, err error) {
-	timeout := time.After(time.Until(acted.Add(cutTimeout)))
+func (f *flows) cut(acted time.Time, within time.Duration) (slowest time.Duration, err error) {
+	timeout := time.After(time.Until(acted.Add(within)))
 	for i, one := range f.each {
 		select {
 		case <-one.ended:
 		case <-timeout:
-			return 0, fmt.Errorf("flow %d of %d is alive %v after the act", i, len(f.each), cutTimeout)
+			return 0, fmt.Errorf("flow %d of %d is alive %v after the act", i, len(f.each), within)
 		}
 		if !errors.Is(one.err, syscall.ECONNRESET) {
 			return 0, fmt.Errorf("flow %d of %d ended without a reset: %w", i, len(f.each), one.err)

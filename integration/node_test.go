@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -132,6 +134,37 @@ func cmdDescriptors(ts *testscript.TestScript, neg bool, args []string) {
 	if now > s.fds["mark"] {
 		ts.Fatalf("%d descriptors are open, %d were at the mark", now, s.fds["mark"])
 	}
+}
+
+// cmdIdle: idle PERCENT measures the processor time that the node uses over a second; it must be less than so much
+// of one processor. A loop that spins on an error uses all of it.
+func cmdIdle(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "idle PERCENT")
+	s := of(ts)
+	limit, err := strconv.ParseFloat(args[0], 64)
+	ts.Check(err)
+	before, start := s.node.cpu(ts), time.Now()
+	time.Sleep(time.Second) // what is measured
+	used := 100 * float64(s.node.cpu(ts)-before) / float64(time.Since(start))
+	ts.Logf("%.1f %% of a processor", used)
+	if used >= limit {
+		ts.Fatalf("the node uses %.1f %% of a processor, want less than %v", used, limit)
+	}
+}
+
+// cpu returns the processor time that the process has used so far.
+func (p *process) cpu(ts *testscript.TestScript) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	ts.Check(err)
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest) // from the third of proc(5) on; utime is the 14th, stime the 15th
+	var ticks time.Duration
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		ts.Check(err)
+		ticks += time.Duration(n)
+	}
+	return ticks * time.Second / 100 // USER_HZ is 100 on every Linux
 }
 
 // cmdCrash: crash TIMES HOST COREFILE FILE... kills the node while it takes up the given Corefiles in turn, and

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -96,6 +97,31 @@ func cmdScan(ts *testscript.TestScript, neg bool, args []string) {
 	wait.Wait()
 	slices.Sort(open)
 	say(ts, "open: %s", strings.Join(open, ", "))
+}
+
+// cmdDatagram: datagram HOST ADDR:PORT HEX sends one UDP datagram and prints the answer in hexadecimal, or silence.
+func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 3, "datagram HOST ADDR:PORT HEX")
+	h := of(ts).host(ts, args[0])
+	payload, err := hex.DecodeString(args[2])
+	ts.Check(err)
+	var conn net.Conn
+	ts.Check(h.enter(func() (err error) {
+		conn, err = net.Dial("udp", args[1])
+		return err
+	}))
+	defer conn.Close()
+	_, err = conn.Write(payload)
+	ts.Check(err)
+	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+	answer := make([]byte, 65535)
+	n, err := conn.Read(answer)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		say(ts, "silence")
+		return
+	}
+	ts.Check(err)
+	say(ts, "%x", answer[:n])
 }
 
 // cmdMetrics: metrics HOST URL prints the metrics found there and complains about those of ours that the

@@ -43,6 +43,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"save":        cmdSave,
 	"daemon":      cmdDaemon,
 	"end":         cmdEnd,
+	"ended":       cmdEnded,
+	"signal":      cmdSignal,
+	"upstream":    cmdUpstream,
+	"datagram":    cmdDatagram,
+	"idle":        cmdIdle,
 	"listening":   cmdListening,
 	"postgres":    cmdPostgres,
 	"start":       cmdStart,
@@ -82,7 +87,11 @@ func setup(env *testscript.Env) error {
 	if err := os.Chmod(filepath.Dir(env.WorkDir), 0o755); err != nil {
 		return err
 	}
+	if err := os.Symlink(pki.dir, filepath.Join(env.WorkDir, "certs")); err != nil {
+		return err
+	}
 	env.Setenv("CERTS", pki.dir)
+	env.Setenv("POSTERN", binary)
 	env.Setenv("GORACE", "halt_on_error=0")
 	env.Setenv("HOME", env.WorkDir)
 	s := &scenario{
