@@ -22,8 +22,8 @@ func filled(b *testing.B, n int) string {
 	changes := []link.Change{
 		link.PutNetwork{Network: link.Network{
 			ID:       "corp",
-			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
-			Pools:    []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
+			Pools:    []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15")},
 		}},
 		link.PutService{Service: link.Service{
 			ID: "svc", Alias: alias, Port: 1433, Targets: []link.Target{{Addr: netip.MustParseAddrPort("192.0.2.1:1433")}},
