@@ -28,7 +28,7 @@ func commands() []command {
 	return []command{
 		{"validate", "[-conf FILE | FILE]", "check a Corefile without opening a socket or the state", validate},
 		{"backup", "[-conf FILE | -state FILE] [-o OUT]", "write the state, of a running node or of a file, to OUT or stdout", backup},
-		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin", restore},
+		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin; -replace where there is a state", restore},
 		{"version", "", "print the version", func(_ []string, stdout, _ io.Writer) int { fmt.Fprint(stdout, banner()); return 0 }},
 		{"help", "", "print this", func(_ []string, stdout, _ io.Writer) int { usage(stdout); return 0 }},
 	}

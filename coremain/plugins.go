@@ -36,4 +36,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/timeouts"
 	_ "github.com/coredns/coredns/plugin/tls"
 	_ "github.com/coredns/coredns/plugin/view"
+
+	_ "github.com/postern-link/postern/plugin/linkendpoint"
+	_ "github.com/postern-link/postern/plugin/linknetwork"
+	_ "github.com/postern-link/postern/plugin/linkproxy"
+	_ "github.com/postern-link/postern/plugin/linkservice"
+	_ "github.com/postern-link/postern/plugin/linkstore"
+	_ "github.com/postern-link/postern/plugin/privatelink"
 )

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"os"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -117,16 +116,4 @@ func start(o *options, stderr io.Writer) int {
 func fail(stderr io.Writer, err error) int {
 	fmt.Fprintf(stderr, "postern: %v\n", err)
 	return 1
-}
-
-// openOut returns where a command writes to: the file of a name, or stdout for none.
-func openOut(name string, stdout io.Writer) (io.Writer, func() error, error) {
-	if name == "" || name == "-" {
-		return stdout, func() error { return nil }, nil
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, nil, err
-	}
-	return f, f.Close, nil
 }

@@ -1,6 +1,254 @@
 package coremain
 
-import "io"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
 
-func backup(args []string, stdout, stderr io.Writer) int  { return 2 }
-func restore(args []string, stdout, stderr io.Writer) int { return 2 }
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/linkstore"
+	"github.com/postern-link/postern/store"
+	"github.com/postern-link/postern/store/bolt"
+)
+
+// stateFlags are the flags that backup and restore share.
+type stateFlags struct {
+	*flag.FlagSet
+	conf, state string
+}
+
+func newStateFlags(name string, stderr io.Writer) *stateFlags {
+	f := &stateFlags{FlagSet: flag.NewFlagSet("postern "+name, flag.ContinueOnError)}
+	f.SetOutput(stderr)
+	f.StringVar(&f.conf, "conf", "", "Corefile that says where the state is (default \"Corefile\")")
+	f.StringVar(&f.state, "state", "", "the state file itself")
+	return f
+}
+
+// parse parses the flags and returns the exit code to end with, or -1 to go on.
+func (f *stateFlags) parse(args []string, least, most int) int {
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case f.NArg() < least || f.NArg() > most:
+		fmt.Fprintf(f.Output(), "%s: %d arguments given, %d allowed; \"postern help\" says which\n", f.Name(), f.NArg(), most)
+		return 2
+	case f.conf != "" && f.state != "":
+		fmt.Fprintf(f.Output(), "%s: -conf and -state say the same thing; give one\n", f.Name())
+		return 2
+	}
+	return -1
+}
+
+// path returns the state file that the flags mean.
+func (f *stateFlags) path() (string, error) {
+	if f.state != "" {
+		return filepath.Abs(f.state)
+	}
+	l, err := newLoader(f.conf)
+	if err != nil {
+		return "", err
+	}
+	_, c, err := l.read()
+	if err != nil {
+		return "", fmt.Errorf("%w (or give -state FILE)", err)
+	}
+	return c.statePath()
+}
+
+// statePath returns the state file that the Corefile names, or the default.
+func (c *corefile) statePath() (string, error) {
+	for _, b := range c.blocks {
+		if tokens := b.Tokens["linkstore"]; len(tokens) > 0 {
+			return linkstore.StatePath(c.path, tokens)
+		}
+	}
+	return linkstore.StatePath(c.path, nil)
+}
+
+// interruptible returns a context that ends with the first SIGINT or SIGTERM.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+}
+
+// backup writes the state, of a running node where there is one, else of the file.
+func backup(args []string, stdout, stderr io.Writer) int {
+	f := newStateFlags("backup", stderr)
+	out := f.String("o", "", "file to write to, replaced when the backup is complete (default stdout)")
+	if code := f.parse(args, 0, 0); code >= 0 {
+		return code
+	}
+	path, err := f.path()
+	if err != nil {
+		return fail(stderr, err)
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	src, err := openBackup(ctx, path)
+	if err != nil {
+		return fail(stderr, fmt.Errorf("backup of %s: %w", path, err))
+	}
+	defer src.Close()
+	if *out == "" || *out == "-" {
+		_, _, err = verified(src, stdout)
+	} else {
+		err = replaceFile(*out, func(w io.Writer) error {
+			revision, n, err := verified(src, w)
+			if err == nil {
+				fmt.Fprintf(stdout, "%s: revision %d, %s\n", *out, revision, count(n, "object"))
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fail(stderr, fmt.Errorf("backup of %s: %w", path, err))
+	}
+	return 0
+}
+
+// openBackup returns the bytes of a backup of the state at path.
+func openBackup(ctx context.Context, path string) (io.ReadCloser, error) {
+	body, err := askBackup(ctx, path)
+	if !errors.Is(err, errNoNode) {
+		return body, err
+	}
+	// Opening would make a file where there is none: nothing to back up is an error.
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	s, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		return nil, err
+	}
+	r, w := io.Pipe()
+	go func() {
+		err := s.Backup(ctx, w)
+		w.CloseWithError(errors.Join(err, s.Close()))
+	}()
+	return r, nil
+}
+
+// verified copies a backup and reads it on the way: one that was cut is an error, not a backup.
+func verified(src io.Reader, dst io.Writer) (revision uint64, objects int, err error) {
+	revision, all, err := store.ReadBackup(io.TeeReader(src, dst))
+	return revision, len(all), err
+}
+
+// replaceFile writes a file under a new name, readable by its owner alone, and gives it its name when
+// it is complete and on disk.
+func replaceFile(name string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing, once renamed
+	if err := write(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// restore makes the state that of a backup.
+func restore(args []string, stdout, stderr io.Writer) int {
+	f := newStateFlags("restore", stderr)
+	replace := f.Bool("replace", false, "replace the state that is there; a damaged file is moved aside")
+	if code := f.parse(args, 1, 1); code >= 0 {
+		return code
+	}
+	path, err := f.path()
+	if err != nil {
+		return fail(stderr, err)
+	}
+	body, revision, objects, err := readBackup(f.Arg(0))
+	if err != nil {
+		return fail(stderr, fmt.Errorf("%s: %w", f.Arg(0), err))
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	now, err := uint64(0), errNoNode
+	if running(path) {
+		if !*replace {
+			return fail(stderr, fmt.Errorf("restore to %s: a node is running with it; -replace makes its state that of the backup", path))
+		}
+		now, err = askRestore(ctx, path, body)
+	}
+	if errors.Is(err, errNoNode) {
+		now, err = restoreFile(ctx, path, revision, objects, *replace, stdout)
+	}
+	if err != nil {
+		return fail(stderr, fmt.Errorf("restore to %s: %w", path, err))
+	}
+	fmt.Fprintf(stdout, "%s: restored %s of revision %d; it is at revision %d now\n", path, count(len(objects), "object"), revision, now)
+	return 0
+}
+
+// maxBackup bounds a backup that is read, as a node does.
+const maxBackup = 1 << 30
+
+// readBackup reads and checks a backup before anything is touched.
+func readBackup(name string) (body []byte, revision uint64, objects []link.Object, err error) {
+	in := os.Stdin
+	if name != "-" {
+		if in, err = os.Open(name); err != nil {
+			return nil, 0, nil, err
+		}
+		defer in.Close()
+	}
+	if body, err = io.ReadAll(io.LimitReader(in, maxBackup)); err != nil {
+		return nil, 0, nil, err
+	}
+	revision, objects, err = store.ReadBackup(bytes.NewReader(body))
+	return body, revision, objects, err
+}
+
+// restoreFile restores to the state file of a node that isn't running.
+func restoreFile(ctx context.Context, path string, revision uint64, objects []link.Object, replace bool, stdout io.Writer) (uint64, error) {
+	s, err := bolt.Open(path, bolt.Options{})
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrForeign) {
+		if !replace {
+			return 0, fmt.Errorf("%w; \"postern restore -replace\" does the moving too", err)
+		}
+		aside, err := bolt.SetAside(path, time.Now())
+		if err != nil {
+			return 0, err
+		}
+		fmt.Fprintf(stdout, "%s: damaged, kept as %s\n", path, aside)
+		s, err = bolt.Open(path, bolt.Options{})
+		if err != nil {
+			return 0, err
+		}
+	} else if err != nil {
+		return 0, err
+	}
+	if there, err := s.Load(ctx); err != nil || there.Revision() > 0 && !replace {
+		if err == nil {
+			err = fmt.Errorf("it holds a state of revision %d; -replace makes it that of the backup", there.Revision())
+		}
+		return 0, errors.Join(err, s.Close())
+	}
+	next, err := store.Update(ctx, s, func(*link.Snapshot) (store.Entry, []link.Change, error) {
+		return store.Entry{
+			At:     time.Now(),
+			Actor:  "operator",
+			From:   fmt.Sprintf("backup of revision %d", revision),
+			Action: "restore",
+		}, []link.Change{link.Restore{Objects: objects}}, nil
+	})
+	if err = errors.Join(err, s.Close()); err != nil {
+		return 0, err
+	}
+	return next.Revision(), nil
+}

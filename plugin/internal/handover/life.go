@@ -9,6 +9,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
+	"github.com/postern-link/postern/plugin/internal/block"
 	"github.com/postern-link/postern/store"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -81,7 +82,7 @@ func (d *Draft) onStartup() error {
 	if err != nil {
 		return d.explain(err)
 	}
-	h := &held{node: n, path: c.StatePath, log: c.Log, ended: make(chan struct{})}
+	h := &held{node: n, path: c.StatePath, origin: c.Declaration.Declaration, log: c.Log, ended: make(chan struct{})}
 	running.add(h, d)
 	d.node.Store(h)
 	return nil
@@ -90,11 +91,10 @@ func (d *Draft) onStartup() error {
 // succeed takes over a running node.
 func (d *Draft) succeed(h *held, c node.Config) error {
 	if c.StatePath != h.path {
-		at := d.first
-		if d.store.Line != 0 {
-			at = d.store
-		}
-		return at.Errorf("the state is %s since the start; to change it to %s takes a restart", h.path, c.StatePath)
+		return d.storeAt().Errorf("the state is %s since the start; to change it to %s takes a restart", h.path, c.StatePath)
+	}
+	if now := c.Declaration.Declaration; now != h.origin {
+		return d.storeAt().Errorf("the origin is %s since the start; to change it to %s takes a restart", h.origin, now)
 	}
 	if err := h.prepare(c); err != nil {
 		return d.explain(err)
@@ -161,6 +161,7 @@ func (d *Draft) Config() (node.Config, error) {
 	return node.Config{
 		StatePath:   path,
 		Declaration: d.declaration(),
+		From:        d.first.File,
 		Proxy:       d.proxy,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
@@ -176,13 +177,19 @@ func (d *Draft) explain(err error) error {
 	case errors.As(err, &about):
 		return d.positioned(at, err)
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrForeign), errors.As(err, &path):
-		if d.store.Line != 0 {
-			at = d.store
-		}
+		at = d.storeAt()
 	case d.proxy != nil:
 		at = d.proxyAt
 	}
 	return at.Errorf("%w", err)
+}
+
+// storeAt returns the line of linkstore, or that of our first directive where there is none.
+func (d *Draft) storeAt() block.Position {
+	if d.store.Line != 0 {
+		return d.store
+	}
+	return d.first
 }
 
 // nodes are those that run in this process.
