@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// network is the consumer's network, in which the load generator's addresses are, and the state in
-// a file that goes with the run.
+// posternHead is the beginning of every Corefile: the state in a file that goes with the run, and the
+// consumer's network, in which the load generator's addresses are.
 func (b *bench) posternHead(dir string) string {
 	return fmt.Sprintf(`.:%d {
  bind %s
@@ -28,6 +28,7 @@ func (b *bench) posternDNS(dir string, proxying bool) ([]string, error) {
 	for i := range dnsNames {
 		fmt.Fprintf(&c, ` linkservice %[1]s {
   names %[1]s.%[2]s
+  port %[5]d
   target %[3]s
   approve consumer
  }
@@ -36,7 +37,7 @@ func (b *bench) posternDNS(dir string, proxying bool) ([]string, error) {
   network consumer
   address %[4]s
  }
-`, label(i), publicZone, b.net.targets[0], b.net.address(i))
+`, label(i), publicZone, b.net.targets[0], b.net.address(i), b.net.endpoint.Port())
 	}
 	c.WriteString(" privatelink {\n  miss nxdomain\n }\n")
 	if proxying {
