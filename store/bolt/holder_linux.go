@@ -44,15 +44,21 @@ func lockOwner(f *os.File) int {
 	}
 	defer table.Close()
 	inode := ":" + strconv.FormatUint(st.Ino, 10)
+	exact := fmt.Sprintf("%02x:%02x%s", unix.Major(st.Dev), unix.Minor(st.Dev), inode)
+	likely := 0 // the inode alone matches: stacked file systems show another device than stat does
 	for lines := bufio.NewScanner(table); lines.Scan(); {
-		// The device isn't compared: stacked file systems show another one than stat does.
 		fields := strings.Fields(lines.Text())
 		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], inode) {
 			continue
 		}
-		if pid, err := strconv.Atoi(fields[4]); err == nil {
+		pid, err := strconv.Atoi(fields[4])
+		switch {
+		case err != nil:
+		case fields[5] == exact:
 			return pid
+		default:
+			likely = pid
 		}
 	}
-	return 0
+	return likely
 }
