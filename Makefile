@@ -15,7 +15,7 @@ FUZZTIME ?= 30s
 # One static binary: no C library, no paths of the machine that built it.
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
-	@stat -c '$(BINARY): %s bytes' $(BINARY) | numfmt --field=2 --to=si --suffix=B
+	@stat -c '$(BINARY): %s' $(BINARY) | numfmt --field=2 --to=si --suffix=B
 
 # Everything. As root, with the tools of "make deps", nothing is skipped.
 check: test
