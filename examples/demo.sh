@@ -77,7 +77,7 @@ for _ in $(seq 100); do
 			exit 1
 		fi
 	done
-	if $dig +time=1 +tries=1 "$name" 2>/dev/null | grep -q '^127\.20\.0\.5$'; then break; fi
+	if [[ $($dig +time=1 +tries=1 "$name" 2>/dev/null || true) == *127.20.0.5 ]]; then break; fi
 	read -rt 0.1 <> <(:) || true
 done
 
@@ -86,7 +86,7 @@ if [ "${1-}" = --check ]; then
 	for ((i = 0; i < ${#try[@]}; i += 3)); do
 		code=0
 		out=$(bash -c "${try[i]}" 2>&1) || code=$?
-		if printf '%s\nexit %d\n' "$out" "$code" | grep -Eq "${try[i + 2]}"; then
+		if [[ $out$'\n'"exit $code" =~ ${try[i + 2]} ]]; then
 			echo "ok    ${try[i + 1]}"
 		else
 			bad=1
