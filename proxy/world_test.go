@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -282,3 +284,22 @@ func eventually(t testing.TB, what string, holds func() bool) {
 }
 
 func runChild(string) int { return 0 }
+
+// lastAddr numbers the endpoint addresses of tests that run side by side.
+var lastAddr atomic.Uint32
+
+// nextAddr returns an endpoint address that no other test has.
+func nextAddr(testing.TB) string {
+	n := lastAddr.Add(1)
+	return netip.AddrFrom4([4]byte{127, 77, byte(1 + n/250), byte(1 + n%250)}).String()
+}
+
+// host returns the address of endpoint e.
+func (w *world) host() string { return w.now.Load().Endpoint("e").Address.String() }
+
+// first returns the address and port of endpoint e.
+func (w *world) first() string { return w.host() + ":7001" }
+
+func isResetError(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
