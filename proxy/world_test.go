@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,9 +22,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if child := os.Getenv("POSTERN_TEST_CHILD"); child != "" {
-		os.Exit(runChild(child))
-	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -282,8 +278,6 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		time.Sleep(2 * time.Millisecond)
 	}
 }
-
-func runChild(string) int { return 0 }
 
 // lastAddr numbers the endpoint addresses of tests that run side by side.
 var lastAddr atomic.Uint32

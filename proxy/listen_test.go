@@ -1,0 +1,339 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
+)
+
+// routedPool adds a pool of addresses that aren't loopback ones to the network of the tests.
+func routedPool() link.Change {
+	return link.PutNetwork{Network: link.Network{
+		ID:       "corp",
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Pools:    []netip.Prefix{netip.MustParsePrefix("127.77.0.0/16"), netip.MustParsePrefix("10.255.77.0/24"), netip.MustParsePrefix("fd00:77::/64")},
+	}}
+}
+
+func (w *world) listening() map[netip.AddrPort]bool {
+	w.proxy.mu.Lock()
+	defer w.proxy.mu.Unlock()
+	all := map[netip.AddrPort]bool{}
+	for addr := range w.proxy.listeners {
+		all[addr] = true
+	}
+	return all
+}
+
+func checkListening(t *testing.T, w *world, want ...string) {
+	t.Helper()
+	got := w.listening()
+	for _, addr := range want {
+		if !got[netip.MustParseAddrPort(addr)] {
+			t.Errorf("not listening on %s", addr)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("listening on %v, want %v", got, want)
+	}
+}
+
+func TestListeners(t *testing.T) {
+	at := echo(t)
+	w := newWorld(t, Settings{}, service("svc", 7311, at), endpoint("e", "svc", "127.77.9.1"))
+	checkListening(t, w, "127.77.9.1:7311")
+	client := dial(t, "127.77.9.1:7311")
+
+	w.apply(endpoint("f", "svc", "127.77.9.2"))
+	checkListening(t, w, "127.77.9.1:7311", "127.77.9.2:7311")
+
+	// A routed address takes the port for every address; flows don't notice.
+	w.apply(routedPool(), endpoint("r", "svc", "10.255.77.5"))
+	checkListening(t, w, "0.0.0.0:7311")
+	for _, addr := range []string{"127.77.9.1:7311", "127.77.9.2:7311"} {
+		c := dial(t, addr)
+		io.WriteString(c, "x")
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	w.apply(endpoint("r6", "svc", "fd00:77::5"))
+	checkListening(t, w, "0.0.0.0:7311", "[::]:7311")
+
+	w.apply(link.DeleteEndpoint{ID: "r"}, link.DeleteEndpoint{ID: "r6"}, link.DeleteEndpoint{ID: "f"})
+	checkListening(t, w, "127.77.9.1:7311")
+	io.WriteString(client, "still here")
+	if _, err := io.ReadFull(client, make([]byte, 10)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPerAddress(t *testing.T) {
+	w := newWorld(t, Settings{PerAddress: true}, routedPool(), service("svc", 7312, echo(t)), endpoint("r", "svc", "10.255.77.5"))
+	checkListening(t, w, "10.255.77.5:7312") // not an address of this host: IP_FREEBIND
+}
+
+// A listener that can't be had fails Prepare, and nothing is left of it; in Update it is tried again.
+func TestListenerTaken(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.77.9.20:7313")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	w := newWorld(t, Settings{})
+	w.swap(service("svc", 7313, echo(t)), endpoint("a", "svc", "127.77.9.19"), endpoint("b", "svc", "127.77.9.20"))
+	if _, err := w.proxy.Prepare(w.now.Load(), Settings{}); err == nil || !strings.Contains(err.Error(), "127.77.9.20:7313") {
+		t.Fatalf("error %v doesn't name the address", err)
+	}
+	free, err := net.Listen("tcp", "127.77.9.19:7313")
+	if err != nil {
+		t.Fatalf("Prepare left a listener: %v", err)
+	}
+	free.Close()
+
+	w.proxy.Update(w.now.Load())
+	checkListening(t, w, "127.77.9.19:7313")
+	if w.metric(t, "postern_proxy_listener_failures_total") < 1 || len(w.log.lines("can't be opened", "127.77.9.20:7313")) != 1 {
+		t.Error("the failure isn't counted or logged")
+	}
+	taken.Close()
+	eventually(t, "it is opened later", func() bool { return len(w.listening()) == 2 })
+}
+
+func TestPrepare(t *testing.T) {
+	w := newWorld(t, Settings{})
+	w.swap(service("svc", 7314, echo(t)), endpoint("e", "svc", "127.77.9.30"))
+	prepare := func() *Prepared {
+		t.Helper()
+		next, err := w.proxy.Prepare(w.now.Load(), Settings{MaxPerSource: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	first := prepare()
+	checkListening(t, w)
+	first.Abandon()
+	first.Commit() // does nothing
+	checkListening(t, w)
+
+	next := prepare()
+	c := dial(t, "127.77.9.30:7314") // queued
+	io.WriteString(c, "x")
+	w.proxy.Update(w.now.Load()) // takes the prepared listener rather than fail
+	if w.metric(t, "postern_proxy_listener_failures_total") != 0 {
+		t.Error("Update stood against Prepare")
+	}
+	next.Commit()
+	checkListening(t, w, "127.77.9.30:7314")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	if got := w.proxy.settings.Load().MaxPerSource; got != 1 {
+		t.Errorf("settings aren't in force: %d", got)
+	}
+	again := prepare() // nothing is new
+	if len(again.opened) != 0 {
+		t.Error("opened again")
+	}
+	again.Commit()
+	c.Write([]byte("y"))
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Errorf("the flow didn't survive: %v", err)
+	}
+	w.proxy.Close()
+	if _, err := w.proxy.Prepare(w.now.Load(), Settings{}); err == nil {
+		t.Error("Prepare after Close")
+	}
+}
+
+// P09, P11: both caps refuse with a reset and their reason.
+func TestLimits(t *testing.T) {
+	for name, settings := range map[string]Settings{
+		"P09 per source": {MaxPerSource: 2}, "P11 all": {MaxFlows: 2, MaxPerSource: 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, settings, service("svc", 7001, echo(t)), endpoint("e", "svc", nextAddr(t)))
+			one, two := dial(t, w.first()), dial(t, w.first())
+			eventually(t, "both are carried", func() bool { return w.dials(t) == 2 })
+			c, err := net.DialTimeout("tcp", w.first(), patience)
+			if err == nil {
+				c.SetDeadline(time.Now().Add(patience))
+				if !isReset(c.(*net.TCPConn)) {
+					t.Error("not reset")
+				}
+				c.Close()
+			}
+			eventually(t, "the line of the flow", func() bool { return len(w.log.lines("flow refused", "reason=limit")) == 1 })
+			one.Close()
+			eventually(t, "there is room again", func() bool { return w.proxy.Flows() == 1 })
+			three := dial(t, w.first())
+			for _, c := range []*net.TCPConn{two, three} {
+				io.WriteString(c, "x")
+				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// X26: many refusals of one source are a few lines and one summary; each is counted.
+func TestRefusalLines(t *testing.T) {
+	w := newWorld(t, Settings{}, service("svc", 7001, echo(t)), endpoint("e", "svc", nextAddr(t), "192.0.2.0/24"))
+	const n = 3 * refusalLines
+	for range n {
+		if c, err := net.DialTimeout("tcp", w.first(), patience); err == nil {
+			io.Copy(io.Discard, c)
+			c.Close()
+		}
+	}
+	eventually(t, "all are counted", func() bool {
+		return w.metric(t, "postern_proxy_refused_total", string(policy.SourceDenied)) == n
+	})
+	w.proxy.Close()
+	if got := len(w.log.lines("flow refused")); got != refusalLines {
+		t.Errorf("%d lines", got)
+	}
+	if lines := w.log.lines("more flows refused", "source=127.0.0.1", "flows=20", "source_denied=20"); len(lines) != 1 {
+		t.Errorf("summary %q", w.log.lines("more"))
+	}
+}
+
+// P12: no new flows, the live ones may end by themselves, those left are reset at the limit.
+func TestDrain(t *testing.T) {
+	t.Run("P12 flows end by themselves", func(t *testing.T) {
+		w, client, far := pair(t, Settings{})
+		done := make(chan struct{})
+		go func() {
+			w.proxy.Drain(t.Context())
+			close(done)
+		}()
+		eventually(t, "no new flows", func() bool {
+			c, err := net.DialTimeout("tcp", "127.77.0.1:7001", patience)
+			if err == nil {
+				c.Close()
+			}
+			return err != nil
+		})
+		io.WriteString(client, "bye")
+		client.CloseWrite()
+		if b, err := io.ReadAll(far); string(b) != "bye" || err != nil {
+			t.Errorf("%q, error %v", b, err)
+		}
+		far.Close()
+		<-done
+		w.proxy.Update(w.now.Load())
+		checkListening(t, w)
+	})
+	for name, end := range map[string]struct {
+		settings Settings
+		ctx      func() (context.Context, context.CancelFunc)
+	}{
+		"P12 drain timeout": {Settings{DrainTimeout: 50 * time.Millisecond}, func() (context.Context, context.CancelFunc) {
+			return context.WithCancel(context.Background())
+		}},
+		"P13 context": {Settings{}, func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), 50*time.Millisecond)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, client, far := pair(t, end.settings)
+			w.stall(t, far) // P13: a blocked writer
+			ctx, cancel := end.ctx()
+			defer cancel()
+			w.proxy.Drain(ctx)
+			if !isReset(client) || w.proxy.Flows() != 0 || len(w.log.lines("flow ended", "reason=drain")) != 1 {
+				t.Error("the flow wasn't reset, or has no line")
+			}
+		})
+	}
+}
+
+// Nothing is left after Close: the descriptors are those of before.
+func TestCloseLeavesNothing(t *testing.T) {
+	g := newTarget(t)
+	before := descriptors(t)
+	w := newWorld(t, Settings{}, service("svc", 7001, g.addr()), endpoint("e", "svc", nextAddr(t)))
+	c := dial(t, w.first())
+	c.Write(random(1 << 20)) // through a pipe
+	far, _ := g.next()
+	io.CopyN(io.Discard, far, 1<<20-1)
+	w.proxy.Close()
+	w.proxy.Close()
+	if !isReset(c) {
+		t.Error("not reset")
+	}
+	c.Close()
+	far.Close()
+	eventually(t, "the descriptors are those of before", func() bool { return descriptors(t) <= before })
+}
+
+// descriptors returns how many descriptors this process has open.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(d)
+}
+
+// P10: at the limit of descriptors accepting pauses, existing flows go on, and it resumes by itself.
+// It runs in a process of its own, whose limit is 1,024.
+func TestDescriptorLimit(t *testing.T) {
+	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestDescriptorLimit$", "-test.v")
+		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=1024")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	limit := syscall.Rlimit{Cur: 1024, Max: 1024}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Skip(err)
+	}
+	w, client, far := pair(t, Settings{MaxFlows: 10_000, MaxPerSource: 10_000})
+	// Every descriptor that is left but a few, which connecting takes.
+	var held []*os.File
+	for {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			break
+		}
+		held = append(held, f)
+	}
+	release := func(n int) {
+		for range n {
+			held[len(held)-1].Close()
+			held = held[:len(held)-1]
+		}
+	}
+	release(1) // for the socket below; the kernel connects it, and accept finds no descriptor
+	c := dial(t, w.first())
+	eventually(t, "accept fails", func() bool { return w.metric(t, "postern_proxy_accept_errors_total") > 0 })
+	io.WriteString(client, "on")
+	if _, err := io.ReadFull(far, make([]byte, 2)); err != nil {
+		t.Errorf("the existing flow doesn't go on: %v", err)
+	}
+	release(20)
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is carried", func() bool { return w.dials(t) == 2 })
+	for _, f := range held {
+		f.Close()
+	}
+}
