@@ -175,11 +175,15 @@ func (c column) cell(s spread, mark string) string {
 	if s.n == 0 {
 		return "-"
 	}
-	scale := c.scale
-	if scale == 0 {
-		scale = 1
+	return fmt.Sprintf("%.*f%s", c.digits, s.median/c.unit(), mark)
+}
+
+// unit returns what a value is divided by when it is shown.
+func (c column) unit() float64 {
+	if c.scale == 0 {
+		return 1
 	}
-	return fmt.Sprintf("%.*f%s", c.digits, s.median/scale, mark)
+	return c.scale
 }
 
 func ratioCell(s spread) string {
@@ -225,7 +229,8 @@ type goal struct {
 	test   string
 	server string
 	column column
-	// baseline: the ratio to it must be at least bound. Without one, the median must be at most bound.
+	// baseline: the ratio to it must be at least bound. Without one, the median must be at most bound,
+	// which is in the unit that the column shows.
 	baseline string
 	bound    float64
 }
@@ -237,7 +242,7 @@ func (g goal) verdict(r results) string {
 		return verdictLine(g.text, s, s.median >= g.bound, ratioCell(s))
 	}
 	s := r.values(g.test, g.server, g.column.key)
-	return verdictLine(g.text, s, s.median <= g.bound, g.column.cell(s, ""))
+	return verdictLine(g.text, s, s.median/g.column.unit() <= g.bound, g.column.cell(s, ""))
 }
 
 func verdictLine(text string, s spread, ok bool, figure string) string {

@@ -85,6 +85,7 @@ func TestVerdict(t *testing.T) {
 		{"ratio missed", goal{text: "x", test: "t", server: "ours", column: rate, baseline: "base", bound: 3}, "- FAIL: x: 2.75"},
 		{"bound met", goal{text: "x", test: "t", server: "ours", column: rate, bound: 500}, "- pass: x: 500"},
 		{"bound missed", goal{text: "x", test: "t", server: "ours", column: rate, bound: 499}, "- FAIL: x: 500"},
+		{"bound met, in the unit shown", goal{text: "x", test: "t", server: "ours", column: column{key: "rate", scale: 100}, bound: 5}, "- pass: x: 5"},
 		{"not measured is no pass", goal{text: "x", test: "t", server: "none", column: rate, bound: 1}, "- not measured: x"},
 		{"no baseline is no pass", goal{text: "x", test: "t", server: "ours", column: rate, baseline: "none", bound: 1}, "- not measured: x"},
 	} {
