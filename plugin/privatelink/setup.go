@@ -3,6 +3,8 @@ package privatelink
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/coredns/caddy"
@@ -28,6 +30,9 @@ func setup(c *caddy.Controller) error {
 			return err
 		}
 	}
+	if err := parsed.checkMiss(draft.Zones()); err != nil {
+		return err
+	}
 	p := &Privatelink{
 		Snapshot: draft.Snapshot, Published: draft.Published, Healthy: draft.Healthy,
 		settings: parsed.settings, stats: shared,
@@ -35,9 +40,8 @@ func setup(c *caddy.Controller) error {
 	config := dnsserver.GetConfig(c)
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
-		// Complete only now: any block may add a zone.
-		p.Zones = draft.Zones()
-		return parsed.checkMiss(p.Zones)
+		p.Zones = draft.Zones() // complete only now: any server block may add one
+		return nil
 	})
 	config.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		p.Next = next
@@ -135,13 +139,13 @@ func (d *parsed) setMiss(at block.Position, word string, zones []string) error {
 
 // checkMiss refuses policies for what is no zone.
 func (d *parsed) checkMiss(zones *link.Zones) error {
-	for zone, at := range d.missAt {
+	for _, zone := range slices.Sorted(maps.Keys(d.missAt)) {
 		switch apex := zones.Zone([]byte(zone)); apex {
 		case zone:
 		case "":
-			return at.Errorf("miss: %s is no privatelink zone; add it with zone %s PUBLIC", zone, zone)
+			return d.missAt[zone].Errorf("miss: %s is no privatelink zone; add it with zone %s PUBLIC", zone, zone)
 		default:
-			return at.Errorf("miss: %s is no privatelink zone; did you mean %s?", zone, apex)
+			return d.missAt[zone].Errorf("miss: %s is no privatelink zone; did you mean %s?", zone, apex)
 		}
 	}
 	return nil

@@ -1,0 +1,313 @@
+package privatelink_test
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/coremain"
+	_ "github.com/postern-link/postern/plugin/privatelink"
+)
+
+// public is an upstream that has a public address for every name, and counts what it is asked.
+type public struct {
+	addr  string
+	asked atomic.Int64
+	dead  atomic.Bool // answers nothing any more
+}
+
+func startPublic(t *testing.T) *public {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &public{addr: conn.LocalAddr().String()}
+	started := make(chan struct{})
+	srv := &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		if r.Question[0].Name == "." { // forward's health check
+			_ = w.WriteMsg(new(dns.Msg).SetReply(r))
+			return
+		}
+		u.asked.Add(1)
+		if u.dead.Load() {
+			return
+		}
+		m := new(dns.Msg).SetReply(r)
+		m.RecursionAvailable = true
+		if r.Question[0].Qtype == dns.TypeA {
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 300}, A: net.IPv4(203, 0, 113, 1)}}
+		}
+		_ = w.WriteMsg(m)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- srv.ActivateAndServe() }()
+	<-started
+	t.Cleanup(func() {
+		if err := srv.Shutdown(); err != nil {
+			t.Error(err)
+		}
+		<-done
+	})
+	return u
+}
+
+// start runs a Corefile and returns the addresses of its first server.
+func start(t *testing.T, corefile string) (udp, tcp string) {
+	t.Helper()
+	if err := coremain.Setup(); err != nil {
+		t.Fatal(err)
+	}
+	caddy.Quiet, dnsserver.Quiet = true, true
+	t.Setenv("STATE_DIRECTORY", t.TempDir())
+	instance, err := caddy.Start(caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(corefile), ServerTypeName: "dns"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, err := range instance.ShutdownCallbacks() {
+			t.Error(err)
+		}
+		if err := instance.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	first := instance.Servers()[0]
+	return first.LocalAddr().String(), first.Addr().String()
+}
+
+// client asks from one address.
+type client struct {
+	t    *testing.T
+	conn *dns.Conn
+}
+
+func dial(t *testing.T, from, to string) *client {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
+	conn, err := d.Dial("udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &client{t, &dns.Conn{Conn: conn}}
+}
+
+func (c *client) ask(name string, rrtype uint16) *dns.Msg {
+	c.t.Helper()
+	r := new(dns.Msg).SetQuestion(name, rrtype)
+	m, _, err := (&dns.Client{Timeout: 10 * time.Second}).ExchangeWithConn(r, c.conn)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
+
+// lastA returns the address of the last record.
+func lastA(m *dns.Msg) string {
+	if n := len(m.Answer); n > 0 {
+		if a, ok := m.Answer[n-1].(*dns.A); ok {
+			return a.A.String()
+		}
+	}
+	return fmt.Sprint(m.Rcode)
+}
+
+const twoNetworks = `.:0 {
+    bind 127.0.0.1
+    linknetwork one 127.0.0.1/32 {
+        endpoints 10.200.0.0/24
+    }
+    linknetwork two 127.0.0.2/32 {
+        endpoints 10.201.0.0/24
+    }
+    linkservice sql {
+        names contoso.database.windows.net
+        target 10.20.0.4:1433
+        approve *
+    }
+    linkendpoint sql-one {
+        service sql
+        network one
+        address 10.200.0.5
+    }
+    linkendpoint sql-two {
+        service sql
+        network two
+        address 10.201.0.5
+    }
+    privatelink {
+        PROPERTY
+    }
+    cache 30
+    forward . UPSTREAM
+}
+`
+
+// D13: two networks ask the same name in turn, through a cache; D14: nobody asks the upstream for it;
+// D19: private names are answered while the upstream is dead.
+func TestServer(t *testing.T) {
+	up := startPublic(t)
+	addr, _ := start(t, strings.NewReplacer("UPSTREAM", up.addr, "PROPERTY", "ttl 5").Replace(twoNetworks))
+	one, two, stranger := dial(t, "127.0.0.1", addr), dial(t, "127.0.0.2", addr), dial(t, "127.0.0.3", addr)
+	names := []string{"contoso.database.windows.net.", "contoso.privatelink.database.windows.net."}
+
+	for i := range 1000 {
+		name := names[i/2%2]
+		if got := lastA(one.ask(name, dns.TypeA)); got != "10.200.0.5" {
+			t.Fatalf("D13: turn %d: network one got %s", i, got)
+		}
+		if got := lastA(two.ask(name, dns.TypeA)); got != "10.201.0.5" {
+			t.Fatalf("D13: turn %d: network two got %s", i, got)
+		}
+	}
+	for _, name := range names {
+		for _, rrtype := range []uint16{dns.TypeAAAA, dns.TypeHTTPS, dns.TypeTXT, dns.TypeSVCB, dns.TypeMX} {
+			if m := one.ask(name, rrtype); m.Rcode != dns.RcodeSuccess || len(m.Ns) != 1 || !m.RecursionAvailable || !m.Authoritative {
+				t.Errorf("D14: %s %s: %v", name, dns.TypeToString[rrtype], m)
+			}
+		}
+	}
+	if n := up.asked.Load(); n != 0 {
+		t.Errorf("D14: the upstream was asked %d times", n)
+	}
+
+	// Who belongs to no network gets the public address, and the cache keeps it for others of no
+	// network only.
+	for _, name := range names {
+		for range 2 {
+			if got := lastA(stranger.ask(name, dns.TypeA)); got != "203.0.113.1" {
+				t.Errorf("no network: %s is %s", name, got)
+			}
+		}
+		if got := lastA(one.ask(name, dns.TypeA)); got != "10.200.0.5" {
+			t.Errorf("after the cache has the public address: %s is %s", name, got)
+		}
+	}
+	if n := up.asked.Load(); n != 2 {
+		t.Errorf("the upstream was asked %d times, not once a name", n)
+	}
+
+	up.dead.Store(true)
+	for _, name := range names {
+		if got := lastA(one.ask(name, dns.TypeA)); got != "10.200.0.5" {
+			t.Errorf("D19: %s is %s", name, got)
+		}
+	}
+}
+
+// D09, D10, D15, D21 by way of the whole server.
+func TestServerHostile(t *testing.T) {
+	up := startPublic(t)
+	addr, tcp := start(t, strings.NewReplacer("UPSTREAM", up.addr, "PROPERTY", "miss nxdomain").Replace(twoNetworks))
+	one := dial(t, "127.0.0.1", addr)
+	const name = "contoso.privatelink.database.windows.net."
+
+	t.Run("D09 EDNS version 1", func(t *testing.T) {
+		r := new(dns.Msg).SetQuestion(name, dns.TypeA).SetEdns0(1232, false)
+		r.IsEdns0().SetVersion(1)
+		m, err := dns.Exchange(r, addr)
+		if err != nil || m.Rcode != dns.RcodeBadVers || len(m.Answer) > 0 {
+			t.Errorf("%v %v", m, err)
+		}
+	})
+	t.Run("D10 zone transfer", func(t *testing.T) {
+		for network, addr := range map[string]string{"udp": addr, "tcp": tcp} {
+			for _, rrtype := range []uint16{dns.TypeAXFR, dns.TypeIXFR} {
+				r := new(dns.Msg).SetQuestion("privatelink.database.windows.net.", rrtype)
+				m, _, err := (&dns.Client{Net: network}).Exchange(r, addr)
+				if err != nil || m.Rcode != dns.RcodeRefused || len(m.Answer) > 0 {
+					t.Errorf("%s %s: %v %v", network, dns.TypeToString[rrtype], m, err)
+				}
+			}
+		}
+	})
+	t.Run("D15 miss", func(t *testing.T) {
+		if m := one.ask("x.contoso.privatelink.database.windows.net.", dns.TypeA); m.Rcode != dns.RcodeNameError || len(m.Ns) != 1 || m.Ns[0].Header().Ttl != 10 {
+			t.Errorf("%v", m)
+		}
+	})
+	t.Run("D21 junk behind the query", func(t *testing.T) {
+		for _, junk := range []int{400, 60000} {
+			packed, err := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("udp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write(append(packed, make([]byte, junk)...)); err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			if got := lastA(one.ask(name, dns.TypeA)); got != "10.200.0.5" {
+				t.Errorf("after %d bytes of junk: %s", junk, got)
+			}
+		}
+	})
+	if n := up.asked.Load(); n != 0 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+}
+
+// A block with network answers all clients as that network; a zone of the Corefile is one for
+// services too.
+func TestServerNetworkAndZone(t *testing.T) {
+	addr, _ := start(t, `.:0 {
+    bind 127.0.0.1
+    linknetwork corp 10.1.0.0/16 {
+        endpoints 10.200.0.0/24
+        by_listener
+    }
+    linkservice db {
+        names db.corp.example
+        target 10.20.0.4:5432
+        approve corp
+    }
+    linkendpoint db-corp {
+        service db
+        network corp
+    }
+    privatelink {
+        network corp
+        zone pl.corp.example corp.example
+        miss refuse pl.corp.example
+    }
+}
+`)
+	c := dial(t, "127.0.0.1", addr)
+	m := c.ask("db.corp.example.", dns.TypeA)
+	if len(m.Answer) != 2 || m.Answer[0].(*dns.CNAME).Target != "db.pl.corp.example." || m.RecursionAvailable {
+		t.Errorf("%v", m)
+	}
+	if m := c.ask("x.pl.corp.example.", dns.TypeA); m.Rcode != dns.RcodeRefused {
+		t.Errorf("%v", m)
+	}
+}
+
+// What a Corefile gets wrong is refused with the line.
+func TestServerRefused(t *testing.T) {
+	if err := coremain.Setup(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	t.Setenv("STATE_DIRECTORY", dir)
+	in := caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(
+		".:0 {\n bind 127.0.0.1\n privatelink {\n  miss refuse example.org\n }\n}\n")}
+	_, err := caddy.Start(in)
+	if err == nil || !strings.Contains(err.Error(), "Corefile:4 - privatelink: miss: example.org is no privatelink zone") {
+		t.Errorf("%v", err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(dir, "*")); len(found) > 0 {
+		t.Errorf("left behind: %v", found)
+	}
+}
