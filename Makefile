@@ -60,7 +60,7 @@ bench: build
 
 # The Go benchmarks of the packages, in the form that benchstat reads.
 bench-micro:
-	@$(GO) test -run '^$$' -bench . -benchmem -count 6 ./link/... ./policy/... ./plugin/... ./proxy/... ./store/...
+	@$(GO) test -run '^$$' -bench . -benchmem -count 6 -timeout 1h ./link/... ./policy/... ./plugin/... ./proxy/... ./store/...
 
 # A provider, a node and what to try; Ctrl-C ends them. Needs curl, dig and openssl, no root.
 demo: build
