@@ -36,7 +36,7 @@ func TestLoadAgainstSink(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l, err := b.startLoad(order{
 				Kind: tt.kind, Target: b.net.targets[0], Sources: b.net.sources, Conns: min(tt.conns, 8), Rate: 200,
-				Seconds: 0.1, Warm: 0.02,
+				Seconds: 0.2, Warm: 0.02,
 			})
 			if err != nil {
 				t.Fatal(err)
