@@ -67,7 +67,6 @@ func cmdFlows(ts *testscript.TestScript, neg bool, args []string) {
 		slowest, err := f.cut(*s.acted.Load(), within)
 		ts.Check(err)
 		say(ts, "%d flows cut, the last after %v", len(f.each), slowest.Round(time.Millisecond))
-		ts.Logf("%d flows cut, the last after %v", len(f.each), slowest.Round(time.Millisecond))
 	case "close":
 		f.close()
 		delete(s.flows, args[0])

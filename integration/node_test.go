@@ -181,7 +181,7 @@ func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
 		from := len(s.node.out.String())
 		ts.Check(s.node.signal(syscall.SIGUSR1))
 		// From the signal's arrival on, a little later each time: into parsing, prepare, commit, and after.
-		s.node.out.find(regexp.MustCompile(`\[INFO\] SIGUSR1: Reloading`), from, reloadTimeout, s.node.done)
+		s.node.out.find(regexp.MustCompile(`SIGUSR1: `), from, reloadTimeout, s.node.done)
 		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
 		ts.Check(s.node.signal(syscall.SIGKILL))
 		<-s.node.done

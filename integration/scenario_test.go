@@ -92,7 +92,8 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("CERTS", pki.dir)
 	env.Setenv("POSTERN", binary)
-	env.Setenv("GORACE", "halt_on_error=0")
+	// Without the second that the race detector otherwise adds to the end of a process.
+	env.Setenv("GORACE", "halt_on_error=0 atexit_sleep_ms=0")
 	env.Setenv("HOME", env.WorkDir)
 	s := &scenario{
 		net: net, dir: env.WorkDir, env: env.Vars, fds: map[string]int{},
