@@ -1,0 +1,150 @@
+package main
+
+import (
+	"go/build"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/postern-link/postern/"
+
+// layer is one line of the dependency table: what the packages below a directory may import beyond
+// the standard library, and the reason why it is no more. The longest directory counts.
+type layer struct {
+	dir    string
+	may    []string // prefixes; those of this module begin with "./"
+	reason string
+}
+
+var layers = []layer{
+	{".", []string{"./coremain"}, "main runs coremain and nothing else"},
+	{"coremain", []string{"./", "github.com/"}, "the build knows everything"},
+	{"plugin", []string{"./link", "./plugin/internal", "./proxy", caddy, coredns, dnslib, metrics},
+		"directives fill a draft; the node behind it is for plugin/internal/handover alone"},
+	{"plugin/privatelink", []string{"./link", "./plugin/internal", caddy, coredns, dnslib, metrics},
+		"DNS answers from a function that returns the snapshot; it imports no store and no proxy"},
+	{"plugin/internal/block", []string{"./link", caddy}, "parsing a block needs the types of what it reads, and Caddy's words"},
+	{"plugin/internal/corefiletest", []string{"./link", "./plugin", "./proxy", caddy, coredns, "github.com/rogpeppe/go-internal"}, "runs directives in tests"},
+	{"plugin/internal/handover", []string{"./link", "./node", "./plugin/internal/block", "./proxy", "./store", caddy, coredns, metrics},
+		"carries the node through Caddy's callbacks"},
+	{"node", []string{"./link", "./policy", "./proxy", "./store", metrics}, "several nodes run in one test process, so a node knows no Caddy and no CoreDNS"},
+	{"proxy", []string{"./link", "./policy", "./proxy", "github.com/pires/go-proxyproto", metrics, unix}, "the data plane gets a snapshot and knows neither store nor Caddy"},
+	{"proxy/header", []string{"./link"}, "a wire format needs nobody's help"},
+	{"policy", []string{"./link", "./policy"}, "a verdict is a function of snapshot and request: no I/O"},
+	{"policy/hello", []string{"./link", "./policy"}, "reads the first bytes of a connection that it is given"},
+	{"store", []string{"./link"}, "the contract of a store knows no implementation"},
+	{"store/bolt", []string{"./link", "./store", "go.etcd.io/bbolt", metrics, unix}, "one implementation"},
+	{"store/storetest", []string{"./link", "./store"}, "the suite that every store passes"},
+	{"link", []string{"github.com/gaissmai/bart", "github.com/hashicorp/go-immutable-radix/v2"}, "the domain does no I/O: the standard library, a persistent map and a prefix table"},
+	{"bench", []string{dnslib, unix, coredns}, "measures binaries from outside"},
+	{"integration", nil, "tests the binary from outside"},
+	{"examples", []string{"github.com/pires/go-proxyproto"}, "what a provider writes, who has none of our code"},
+}
+
+const (
+	caddy   = "github.com/coredns/caddy"
+	coredns = "github.com/coredns/coredns"
+	dnslib  = "github.com/miekg/dns"
+	metrics = "github.com/prometheus/client_golang"
+	unix    = "golang.org/x/sys/unix"
+)
+
+// noIO are packages of the standard library that the pure ones do without, in link and policy.
+var noIO = []string{"os", "net", "net/http", "log", "log/slog", "syscall", "unsafe", "database/sql"}
+
+func TestImports(t *testing.T) {
+	seen := map[string]bool{}
+	for dir, pkg := range packages(t) {
+		l := layerOf(dir)
+		if l == nil {
+			t.Errorf("%s is in no line of the dependency table", dir)
+			continue
+		}
+		seen[l.dir] = true
+		for _, imp := range pkg.Imports {
+			own, ours := strings.CutPrefix(imp, module)
+			if ours {
+				imp = "./" + own
+			}
+			std := !ours && !strings.Contains(strings.Split(imp, "/")[0], ".")
+			pure := l.dir == "link" || l.dir == "policy"
+			switch {
+			case std && pure && slices.Contains(noIO, imp):
+				t.Errorf("%s imports %s: %s", dir, imp, l.reason)
+			case !std && !slices.ContainsFunc(l.may, func(p string) bool { return below(imp, p) }):
+				t.Errorf("%s imports %s: %s", dir, imp, l.reason)
+			}
+		}
+		if imports := pkg.Imports; dir != "coremain" && !strings.HasPrefix(dir, "bench") && slices.Contains(imports, coredns+"/coremain") {
+			t.Errorf("%s imports CoreDNS's coremain: docs/decisions/0001-own-runner.md", dir)
+		}
+	}
+	for _, l := range layers {
+		if !seen[l.dir] {
+			t.Errorf("line %s of the dependency table speaks of no package", l.dir)
+		}
+	}
+}
+
+// below reports whether an import path is a prefix or below it.
+func below(imp, prefix string) bool {
+	return imp == prefix || strings.HasPrefix(imp, strings.TrimSuffix(prefix, "/")+"/")
+}
+
+// layerOf returns the line of the longest directory that dir is in.
+func layerOf(dir string) *layer {
+	var best *layer
+	for i, l := range layers {
+		if (dir == l.dir || l.dir != "." && strings.HasPrefix(dir, l.dir+"/")) && (best == nil || len(l.dir) > len(best.dir)) {
+			best = &layers[i]
+		}
+	}
+	return best
+}
+
+// packages returns the packages of the module by directory, without their tests.
+func packages(t *testing.T) map[string]*build.Package {
+	t.Helper()
+	all := map[string]*build.Package{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		if name := d.Name(); path != "." && (strings.HasPrefix(name, ".") || name == "testdata") {
+			return filepath.SkipDir
+		}
+		pkg, err := build.ImportDir(path, 0)
+		if _, none := err.(*build.NoGoError); none {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		all[filepath.ToSlash(path)] = pkg
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestPackagesExplainThemselves: each package has a package comment that begins as Go wants it.
+func TestPackagesExplainThemselves(t *testing.T) {
+	for dir, pkg := range packages(t) {
+		if len(pkg.GoFiles) == 0 {
+			continue // tests only
+		}
+		if len(pkg.Doc) < 40 {
+			t.Errorf("%s has no package comment of use: %q", dir, pkg.Doc)
+		}
+		if pkg.Name != "main" && !strings.HasPrefix(pkg.Doc, "Package "+pkg.Name+" ") {
+			t.Errorf("the comment of package %s begins %q", pkg.Name, pkg.Doc)
+		}
+	}
+}
