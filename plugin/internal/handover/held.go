@@ -18,9 +18,10 @@ var errEnding = errors.New("the process is ending")
 // held is a running node with what drafts need to pass it on. Several drafts may hold it, one after
 // the other; it ends once.
 type held struct {
-	node *node.Node
-	path string // of its state, absolute
-	log  *slog.Logger
+	node   *node.Node
+	path   string // of its state, absolute
+	origin string // the name of its declaration
+	log    *slog.Logger
 
 	mu       sync.Mutex
 	prepared *node.Prepared // by a successor that isn't in force yet
