@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 
 	"github.com/postern-link/postern/policy"
@@ -24,18 +23,26 @@ type half struct {
 }
 
 // copy copies both ways until both are done. Each side's end of file is passed on as one, on its
-// own; an error on either side resets both.
+// own; an error on either side resets both. It returns at once: the direction that is done last
+// finishes the flow.
 func (f *flow) copy() {
 	up := &half{flow: f, src: f.client, dst: f.target, from: policy.Client, to: policy.Target, moved: &f.toTarget}
 	down := &half{flow: f, src: f.target, dst: f.client, from: policy.Target, to: policy.Client, moved: &f.toClient}
-	var both sync.WaitGroup
-	both.Go(down.run)
-	up.run()
-	both.Wait()
+	f.copying.Store(2)
+	f.proxy.flows.Go(up.run)
+	f.proxy.flows.Go(down.run)
 }
 
-// run copies one direction and passes its end on.
+// run is the goroutine of a direction.
 func (h *half) run() {
+	h.carry()
+	if h.flow.copying.Add(-1) == 0 {
+		h.flow.finish()
+	}
+}
+
+// carry copies one direction and passes its end on.
+func (h *half) carry() {
 	if h.flow.guarded && h.from == policy.Client {
 		if err := h.guard(); errors.Is(err, errHeader) {
 			h.flow.detail = err.Error()

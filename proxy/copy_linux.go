@@ -11,7 +11,7 @@ import (
 )
 
 // How much is moved at once. Together they keep what is held of a direction, in a buffer or in a
-// pipe, at 64 KiB however large the pipe is; see the package's benchmarks for what more would bring.
+// pipe, at 64 KiB however large the pipe is. BenchmarkCopy finds no more than 5 % in 256 KiB at once.
 const (
 	bufferSize = 32 << 10
 	spliceSize = 64 << 10

@@ -35,8 +35,9 @@ type flow struct {
 	moved              atomic.Bool // something moved since tend looked
 	toTarget, toClient atomic.Int64
 	first              atomic.Pointer[policy.Reason] // who ended first: Client or Target
+	copying            atomic.Int32                  // directions that aren't done
 
-	// Owned by tend, and by run after the flow has left the live set.
+	// Of tend and record, under mu.
 	quiet                        time.Time // when tend first saw that nothing moved
 	countedTarget, countedClient int64     // bytes that are in the metrics already
 
@@ -77,17 +78,26 @@ func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
 	f.mu.Lock()
 	f.cancel = cancel
 	f.mu.Unlock()
-	if r := f.run(ctx); r != nil {
-		f.detail = r.detail
-		f.end(r.reason)
-	}
+	r := f.run(ctx)
 	cancel()
-	f.close()
-	p.live.leave(f, f.claimed)
-	p.record(f)
+	if r == nil {
+		f.copy() // whose goroutines finish the flow; this one has too large a stack to wait with
+		return
+	}
+	if f.end(r.reason) {
+		f.detail = r.detail
+	}
+	f.finish()
 }
 
-// run carries the flow from its first byte to its last. A refusal ends it with a reset.
+// finish is the last step of a flow that was let in. When it has left it has its line.
+func (f *flow) finish() {
+	f.close()
+	f.proxy.record(f)
+	f.proxy.live.leave(f, f.claimed)
+}
+
+// run takes the flow to where only copying is left. A refusal ends it with a reset.
 func (f *flow) run(ctx context.Context) *refusal {
 	f.request.Source, f.request.Local = f.peer, f.local
 	first, r := f.inbound()
@@ -111,11 +121,7 @@ func (f *flow) run(ctx context.Context) *refusal {
 	if r := f.dial(ctx); r != nil {
 		return r
 	}
-	if r := f.greet(first); r != nil {
-		return r
-	}
-	f.copy()
-	return nil
+	return f.greet(first)
 }
 
 // decide asks policy about the flow on the newest snapshot, and notes what it said.
@@ -206,16 +212,17 @@ func (f *flow) stands(v policy.Verdict) bool {
 		slices.ContainsFunc(v.Service.Targets, func(t link.Target) bool { return t.Addr == f.address })
 }
 
-// end resets both sides, in whatever state the flow is. The first reason stays.
-func (f *flow) end(reason policy.Reason) {
+// end resets both sides, in whatever state the flow is. The first reason stays; end reports whether
+// this is the one.
+func (f *flow) end(reason policy.Reason) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.endLocked(reason)
+	return f.endLocked(reason)
 }
 
-func (f *flow) endLocked(reason policy.Reason) {
+func (f *flow) endLocked(reason policy.Reason) bool {
 	if f.reason != "" {
-		return
+		return false
 	}
 	f.reason = reason
 	if f.cancel != nil {
@@ -225,6 +232,7 @@ func (f *flow) endLocked(reason policy.Reason) {
 	if f.target != nil {
 		reset(f.target)
 	}
+	return true
 }
 
 // attach makes conn the target of the flow. It reports false, and resets it, when the flow was

@@ -227,7 +227,7 @@ func (p *Proxy) start(addr netip.AddrPort) {
 	ctx, stop := context.WithCancel(p.ctx)
 	l.stop = stop
 	p.listeners[addr] = l
-	p.background.Go(func() { p.accept(ctx, l) })
+	p.accepting.Go(func() { p.accept(ctx, l) })
 }
 
 // retry tries again to open the listeners that are missing.

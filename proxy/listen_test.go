@@ -262,8 +262,8 @@ func TestDrain(t *testing.T) {
 
 // Nothing is left after Close: the descriptors are those of before.
 func TestCloseLeavesNothing(t *testing.T) {
-	g := newTarget(t)
 	before := descriptors(t)
+	g := newTarget(t)
 	w := newWorld(t, Settings{}, service("svc", 7001, g.addr()), endpoint("e", "svc", nextAddr(t)))
 	c := dial(t, w.first())
 	c.Write(random(1 << 20)) // through a pipe
@@ -276,6 +276,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	c.Close()
 	far.Close()
+	g.close() // with the probes that it accepted
 	eventually(t, "the descriptors are those of before", func() bool { return descriptors(t) <= before })
 }
 

@@ -51,7 +51,8 @@ type Proxy struct {
 	// stop ends the goroutines that belong to no flow.
 	stop       context.CancelFunc
 	ctx        context.Context
-	background sync.WaitGroup // tend, accept loops
+	background sync.WaitGroup // tend
+	accepting  sync.WaitGroup // accept loops; they add to flows, and are waited for before
 	flows      sync.WaitGroup
 
 	mu        sync.Mutex // guards what follows; held while sockets are opened and closed
@@ -128,6 +129,7 @@ func (p *Proxy) Drain(ctx context.Context) {
 	}
 	done := make(chan struct{})
 	go func() {
+		p.accepting.Wait()
 		p.flows.Wait()
 		close(done)
 	}()
@@ -143,6 +145,7 @@ func (p *Proxy) Drain(ctx context.Context) {
 func (p *Proxy) Close() error {
 	p.quiesce()
 	p.stop()
+	p.accepting.Wait()
 	p.cutAll(policy.Drain)
 	p.flows.Wait()
 	p.health.close()
