@@ -104,7 +104,7 @@ func TestNAT(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	addr := refusing(t)
+	addr := netip.MustParseAddrPort("127.78.0.1:7401") // no port that the kernel gives out
 	w := newWorld(t, Settings{ProbeInterval: 50 * time.Millisecond},
 		service("svc", 7001, addr, func(s *link.Service) { s.ProxyProtocol = link.ProxyAzure }), endpoint("e", "svc", nextAddr(t)))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

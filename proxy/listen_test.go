@@ -53,6 +53,10 @@ func TestListeners(t *testing.T) {
 	w := newWorld(t, Settings{}, service("svc", 7311, at), endpoint("e", "svc", "127.77.9.1"))
 	checkListening(t, w, "127.77.9.1:7311")
 	client := dial(t, "127.77.9.1:7311")
+	io.WriteString(client, "x") // what is still in the queue of a listener ends with it
+	if _, err := io.ReadFull(client, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 
 	w.apply(endpoint("f", "svc", "127.77.9.2"))
 	checkListening(t, w, "127.77.9.1:7311", "127.77.9.2:7311")
