@@ -57,7 +57,7 @@ try=(
 
 	"$curl --interface 127.0.66.1 --resolve $name:8443:127.20.0.5 https://$name:8443/"
 	"REFUSED: the right name from a host that corp's endpoint doesn't allow"
-	'exit (35|56)'
+	'exit (7|35|56)'
 
 	"$curl --interface 127.0.66.1 --resolve $name:8443:127.20.1.5 https://$name:8443/"
 	"REFUSED: lab's own endpoint, which nobody has approved"
@@ -92,6 +92,15 @@ if [ "${1-}" = --check ]; then
 			bad=1
 			printf 'WRONG %s\n%s\n%s\nexit %d, want %s\n' "${try[i + 1]}" "${try[i]}" "$out" "$code" "${try[i + 2]}"
 		fi
+	done
+	# A refusal is a reset, which a client can't tell from an address where nothing is. The node can.
+	for reason in name_denied source_denied not_approved; do
+		for _ in $(seq 50); do
+			if [[ $(<"$dir/postern.log") == *"reason=$reason "* ]]; then continue 2; fi
+			read -rt 0.1 <> <(:) || true
+		done
+		bad=1
+		echo "WRONG the node's log has no flow refused for $reason"
 	done
 	if [ $bad != 0 ]; then cat "$dir"/*.log; fi
 	exit $bad
