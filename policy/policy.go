@@ -84,6 +84,9 @@ func source(s *link.Snapshot, e *link.Endpoint, client netip.Addr) (rule string,
 	if n == nil {
 		return "network is gone", false
 	}
+	if !n.ByListener && s.NetworkOf(client) != n {
+		return "not in network " + string(n.ID), false // or in another one within its prefixes
+	}
 	for _, p := range n.Prefixes {
 		if p.Contains(client) {
 			return "network " + string(n.ID) + " " + p.String(), true

@@ -199,3 +199,24 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+// TestNestedNetworks: a client of the narrower of two networks isn't one of the wider, unless an
+// allow-list says so or the wider is found by its listener.
+func TestNestedNetworks(t *testing.T) {
+	s, _, err := base(t).Apply(at, link.PutNetwork{Network: link.Network{ID: "lab", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.66.0/24")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Request{Source: netip.MustParseAddrPort("10.1.66.1:1"), Local: netip.MustParseAddrPort("10.200.0.6:443")}
+	if v := Decide(s, r); v.Allow || v.Reason != SourceDenied {
+		t.Errorf("a client of lab in the prefix of corp: %+v, want %s", v, SourceDenied)
+	}
+	listed := *s.Endpoint("web-corp")
+	listed.Allow = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}
+	if s, _, err = s.Apply(at, link.PutEndpoint{Endpoint: listed}); err != nil {
+		t.Fatal(err)
+	}
+	if v := Decide(s, r); !v.Allow {
+		t.Errorf("a client of lab that the allow-list names: %+v, want it allowed", v)
+	}
+}
