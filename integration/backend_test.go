@@ -25,6 +25,8 @@ import (
 //	who             answers what it knows of the connection
 //	GET ...         the same as an HTTP answer, then closes
 //	late 2s         waits for the client's end, then so long, then answers how much it received
+//	flood           sends as fast as it is read, for ever
+//	reset           resets the connection
 //	anything else   comes back
 type backend struct {
 	ln     net.Listener
@@ -32,6 +34,7 @@ type backend struct {
 	tls    bool
 	out    *output
 	wait   sync.WaitGroup
+	closed chan struct{}
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{} // nil once closed
 }
@@ -58,7 +61,7 @@ func cmdBackend(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	usage(ts, !neg && len(args) >= 4 && len(args) <= 5, "backend NAME HOST ADDR:PORT v2|v1|off [tls]")
-	b := &backend{header: args[3], tls: len(args) == 5, out: newOutput(), conns: map[net.Conn]struct{}{}}
+	b := &backend{header: args[3], tls: len(args) == 5, out: newOutput(), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	usage(ts, slices.Contains([]string{"v2", "v1", "off"}, b.header) && (!b.tls || args[4] == "tls"), "backend NAME HOST ADDR:PORT v2|v1|off [tls]")
 	s.act()
 	ts.Check(s.host(ts, args[1]).enter(func() (err error) {
@@ -144,8 +147,19 @@ func (b *backend) handle(raw net.Conn) {
 		case "late":
 			d, _ := time.ParseDuration(arg)
 			n, _ := io.Copy(io.Discard, in)
-			time.Sleep(d) // the lateness itself is the test
+			select {
+			case <-time.After(d): // the lateness itself is the test
+			case <-b.closed:
+			}
 			fmt.Fprintf(conn, "late answer after %d bytes\n", n)
+			return
+		case "flood":
+			line := strings.Repeat("flood ", 2000) + "\n"
+			for err == nil {
+				_, err = io.WriteString(conn, line)
+			}
+		case "reset":
+			_ = raw.(*net.TCPConn).SetLinger(0)
 			return
 		default:
 			_, err = io.WriteString(conn, line)
@@ -231,6 +245,9 @@ func (i *identity) read(h *proxyproto.Header) error {
 func (b *backend) close() {
 	b.ln.Close()
 	b.mu.Lock()
+	if b.conns != nil {
+		close(b.closed)
+	}
 	for c := range b.conns {
 		c.Close()
 	}

@@ -113,15 +113,25 @@ func cmdLogged(ts *testscript.TestScript, neg bool, args []string) {
 	say(ts, "%s", m)
 }
 
+// sparePipes bounds the pipes that a node keeps for later use, two descriptors each.
+const sparePipes = 64
+
 // cmdDescriptors: descriptors mark|back counts the node's open descriptors, or waits until no more are open than
-// at the mark.
+// at the mark, the pipes aside that it keeps for later.
 func cmdDescriptors(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1 && (args[0] == "mark" || args[0] == "back"), "descriptors mark|back")
 	s := of(ts)
 	count := func() int {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.node.cmd.Process.Pid))
+		dir := fmt.Sprintf("/proc/%d/fd/", s.node.cmd.Process.Pid)
+		entries, err := os.ReadDir(dir)
 		ts.Check(err)
-		return len(entries)
+		pipes := 0
+		for _, e := range entries {
+			if to, err := os.Readlink(dir + e.Name()); err == nil && strings.HasPrefix(to, "pipe:") {
+				pipes++
+			}
+		}
+		return len(entries) - min(pipes, 2*sparePipes)
 	}
 	if args[0] == "mark" {
 		s.fds["mark"] = count()
@@ -167,24 +177,30 @@ func (p *process) cpu(ts *testscript.TestScript) time.Duration {
 	return ticks * time.Second / 100 // USER_HZ is 100 on every Linux
 }
 
-// cmdCrash: crash TIMES HOST COREFILE FILE... kills the node while it takes up the given Corefiles in turn, and
-// starts it again, so many times. The moment of the kill moves through the reload.
-func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) >= 4, "crash TIMES HOST COREFILE FILE...")
+// cmdInterrupt: interrupt TIMES KILL|TERM HOST COREFILE FILE... ends the node while it takes up the given Corefiles in turn, and
+// starts it again, so many times. The moment of the signal moves through the reload. After TERM the exit code must be 0.
+func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 5, "interrupt TIMES KILL|TERM HOST COREFILE FILE...")
 	s := of(ts)
+	sig := signalOf(ts, args[1])
 	var times int
 	_, err := fmt.Sscanf(args[0], "%d", &times)
 	ts.Check(err)
 	for i := range times {
-		next := args[3+i%len(args[3:])]
-		ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(ts.ReadFile(next)), 0o644))
+		next := args[4+i%len(args[4:])]
+		ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(ts.ReadFile(next)), 0o644))
 		from := len(s.node.out.String())
 		ts.Check(s.node.signal(syscall.SIGUSR1))
 		// From the signal's arrival on, a little later each time: into parsing, prepare, commit, and after.
 		s.node.out.find(regexp.MustCompile(`SIGUSR1: `), from, reloadTimeout, s.node.done)
 		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
-		ts.Check(s.node.signal(syscall.SIGKILL))
-		<-s.node.done
-		cmdStart(ts, false, []string{args[1], args[2]})
+		ts.Check(s.node.signal(sig))
+		if !s.node.wait(commandTimeout) {
+			ts.Fatalf("round %d: still running after SIG%s", i, args[1])
+		}
+		if sig != syscall.SIGKILL && s.node.code != 0 {
+			ts.Fatalf("round %d: exit code %d:\n%s", i, s.node.code, s.node.out.String()[from:])
+		}
+		cmdStart(ts, false, args[2:4])
 	}
 }

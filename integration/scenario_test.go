@@ -63,7 +63,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"scan":        cmdScan,
 	"metrics":     cmdMetrics,
 	"alternate":   cmdAlternate,
-	"crash":       cmdCrash,
+	"interrupt":   cmdInterrupt,
 }
 
 func TestScenarios(t *testing.T) {
