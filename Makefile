@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X $(PKG).version=$(VERSION) -X $(PKG).commit=$(COMMIT)
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := build
-.PHONY: build test check format vet unit bench bench-micro demo demo-check deps tools clean fuzz
+.PHONY: build test check format vet unit bench bench-micro demo demo-check deps clean fuzz
 
 # One static binary: no C library, no paths of the machine that built it.
 build:
@@ -19,7 +19,7 @@ build:
 
 # Everything. As root, with the tools of "make deps", nothing is skipped.
 check: test
-test: tools format vet unit demo-check
+test: deps format vet unit demo-check
 
 format:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); \
@@ -37,11 +37,7 @@ unit:
 	fi
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m $$($(GO) list ./... | if [ "$$(id -u)" = 0 ]; then cat; else grep -v /integration; fi)
 
-# Says which programs the tests need and don't find.
-tools:
-	@.ci/deps --check
-
-# Installs the Debian packages that the tests, the benchmark and the demo need.
+# Installs the Debian packages that the tests, the benchmark and the demo need and that are missing.
 deps:
 	@.ci/deps
 
@@ -55,15 +51,18 @@ fuzz:
 	done
 
 # Measures Postern against its peers, side by side.
-bench: build
+bench: deps build
 	$(GO) run ./bench
 
 # The Go benchmarks of the packages, in the form that benchstat reads.
 bench-micro:
 	@$(GO) test -run '^$$' -bench . -benchmem -count 6 -timeout 1h ./link/... ./policy/... ./plugin/... ./proxy/... ./store/...
 
-# A provider, a node and what to try; Ctrl-C ends them. Needs curl, dig and openssl, no root.
-demo: build
+# A provider, a node and what to try; Ctrl-C ends them. Needs curl, dig and openssl, and no root where
+# they are installed.
+demo:
+	@.ci/deps --demo
+	@$(MAKE) --no-print-directory build
 	@examples/demo.sh
 
 # The same without a person: runs each printed line and checks what comes.
