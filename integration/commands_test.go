@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // commandTimeout bounds one run of a client.
@@ -89,6 +90,16 @@ func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has nothing that matches %q", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(re.ReplaceAllString(old, strings.ReplaceAll(args[2], `\n`, "\n"))), 0o644))
+}
+
+// cmdDisk: disk DIR SIZE mounts a file system of a size, in memory, at a new directory.
+func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "disk DIR SIZE")
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.Mkdir(dir, 0o755))
+	ts.Check(unix.Mount("postern-scenario", dir, "tmpfs", 0, "size="+args[1]))
+	// After the end of the processes that use it: this is called before their end.
+	of(ts).mounts = append(of(ts).mounts, dir)
 }
 
 // cmdSave: save VARIABLE PATTERN keeps the first group of a match in the last output.

@@ -13,7 +13,7 @@ import (
 // peers are the programs that the scenarios run, by the directory they may hide in where that
 // isn't the PATH.
 var peers = map[string]string{
-	"ip": "", "dig": "", "dnsperf": "", "kdig": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "nginx": "/usr/sbin",
+	"ip": "", "dig": "", "dnsperf": "", "iperf3": "", "kdig": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "nginx": "/usr/sbin",
 	"haproxy": "/usr/sbin", "redis-server": "", "redis-cli": "", "curl": "", "openssl": "", "psql": "",
 	"initdb": "/usr/lib/postgresql/15/bin", "postgres": "/usr/lib/postgresql/15/bin", "setpriv": "", "prlimit": "",
 }

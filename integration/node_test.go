@@ -16,7 +16,7 @@ var (
 	// serving is the line that CoreDNS prints for each zone once every server has its socket.
 	serving = regexp.MustCompile(`(?m)^\S*\.:\d+( on \S+)?\s*$`)
 	// reloaded is how a reload ends, one way or the other.
-	reloaded = regexp.MustCompile(`(?m)^.*(\[INFO\] Reloading complete|\[ERROR\] reload refused.*|\[ERROR\] SIGUSR1: .*|\[PANIC\].*)$`)
+	reloaded = regexp.MustCompile(`(?m)^.*(RELOAD NOT IN FORCE.*|\[INFO\] Reloading complete|\[ERROR\] reload refused.*|\[ERROR\] SIGUSR1: .*|\[PANIC\].*)$`)
 )
 
 const (
@@ -25,17 +25,22 @@ const (
 	reloadTimeout = 20 * time.Second
 )
 
-// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] starts the program and waits until it serves. With "!" it must
-// end by itself within 5 s with a code other than 0; what it said is the standard error then.
+const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME]"
+
+// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] starts the program, with a limit of descriptors or as another
+// user where that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0;
+// what it said is the standard error then.
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, len(args) >= 2 && len(args) <= 4, "[!] start HOST COREFILE [NAME] [fds=N]")
+	usage(ts, len(args) >= 2, startForm)
 	s := of(ts)
 	name, argv := "node", []string{binary, "-conf", ts.MkAbs(args[1])}
 	for _, a := range args[2:] {
-		var n int
-		if _, err := fmt.Sscanf(a, "fds=%d", &n); err == nil {
-			argv = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", n, n)}, argv...)
-		} else {
+		switch key, value, _ := strings.Cut(a, "="); key {
+		case "fds":
+			argv = append([]string{"prlimit", "--nofile=" + value + ":" + value}, argv...)
+		case "user":
+			argv = append([]string{"setpriv", "--reuid=" + value, "--regid=nogroup", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, argv...)
+		default:
 			name = a
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // scenario is one script in the making: its networks and what it started.
@@ -26,8 +27,9 @@ type scenario struct {
 	flows     map[string]*flows
 	loads     map[string]*load
 	// acted is when the script last changed something: what "cut" and "gone" are measured from.
-	acted atomic.Pointer[time.Time]
-	fds   map[string]int // open descriptors of the node at a mark
+	acted  atomic.Pointer[time.Time]
+	fds    map[string]int // open descriptors of the node at a mark
+	mounts []string
 }
 
 type scenarioKey struct{}
@@ -48,6 +50,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"upstream":    cmdUpstream,
 	"datagram":    cmdDatagram,
 	"idle":        cmdIdle,
+	"disk":        cmdDisk,
 	"listening":   cmdListening,
 	"postgres":    cmdPostgres,
 	"start":       cmdStart,
@@ -136,6 +139,11 @@ func (s *scenario) finish(tb testing.TB) {
 			tb.Logf("output of backend %s:\n%s", name, tail(b.out.String(), 2000))
 		}
 	}
+	for _, dir := range s.mounts {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			tb.Errorf("unmount %s: %v", dir, err)
+		}
+	}
 	if err := s.net.remove(); err != nil {
 		tb.Error(err)
 	}
@@ -199,7 +207,7 @@ func pattern(ts *testscript.TestScript, s string) *regexp.Regexp {
 
 func signalOf(ts *testscript.TestScript, name string) syscall.Signal {
 	sig, ok := map[string]syscall.Signal{
-		"TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "USR1": syscall.SIGUSR1, "INT": syscall.SIGINT,
+		"TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "USR1": syscall.SIGUSR1, "HUP": syscall.SIGHUP, "INT": syscall.SIGINT,
 		"STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT,
 	}[name]
 	if !ok {
