@@ -5,8 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/coredns/caddy"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -75,5 +77,22 @@ func TestLoaderWithoutFile(t *testing.T) {
 	}
 	if _, _, err := l.read(); err == nil || err.Error() != "no/such/Corefile - can't be read: no such file or directory" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestReloadDuringStart: a reload that is asked for while the server starts is put off, not lost (C14).
+func TestReloadDuringStart(t *testing.T) {
+	r := &runner{signals: make(chan os.Signal, 1)}
+	r.signals <- syscall.SIGUSR1
+	if err := r.start(caddy.CaddyfileInput{Contents: []byte(".:0 {\n nosuch\n}\n"), ServerTypeName: serverType}); err == nil {
+		t.Fatal("started without a Corefile")
+	}
+	select {
+	case s := <-r.signals:
+		if s != syscall.SIGUSR1 {
+			t.Errorf("got %v", s)
+		}
+	default:
+		t.Error("the signal is lost")
 	}
 }

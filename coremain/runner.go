@@ -49,21 +49,31 @@ func newRunner(l *loader) *runner {
 // errInterrupted: a signal came before the start was complete.
 var errInterrupted = errors.New("ended by a signal before the start was complete")
 
-// start starts the server with its first configuration.
+// start starts the server with its first configuration. A reload that is asked for meanwhile is put off, not
+// lost: the Corefile may have changed after it was read.
 func (r *runner) start(in caddy.Input) error {
 	started := make(chan error, 1)
 	go func() {
 		_, err := caddy.Start(in)
 		started <- err
 	}()
+	reload := false
 	for {
 		select {
 		case err := <-started:
+			if reload {
+				select {
+				case r.signals <- syscall.SIGUSR1:
+				default: // as many signals wait as fit, and are looked at first
+				}
+			}
 			return err
 		case s := <-r.signals:
 			switch s {
 			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 				return errInterrupted // nothing is served yet, and the state survives a kill
+			case syscall.SIGUSR1:
+				reload = true
 			}
 		}
 	}
