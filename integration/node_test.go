@@ -63,6 +63,8 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("doesn't serve:\n%s", p.out)
 	}
 	s.node = p
+	ts.Setenv("NODE", strconv.Itoa(p.cmd.Process.Pid))
+	s.env = append(s.env, "NODE="+strconv.Itoa(p.cmd.Process.Pid))
 	ts.Logf("serves after %v", s.since().Round(time.Millisecond))
 }
 
