@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// peers are the programs that the scenarios run, by the directory they may hide in where that
-// isn't the PATH.
+// peers are the programs that the scenarios run, with the directories they may hide in where they
+// aren't on the PATH.
 var peers = map[string]string{
 	"ip": "", "dig": "", "dnsperf": "", "iperf3": "", "kdig": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "nginx": "/usr/sbin",
 	"haproxy": "/usr/sbin", "redis-server": "", "redis-cli": "", "curl": "", "openssl": "", "psql": "",
-	"initdb": "/usr/lib/postgresql/15/bin", "postgres": "/usr/lib/postgresql/15/bin", "setpriv": "", "prlimit": "",
+	"initdb": "/usr/lib/postgresql/*/bin", "postgres": "/usr/lib/postgresql/*/bin", "setpriv": "", "prlimit": "",
 }
 
 // binary is the program under test, built with the race detector: a race in the server is a failed
@@ -43,8 +43,8 @@ func run(m *testing.M) (int, error) {
 	}
 	for name, dir := range peers {
 		_, err := exec.LookPath(name)
-		if err != nil && dir != "" {
-			os.Setenv("PATH", os.Getenv("PATH")+":"+dir)
+		if found, _ := filepath.Glob(dir); err != nil && len(found) > 0 {
+			os.Setenv("PATH", os.Getenv("PATH")+":"+found[len(found)-1])
 			_, err = exec.LookPath(name)
 		}
 		if err != nil {
