@@ -39,14 +39,13 @@ func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding
 	if len(asked) == 0 {
 		return finding{}
 	}
-	owner, private := g.snapshot.Owner(network, asked)
-	if owner != nil {
-		a := g.answerOf(owner, private)
-		if a.live && p.Published(owner.Service) {
-			if a.fallback && !p.Healthy(owner.Service) {
+	a := g.answerFor(network, asked)
+	if a != nil {
+		if a.live && p.Published(a.service) {
+			if a.fallback && !p.Healthy(a.service) {
 				return finding{} // the service wants its public address while no target answers
 			}
-			return finding{kind: foundName, set: a.setFor(asked), zone: a.zone}
+			return finding{kind: foundName, set: a.set, zone: a.zone}
 		}
 		// As if no endpoint existed.
 	} else if p.ptr && bytes.HasSuffix(asked, []byte(".arpa")) {
@@ -54,7 +53,7 @@ func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding
 			return finding{kind: foundName, set: set}
 		}
 	}
-	return p.findInZone(g, network, asked, owner != nil)
+	return p.findInZone(g, network, asked, a != nil)
 }
 
 // findInZone looks up a name without an answer. Owned says that a connection has the name, which just

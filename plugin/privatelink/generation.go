@@ -1,10 +1,12 @@
 package privatelink
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 
@@ -17,7 +19,7 @@ type generation struct {
 	snapshot *link.Snapshot
 	serial   uint32 // of the zones
 	ttl      uint32
-	answers  sync.Map // *link.Owner: *answer
+	answers  [sets][ways]atomic.Pointer[answer]
 
 	prefixes func() []netip.Prefix // of the networks that are found by address, sorted
 }
@@ -49,56 +51,82 @@ func (g *generation) sortedPrefixes() []netip.Prefix {
 	return all
 }
 
-// answer is one name of one network.
+// answer is one name of one network, immutable.
 type answer struct {
+	network link.ID
+	name    string // in canonical form
+
+	service  link.ID
 	live     bool // an endpoint's connection is
 	fallback bool // the service wants its public address while no target answers
 	zone     link.Name
-	set      *set // nil for a pattern, whose names are many
-
-	pattern   link.ResourceName
-	private   bool
-	addresses []netip.Addr
-	gen       *generation
+	set      *set
 }
 
-// answerOf returns the answer for an owner as [link.Snapshot.Owner] found it.
-func (g *generation) answerOf(owner *link.Owner, private bool) *answer {
-	if a, ok := g.answers.Load(owner); ok {
-		return a.(*answer)
+// A generation remembers up to sets * ways names. The hash of a name gives its set, where it takes the
+// place of another when all ways are taken: the memory is bounded, whatever is asked for, and no reader waits.
+const (
+	sets = 1 << 11
+	ways = 4
+)
+
+// answerFor returns the answer for a name in canonical form, nil where no endpoint has it.
+func (g *generation) answerFor(network link.ID, asked []byte) *answer {
+	h := maphash.Bytes(seed, asked) ^ maphash.String(seed, string(network))
+	set := &g.answers[h%sets]
+	place := &set[h>>32%ways]
+	for i := range set {
+		a := set[i].Load()
+		if a == nil {
+			place = &set[i]
+			break
+		}
+		if a.name == string(asked) && a.network == network {
+			return a
+		}
 	}
-	a := &answer{private: private, pattern: owner.Name, gen: g}
-	if private {
-		a.zone = owner.Name.Zone
+	owner, private := g.snapshot.Owner(network, asked)
+	if owner == nil {
+		return nil
 	}
+	a := g.newAnswer(network, string(asked), owner, private)
+	place.Store(a)
+	return a
+}
+
+var seed = maphash.MakeSeed()
+
+// newAnswer returns the answer for a name and its owner as [link.Snapshot.Owner] found it.
+func (g *generation) newAnswer(network link.ID, asked string, owner *link.Owner, private bool) *answer {
+	a := &answer{network: network, name: asked, service: owner.Service}
+	var addresses []netip.Addr
 	for _, e := range owner.Endpoints {
 		if e.Connection.Live() {
 			a.live = true
-			a.addresses = append(a.addresses, e.Address)
+			addresses = append(addresses, e.Address)
 		}
 	}
 	if v := g.snapshot.Service(owner.Service); v != nil {
 		a.fallback = v.FallbackPublic
 	}
-	if !strings.HasPrefix(string(owner.Name.Public), "*") {
-		a.set = a.newSet(owner.Name)
+	if private {
+		a.zone = owner.Name.Zone
 	}
-	g.answers.Store(owner, a)
+	a.set = g.newSet(spell(owner.Name, asked), private, addresses)
 	return a
 }
 
-// setFor returns the records of a name that the answer is for.
-func (a *answer) setFor(asked []byte) *set {
-	if a.set != nil {
-		return a.set
+// spell returns a resource name, or for a pattern the one that it stands for: that of the asked name.
+func spell(n link.ResourceName, asked string) link.ResourceName {
+	if !strings.HasPrefix(string(n.Public), "*") {
+		return n
 	}
-	label, _, _ := strings.Cut(string(asked), ".")
-	n := a.pattern
+	label, _, _ := strings.Cut(asked, ".")
 	n.Public = link.Name(label) + n.Public[1:]
 	if n.Private != "" {
 		n.Private = link.Name(label) + n.Private[1:]
 	}
-	return a.newSet(n)
+	return n
 }
 
 // set is the records of one name: whole sections, ready to be sent.
@@ -109,31 +137,31 @@ type set struct {
 	soa     []dns.RR            // the authority section of an answer without data
 }
 
-// newSet returns the records of a name with the answer's addresses.
-func (a *answer) newSet(n link.ResourceName) *set {
+// newSet returns the records of a name, or of its private form, with its addresses.
+func (g *generation) newSet(n link.ResourceName, private bool, addresses []netip.Addr) *set {
 	owner := string(n.Public) + "."
 	s := new(set)
 	switch {
-	case a.private:
+	case private:
 		owner = string(n.Private) + "."
 	case n.Private != "":
 		target := string(n.Private) + "."
-		s.alias = []dns.RR{&dns.CNAME{Hdr: header(owner, dns.TypeCNAME, a.gen.ttl), Target: target}}
+		s.alias = []dns.RR{&dns.CNAME{Hdr: header(owner, dns.TypeCNAME, g.ttl), Target: target}}
 		owner = target
 	}
 	s.a, s.aaaa = slices.Clone(s.alias), slices.Clone(s.alias)
-	for _, addr := range a.addresses {
+	for _, addr := range addresses {
 		if addr.Is4() {
-			s.a = append(s.a, &dns.A{Hdr: header(owner, dns.TypeA, a.gen.ttl), A: addr.AsSlice()})
+			s.a = append(s.a, &dns.A{Hdr: header(owner, dns.TypeA, g.ttl), A: addr.AsSlice()})
 		} else {
-			s.aaaa = append(s.aaaa, &dns.AAAA{Hdr: header(owner, dns.TypeAAAA, a.gen.ttl), AAAA: addr.AsSlice()})
+			s.aaaa = append(s.aaaa, &dns.AAAA{Hdr: header(owner, dns.TypeAAAA, g.ttl), AAAA: addr.AsSlice()})
 		}
 	}
 	if n.Private != "" {
-		s.soa = []dns.RR{soa(n.Zone, a.gen.serial)}
+		s.soa = []dns.RR{soa(n.Zone, g.serial)}
 	} else {
 		// In no zone: the name is the apex of its own, for whoever caches that a type is missing.
-		s.soa = []dns.RR{soa(n.Public, a.gen.serial)}
+		s.soa = []dns.RR{soa(n.Public, g.serial)}
 		s.other = map[uint16][]dns.RR{dns.TypeSOA: s.soa}
 	}
 	return s
