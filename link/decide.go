@@ -177,22 +177,29 @@ func (t *tx) ask(e *Endpoint, message string) error {
 	return t.setEndpoint(nil, e)
 }
 
-// request returns the connection of a request that is made now.
+// request returns the connection of a request that is made now. Who may not see a service is told that
+// there is none. A declaration that holds both halves has nothing to hide from itself: there the
+// lists say the state, as they do in [tx.reconsider] when they are edited later.
 func (t *tx) request(e *Endpoint, message string, asked uint32) (Connection, error) {
 	v, n := t.next.Service(e.Service), t.next.Network(e.Network)
+	both := v != nil && v.Origin.Declaration != "" && v.Origin.Declaration == e.Origin.Declaration
 	switch {
 	case v == nil:
 		return Connection{}, fmt.Errorf("%w: service %s", ErrNotFound, e.Service)
 	case n == nil:
 		return Connection{}, fmt.Errorf("%w: network %s", ErrNotFound, e.Network)
-	case match(v.Reject, n) != "":
+	case !both && match(v.Reject, n) != "":
 		return Connection{}, fmt.Errorf("%w: service %s: its reject list names %s", ErrNotFound, v.ID, match(v.Reject, n))
-	case match(v.Visible, n) == "":
+	case !both && match(v.Visible, n) == "":
 		return Connection{}, fmt.Errorf("%w: service %s: it isn't visible to network %s", ErrNotFound, v.ID, n.ID)
 	}
 	id, err := t.newLinkID(e.ID, asked)
 	k := Connection{LinkID: id, State: Pending, Message: message, RequestedAt: t.at, Asked: asked}
-	k.State, k.Decision = t.automatic(v, n)
+	if p := match(v.Reject, n); p != "" {
+		k.State, k.Decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(p)})
+	} else {
+		k.State, k.Decision = t.automatic(v, n)
+	}
 	return k, err
 }
 

@@ -36,6 +36,7 @@ func TestDeclareEdits(t *testing.T) {
 		state State // of the endpoint, "" for gone
 	}{
 		"approve dropped":   {func(d *Declare) { d.Services[0].AutoApprove = nil }, Pending},
+		"nobody sees it":    {func(d *Declare) { d.Services[0].AutoApprove, d.Services[0].Visible = nil, nil }, Pending},
 		"network rejected":  {func(d *Declare) { d.Services[0].Reject = []Party{"corp"} }, Rejected},
 		"endpoint dropped":  {func(d *Declare) { d.Endpoints = nil }, ""},
 		"everything gone":   {func(d *Declare) { *d = Declare{Declaration: "host"} }, ""},
@@ -47,6 +48,10 @@ func TestDeclareEdits(t *testing.T) {
 			before := s.Endpoint("sql-corp").Connection.LinkID
 			s = must(t, s, declaration(tt.edit))
 			e := s.Endpoint("sql-corp")
+			// The same file means the same, whatever was there before.
+			if fresh := must(t, Empty(), declaration(tt.edit)).Endpoint("sql-corp"); (fresh == nil) != (e == nil) || e != nil && fresh.Connection.State != e.Connection.State {
+				t.Errorf("in an empty state %+v, after the edit %+v", fresh, e)
+			}
 			if e == nil {
 				if tt.state != "" {
 					t.Fatal("the endpoint is gone")
