@@ -32,17 +32,21 @@ func cmdProbe(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	defer conn.Close()
+	var writeErr error
 	if len(args) > 2 && args[2] != "-" {
 		text, err := strconv.Unquote(`"` + args[2] + `"`)
 		ts.Check(err)
-		_, _ = io.WriteString(conn, text) // a reset shows in the read
+		_, writeErr = io.WriteString(conn, text)
 	}
 	if len(args) == 4 {
 		usage(ts, args[3] == "half", "probe HOST ADDR:PORT [SEND [half]]")
-		_ = conn.(*net.TCPConn).CloseWrite() // as above
+		_ = conn.(*net.TCPConn).CloseWrite() // what is wrong shows in the read
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(8 * time.Second))
 	got, err := io.ReadAll(conn)
+	if writeErr != nil {
+		err = writeErr // the kernel tells of a reset once, to the first who asks
+	}
 	ts.Stdout().Write(got)
 	say(ts, "%s after %v", ending(err), time.Since(start).Round(time.Millisecond))
 }
