@@ -80,19 +80,21 @@ func TestLoaderWithoutFile(t *testing.T) {
 	}
 }
 
-// TestReloadDuringStart: a reload that is asked for while the server starts is put off, not lost (C14).
-func TestReloadDuringStart(t *testing.T) {
-	r := &runner{signals: make(chan os.Signal, 1)}
-	r.signals <- syscall.SIGUSR1
-	if err := r.start(caddy.CaddyfileInput{Contents: []byte(".:0 {\n nosuch\n}\n"), ServerTypeName: serverType}); err == nil {
-		t.Fatal("started without a Corefile")
-	}
-	select {
-	case s := <-r.signals:
-		if s != syscall.SIGUSR1 {
-			t.Errorf("got %v", s)
+// TestSignalDuringStart: a reload or an end that is asked for while the server starts is put off, not lost (C14, P13).
+func TestSignalDuringStart(t *testing.T) {
+	for _, want := range []os.Signal{syscall.SIGUSR1, syscall.SIGTERM} {
+		r := &runner{signals: make(chan os.Signal, 1)}
+		r.signals <- want
+		if err := r.start(caddy.CaddyfileInput{Contents: []byte(".:0 {\n nosuch\n}\n"), ServerTypeName: serverType}); err == nil {
+			t.Fatal("started without a Corefile")
 		}
-	default:
-		t.Error("the signal is lost")
+		select {
+		case s := <-r.signals:
+			if s != want {
+				t.Errorf("got %v, want %v", s, want)
+			}
+		default:
+			t.Errorf("%v is lost", want)
+		}
 	}
 }

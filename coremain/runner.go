@@ -49,31 +49,46 @@ func newRunner(l *loader) *runner {
 // errInterrupted: a signal came before the start was complete.
 var errInterrupted = errors.New("ended by a signal before the start was complete")
 
-// start starts the server with its first configuration. A reload that is asked for meanwhile is put off, not
-// lost: the Corefile may have changed after it was read.
+// startGrace is how long a start that was told to end may still take to complete, so that the end is
+// an orderly one. A second signal doesn't wait for it.
+const startGrace = 2 * time.Second
+
+// start starts the server with its first configuration. A signal that comes meanwhile is put off, not
+// lost: the Corefile may have changed after it was read, and a server that is told to end when its
+// sockets are open already ends as any other.
 func (r *runner) start(in caddy.Input) error {
 	started := make(chan error, 1)
 	go func() {
 		_, err := caddy.Start(in)
 		started <- err
 	}()
-	reload := false
+	var later os.Signal // the weightiest that came
+	var late <-chan time.Time
 	for {
 		select {
 		case err := <-started:
-			if reload {
+			if later != nil {
 				select {
-				case r.signals <- syscall.SIGUSR1:
+				case r.signals <- later:
 				default: // as many signals wait as fit, and are looked at first
 				}
 			}
 			return err
+		case <-late:
+			return errInterrupted // nothing is served yet, and the state survives a kill
 		case s := <-r.signals:
 			switch s {
-			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
-				return errInterrupted // nothing is served yet, and the state survives a kill
+			case syscall.SIGTERM, syscall.SIGINT:
+				if late != nil {
+					return errInterrupted
+				}
+				later, late = s, time.After(startGrace)
+			case syscall.SIGQUIT:
+				return errInterrupted
 			case syscall.SIGUSR1:
-				reload = true
+				if later == nil {
+					later = s
+				}
 			}
 		}
 	}
