@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
-// cursor is the next address of a pool to look at. The zero cursor is the start of the first pool.
+// cursor is where in the pools of a network the next address is looked for. The zero cursor is the
+// start of the first pool.
 type cursor struct {
 	pool int
-	addr netip.Addr
+	addr netip.Addr // not valid: the start of the pool
 }
 
 // place gives an endpoint without an address one, and checks the one of an endpoint that has one.
@@ -27,13 +27,8 @@ func (t *tx) place(e *Endpoint) error {
 		e.Address = a
 		return err
 	}
-	if !inPools(n, e.Address) {
-		return fmt.Errorf("%w: address %s is outside of the pools of network %s (%s): %s", ErrInvalid, e.Address, n.ID, n.Origin, listPools(n))
-	}
-	for _, p := range n.Pools {
-		if p.Contains(e.Address) && reserved(p, e.Address) {
-			return fmt.Errorf("%w: address %s is the first or last of pool %s", ErrInvalid, e.Address, p)
-		}
+	if err := n.fits(e.Address); err != nil {
+		return err
 	}
 	if o := t.next.EndpointAt(e.Address); o != nil {
 		return fmt.Errorf("%w: address %s is that of endpoint %s (%s)", ErrConflict, e.Address, o.ID, o.Origin)
@@ -41,50 +36,50 @@ func (t *tx) place(e *Endpoint) error {
 	return nil
 }
 
-// allocate returns a free address of a network's pools: one that was never given out as long as there
-// is one, so that a name still cached somewhere doesn't lead to another endpoint.
+// fits returns an error wrapping [ErrInvalid] unless an endpoint of the network can have the address.
+func (n *Network) fits(a netip.Addr) error {
+	for _, p := range n.Pools {
+		switch {
+		case !p.Contains(a):
+		case reserved(p, a):
+			return fmt.Errorf("%w: address %s is the first or last of pool %s", ErrInvalid, a, p)
+		default:
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: address %s is outside of the pools of network %s (%s): %s", ErrInvalid, a, n.ID, n.Origin, listPools(n))
+}
+
+// allocate returns a free address of a network's pools. It goes round: an address that was given back
+// is given out again when all behind it have been, so that a name still cached somewhere doesn't
+// lead to another endpoint. After a start, and after a change of the pools, the round begins anew.
 func (t *tx) allocate(n *Network) (netip.Addr, error) {
 	s := &t.next
 	c, _ := s.cursors.get([]byte(n.ID))
-	for ; c.pool < len(n.Pools); c = (cursor{pool: c.pool + 1}) {
+	began := c.addr
+	for i := range len(n.Pools) + 1 { // the pool that the round begins in comes last again, with its beginning
 		p := n.Pools[c.pool]
-		if !c.addr.IsValid() {
-			c.addr = p.Addr()
+		a := c.addr
+		if !a.IsValid() {
+			a = p.Addr()
 		}
-		for ; c.addr.IsValid() && p.Contains(c.addr); c.addr = c.addr.Next() {
-			if a := c.addr; !reserved(p, a) && s.EndpointAt(a) == nil {
-				c.addr = a.Next()
-				if !c.addr.IsValid() || !p.Contains(c.addr) {
-					c = cursor{pool: c.pool + 1}
-				}
-				s.cursors.put([]byte(n.ID), c)
-				return a, nil
+		for ; a.IsValid() && p.Contains(a) && (i < len(n.Pools) || a != began); a = a.Next() {
+			if reserved(p, a) || s.EndpointAt(a) != nil {
+				continue
 			}
-		}
-	}
-	s.cursors.put([]byte(n.ID), c)
-	for a, ok := first(s.freed.values(within(n.ID, ""))); ok; a, ok = first(s.freed.values(within(n.ID, ""))) {
-		s.freed.drop(freedKey(n.ID, a))
-		if s.EndpointAt(a) == nil {
+			c.addr = a.Next()
+			if !c.addr.IsValid() || !p.Contains(c.addr) {
+				c = cursor{pool: (c.pool + 1) % len(n.Pools)}
+			}
+			s.cursors.put([]byte(n.ID), c)
 			return a, nil
+		}
+		c = cursor{pool: (c.pool + 1) % len(n.Pools)}
+		if !began.IsValid() && i == len(n.Pools)-1 {
+			break // the round began at the start of a pool: there is no beginning left
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("%w: no address is free in the pools of network %s: %s", ErrExhausted, n.ID, listPools(n))
-}
-
-// free notes that an address may be given out again, after all others.
-func (t *tx) free(network ID, a netip.Addr) {
-	if n := t.next.Network(network); n != nil && inPools(n, a) {
-		t.next.freed.put(freedKey(network, a), a)
-	}
-}
-
-// forgetPools starts the giving out of a network's addresses anew.
-func (t *tx) forgetPools(network ID) {
-	t.next.cursors.drop([]byte(network))
-	for _, a := range slices.Collect(t.next.freed.values(within(network, ""))) {
-		t.next.freed.drop(freedKey(network, a))
-	}
 }
 
 // first returns the first value of seq.
@@ -95,18 +90,14 @@ func first[V any](seq iter.Seq[V]) (v V, ok bool) {
 	return v, false
 }
 
-func freedKey(network ID, a netip.Addr) []byte {
-	b := a.As16()
-	return append(within(network, ""), b[:]...)
-}
-
-func inPools(n *Network, a netip.Addr) bool {
-	return slices.ContainsFunc(n.Pools, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// reserved reports whether a is the network or broadcast address of an IPv4 pool shorter than /31.
+// reserved reports whether an address isn't for a host: the network or broadcast address of an IPv4 pool
+// shorter than /31, the Subnet-Router anycast address (RFC 4291 section 2.6.1) of an IPv6 one shorter
+// than /127.
 func reserved(p netip.Prefix, a netip.Addr) bool {
-	return a.Is4() && p.Bits() < 31 && (a == p.Addr() || !p.Contains(a.Next()))
+	if a.BitLen()-p.Bits() < 2 {
+		return false
+	}
+	return a == p.Addr() || a.Is4() && !p.Contains(a.Next())
 }
 
 func listPools(n *Network) string {

@@ -80,13 +80,13 @@ func (t *tx) seal() *Snapshot {
 	n.resting.seal()
 	n.byService.seal()
 	n.byNetwork.seal()
+	n.byBoth.seal()
 	n.owners.seal()
 	n.exists.seal()
 	n.approved.seal()
 	n.ports.seal()
 	n.loopback.seal()
 	n.cursors.seal()
-	n.freed.seal()
 	return n
 }
 
@@ -157,8 +157,8 @@ func (t *tx) load(objects []Object) error {
 			if t.next.Network(n.ID) != nil {
 				return about(n, n.ID, n.Origin, fmt.Errorf("%w: given twice", ErrConflict))
 			}
-			if err := t.setNetwork(nil, n); err != nil {
-				return about(n, n.ID, n.Origin, err)
+			if err := t.putNetwork(nil, n); err != nil {
+				return err
 			}
 		}
 	}
@@ -167,8 +167,8 @@ func (t *tx) load(objects []Object) error {
 			if t.next.Service(s.ID) != nil {
 				return about(s, s.ID, s.Origin, fmt.Errorf("%w: given twice", ErrConflict))
 			}
-			if err := t.setService(nil, s); err != nil {
-				return about(s, s.ID, s.Origin, err)
+			if err := t.placeService(nil, s); err != nil {
+				return err
 			}
 		}
 	}
@@ -193,6 +193,12 @@ func (t *tx) load(objects []Object) error {
 
 // loadEndpoint puts an endpoint whose connection was made before.
 func (t *tx) loadEndpoint(e *Endpoint) error {
+	if err := checkID(e.ID); err != nil {
+		return err
+	}
+	if !e.Address.IsValid() {
+		return fmt.Errorf("%w: no address", ErrInvalid)
+	}
 	c := &e.Connection
 	switch c.State {
 	case Pending, Approved, Rejected:

@@ -45,6 +45,12 @@ func TestRefused(t *testing.T) {
 		"no target":                      {[]Change{svcWith(func(v *Service) { v.Targets = nil })}, ErrInvalid, "at least one target"},
 		"A22 target port 0":              {[]Change{svcWith(func(v *Service) { v.Targets[0].Addr = netip.MustParseAddrPort("10.0.0.1:0") })}, ErrInvalid, "10.0.0.1:0"},
 		"A21 target 0.0.0.0":             {[]Change{svcWith(func(v *Service) { v.Targets[0].Addr = netip.MustParseAddrPort("0.0.0.0:1") })}, ErrInvalid, "0.0.0.0:1"},
+		"A21 target that is link-local":  {[]Change{svcWith(func(v *Service) { v.Targets[0].Addr = netip.MustParseAddrPort("169.254.169.254:80") })}, ErrInvalid, "169.254.169.254"},
+		"A21 broadcast target":           {[]Change{svcWith(func(v *Service) { v.Targets[0].Addr = netip.MustParseAddrPort("255.255.255.255:80") })}, ErrInvalid, "255.255.255.255"},
+		"A21 target in a pool":           {[]Change{svcWith(func(v *Service) { v.Targets[0].Addr = netip.MustParseAddrPort("10.200.0.9:80") })}, ErrInvalid, "pool 10.200.0.0/24 of network corp"},
+		"A21 pool around a target":       {[]Change{netWith("x", func(n *Network) { n.Pools = prefixes("10.20.0.0/24") })}, ErrInvalid, "service sql"},
+		"C08 pool around link-local":     {[]Change{netWith("x", func(n *Network) { n.Pools = prefixes("128.0.0.0/1") })}, ErrInvalid, "169.254.0.0/16"},
+		"pool split at an endpoint":      {[]Change{at("x", "corp", "sql", "10.200.0.128"), PutNetwork{Network{ID: "corp", Prefixes: prefixes("10.1.0.0/16"), Pools: prefixes("10.200.0.0/25", "10.200.0.128/25")}}}, ErrConflict, "first or last"},
 		"target twice":                   {[]Change{svcWith(func(v *Service) { v.Targets = append(v.Targets, v.Targets[0]) })}, ErrInvalid, "twice"},
 		"pin tls without names":          {[]Change{svcWith(func(v *Service) { v.Names, v.Pin = nil, PinTLS })}, ErrInvalid, "needs names"},
 		"unknown pin":                    {[]Change{svcWith(func(v *Service) { v.Pin = "http" })}, ErrInvalid, `"http"`},
@@ -83,7 +89,7 @@ func TestRefused(t *testing.T) {
 func TestOneNameInTwoNetworks(t *testing.T) {
 	s := must(t, world(t), PutService{service("two", "contoso", Anyone)}, endpoint("two-lab", "lab", "two"))
 	for network, want := range map[ID]ID{"corp": "sql", "lab": "two"} {
-		if o, _ := s.Owner(network, []byte("contoso.database.windows.net")); o == nil || o.Service != want {
+		if o, _, _ := s.Owner(network, []byte("contoso.database.windows.net")); o.Service != want {
 			t.Errorf("in %s the name belongs to %+v, want %s", network, o, want)
 		}
 	}
@@ -101,18 +107,13 @@ func TestOwnerOfPattern(t *testing.T) {
 		".apps.example.com":    "",
 		"":                     "",
 	} {
-		o, private := s.Owner("corp", []byte(name))
-		if got := func() Name {
-			if o == nil {
-				return ""
-			}
-			return o.Name.Public
-		}(); got != want || private {
-			t.Errorf("%q belongs to %q (private %v), want %q", name, got, private, want)
+		o, private, ok := s.Owner("corp", []byte(name))
+		if o.Name.Public != want || ok != (want != "") || private {
+			t.Errorf("%q belongs to %q (%v, private %v), want %q", name, o.Name.Public, ok, private, want)
 		}
 	}
 	long := []byte(strings.Repeat("a", 300))
-	if o, _ := s.Owner("corp", long); o != nil || s.OwnsBelow("corp", long) {
+	if _, _, ok := s.Owner("corp", long); ok || s.OwnsBelow("corp", long) {
 		t.Error("a name that is too long has an owner")
 	}
 }
@@ -172,18 +173,25 @@ func TestAllocation(t *testing.T) {
 	n := network("corp", "10.1.0.0/16", "10.200.0.0/29")
 	n.Pools = append(n.Pools, prefixes("fd00:9::/126")...)
 	s = must(t, s, PutNetwork{n})
-	if a := ask("six"); a != "fd00:9::" {
-		t.Errorf("from the second pool: %s, want fd00:9::", a)
+	if a := ask("six"); a != "fd00:9::1" {
+		t.Errorf("from the second pool: %s, want fd00:9::1", a)
 	}
 }
 
-// TestAddressRestsLongest: a freed address is given out only when no other is left.
+// TestAddressRestsLongest: addresses go round, so that one that was given back comes again last.
 func TestAddressRestsLongest(t *testing.T) {
-	s := must(t, Empty(), PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/29")}, PutService{service("sql", "")},
-		endpoint("a", "corp", "sql"))
-	s = must(t, s, DeleteEndpoint{"a"}, endpoint("b", "corp", "sql"))
-	if a := s.Endpoint("b").Address.String(); a != "10.200.0.2" {
-		t.Errorf("address %s, want 10.200.0.2: 10.200.0.1 was given back a moment ago", a)
+	n := network("corp", "10.1.0.0/16", "10.200.0.0/30")
+	n.Pools = append(n.Pools, prefixes("10.200.1.0/30")...)
+	s := must(t, Empty(), PutNetwork{n}, PutService{service("sql", "")})
+	var got []string
+	for range 9 {
+		s = must(t, s, endpoint("a", "corp", "sql"))
+		got = append(got, s.Endpoint("a").Address.String())
+		s = must(t, s, DeleteEndpoint{"a"})
+	}
+	round := []string{"10.200.0.1", "10.200.0.2", "10.200.1.1", "10.200.1.2"}
+	if want := slices.Concat(round, round, round[:1]); !slices.Equal(got, want) {
+		t.Errorf("addresses %v, want %v", got, want)
 	}
 }
 

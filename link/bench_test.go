@@ -79,8 +79,29 @@ func BenchmarkOwner(b *testing.B) {
 	name := []byte("db4711.privatelink.database.windows.net")
 	b.ReportAllocs()
 	for b.Loop() {
-		if o, _ := s.Owner("n1", name); o == nil {
+		if _, _, ok := s.Owner("n1", name); !ok {
 			b.Fatal("no owner")
+		}
+	}
+}
+
+// BenchmarkManyOfOne measures a change of the names of a service with all its endpoints in one network.
+func BenchmarkManyOfOne(b *testing.B) {
+	s, _, err := Empty().Apply(noon, PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/16")}, PutService{service("sql", "one", Anyone)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const n = 16_000
+	var changes []Change
+	for i := range n {
+		changes = append(changes, endpoint(ID(fmt.Sprint("e", i)), "corp", "sql"))
+	}
+	if s, _, err = s.Apply(noon, changes...); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, _, err := s.Apply(noon, PutService{service("sql", "two", Anyone)}); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

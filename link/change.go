@@ -92,15 +92,24 @@ func (c PutService) apply(t *tx) error {
 	return t.putService(old, &v)
 }
 
-func (t *tx) putService(old, v *Service) error {
-	if err := checkID(v.ID); err != nil {
+// placeService puts a service without a look at the connections to it.
+func (t *tx) placeService(old, v *Service) error {
+	err := checkID(v.ID)
+	if err == nil && v.Alias == "" {
+		err = fmt.Errorf("%w: no alias", ErrInvalid)
+	}
+	if err == nil {
+		err = t.setService(old, v)
+	}
+	if err != nil {
 		return about(v, v.ID, v.Origin, err)
 	}
+	return nil
+}
+
+func (t *tx) putService(old, v *Service) error {
 	if old != nil {
 		v.Alias = old.Alias
-	}
-	if v.Alias == "" {
-		return about(v, v.ID, v.Origin, fmt.Errorf("%w: no alias", ErrInvalid))
 	}
 	if v.Origin.Declaration != "" {
 		for _, p := range slices.Concat(v.Visible, v.AutoApprove, v.Reject) {
@@ -109,8 +118,8 @@ func (t *tx) putService(old, v *Service) error {
 			}
 		}
 	}
-	if err := t.setService(old, v); err != nil {
-		return about(v, v.ID, v.Origin, err)
+	if err := t.placeService(old, v); err != nil {
+		return err
 	}
 	return t.reconsider(v)
 }
@@ -203,7 +212,6 @@ func (t *tx) deleteEndpoint(e *Endpoint) error {
 	if err := t.setEndpoint(e, nil); err != nil {
 		return about(e, e.ID, e.Origin, err)
 	}
-	t.free(e.Network, e.Address)
 	return nil
 }
 

@@ -28,8 +28,10 @@ func (n *Network) check() error {
 		if err := CheckPrefix(p); err != nil {
 			return fmt.Errorf("pool: %w", err)
 		}
-		if a := p.Addr(); a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return fmt.Errorf("%w: pool %s is not of addresses that an endpoint can have", ErrInvalid, p)
+		for _, q := range notForHosts {
+			if p.Overlaps(q) {
+				return fmt.Errorf("%w: pool %s has addresses of %s, which no endpoint can have", ErrInvalid, p, q)
+			}
 		}
 		for _, q := range n.Pools[:i] {
 			if p.Overlaps(q) {
@@ -38,6 +40,23 @@ func (n *Network) check() error {
 		}
 	}
 	return nil
+}
+
+// notForHosts are the addresses that neither an endpoint nor a target can have: this network, link-local
+// (with the metadata services of clouds), multicast, reserved and broadcast (RFC 6890).
+var notForHosts = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/4"),
+	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/128"),
+	netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("ff00::/8"),
+}
+
+func forHosts(a netip.Addr) bool {
+	return a.IsValid() && !a.Is4In6() && a.Zone() == "" &&
+		!slices.ContainsFunc(notForHosts, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // CheckPrefix returns an error wrapping [ErrInvalid] unless p is a masked prefix, and not one of
@@ -84,7 +103,7 @@ func (s *Service) check() error {
 		return fmt.Errorf("%w: %d NAT addresses, %d are allowed", ErrInvalid, len(s.NAT), MaxNAT)
 	}
 	for i, a := range s.NAT {
-		if !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+		if !forHosts(a) {
 			return fmt.Errorf("%w: NAT address %s is not one to connect from", ErrInvalid, a)
 		}
 		if slices.Contains(s.NAT[:i], a) {
@@ -101,8 +120,7 @@ func (s *Service) check() error {
 }
 
 func (t Target) check() error {
-	a := t.Addr.Addr()
-	if !t.Addr.IsValid() || t.Addr.Port() == 0 || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+	if t.Addr.Port() == 0 || !forHosts(t.Addr.Addr()) {
 		return fmt.Errorf("%w: target %s is not an address and port to connect to", ErrInvalid, t.Addr)
 	}
 	return nil

@@ -231,6 +231,8 @@ func (t *tx) reconsider(v *Service) error {
 		switch {
 		case k.State == Pending && match(v.Reject, n) == "":
 			state, decision = t.automatic(v, n)
+		case k.State == Pending && v.Origin.Declaration != "":
+			state, decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(match(v.Reject, n))})
 		case k.State == Approved && byRule && v.Origin.Declaration != "":
 			if p := match(v.Reject, n); p != "" {
 				state, decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(p)})

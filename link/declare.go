@@ -2,6 +2,7 @@ package link
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -125,7 +126,7 @@ func (c Declare) remove(t *tx) error {
 			continue
 		}
 		now, n := endpoints[e.ID], networks[e.Network]
-		if now == nil || !samePlace(e, now) || now.Tenant != e.Tenant || n != nil && !inPools(n, e.Address) {
+		if now == nil || !samePlace(e, now) || now.Tenant != e.Tenant || n != nil && n.fits(e.Address) != nil {
 			if err := t.deleteEndpoint(e); err != nil {
 				return err
 			}
@@ -155,16 +156,7 @@ func (c Declare) release(t *tx) error {
 		if old == nil {
 			continue
 		}
-		for _, p := range old.Pools {
-			if !slices.Contains(n.Pools, p) {
-				t.next.pools = t.next.pools.DeletePersist(p)
-			}
-		}
-		for _, p := range old.Prefixes {
-			if !old.ByListener && (n.ByListener || !slices.Contains(n.Prefixes, p)) {
-				t.next.clients = t.next.clients.DeletePersist(p)
-			}
-		}
+		t.leave(old, without(old.Pools, n.Pools), old.Prefixes)
 	}
 	for _, v := range c.Services {
 		old := t.next.Service(v.ID)
@@ -179,6 +171,11 @@ func (c Declare) release(t *tx) error {
 		}
 	}
 	return nil
+}
+
+// without returns the prefixes of a that aren't in b.
+func without(a, b []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
 }
 
 func (c Restore) apply(t *tx) error {

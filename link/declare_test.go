@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +110,15 @@ func TestDeclareMoves(t *testing.T) {
 				d.Services[i].AutoApprove = []Party{"lab"}
 			}
 		},
+		"a prefix and a pool move to a network before": func(d *Declare) {
+			d.Networks[0], d.Networks[1] = d.Networks[1], d.Networks[0]
+			d.Networks[0].Prefixes, d.Networks[0].Pools = append(d.Networks[0].Prefixes, d.Networks[1].Prefixes...), append(d.Networks[0].Pools, d.Networks[1].Pools...)
+			d.Networks[1].Prefixes, d.Networks[1].Pools = prefixes("10.77.0.0/16"), nil
+			for i := range d.Endpoints {
+				d.Endpoints[i].Endpoint.Network = "lab"
+				d.Services[i].AutoApprove = []Party{"lab"}
+			}
+		},
 		"two networks swap prefixes": func(d *Declare) {
 			a, b := &d.Networks[0], &d.Networks[1]
 			a.Prefixes, b.Prefixes = b.Prefixes, a.Prefixes
@@ -133,6 +143,30 @@ func TestDeclareMoves(t *testing.T) {
 			}
 			must(t, s, declaration(second))
 		})
+	}
+}
+
+// TestDeclareSwapsListener: of two networks with the same prefix, first one and then the other is found
+// by its listener alone.
+func TestDeclareSwapsListener(t *testing.T) {
+	with := func(hidden ...bool) Declare {
+		return declaration(func(d *Declare) {
+			n := network("branch", "10.1.0.0/16", "")
+			n.Origin = d.Networks[0].Origin
+			d.Networks = []Network{n, d.Networks[0]} // branch stands first
+			for i := range d.Networks {
+				d.Networks[i].ByListener = hidden[i]
+			}
+		})
+	}
+	client := netip.MustParseAddr("10.1.2.3")
+	s := must(t, Empty(), with(true, false))
+	if n := s.NetworkOf(client); n == nil || n.ID != "corp" {
+		t.Errorf("%s is of %v, want corp", client, n)
+	}
+	s = must(t, s, with(false, true))
+	if n := s.NetworkOf(client); n == nil || n.ID != "branch" {
+		t.Errorf("after the swap %s is of %v, want branch", client, n)
 	}
 }
 

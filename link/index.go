@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // The functions of this file put one object into the snapshot under construction or take it out,
@@ -17,18 +16,11 @@ func (t *tx) setNetwork(old, n *Network) error {
 	id := idOf(old, n)
 	touch(t, KindNetwork, string(id), old)
 	if old != nil {
-		for _, p := range old.Pools {
-			s.pools = s.pools.DeletePersist(p)
-		}
-		if !old.ByListener {
-			for _, p := range old.Prefixes {
-				s.clients = s.clients.DeletePersist(p)
-			}
-		}
+		t.leave(old, old.Pools, old.Prefixes)
 	}
 	if n == nil {
 		s.networks.drop([]byte(id))
-		t.forgetPools(id)
+		s.cursors.drop([]byte(id))
 		return nil
 	}
 	if err := n.check(); err != nil {
@@ -49,15 +41,47 @@ func (t *tx) setNetwork(old, n *Network) error {
 			s.clients = s.clients.InsertPersist(p, n)
 		}
 	}
-	if old == nil || !slices.Equal(old.Pools, n.Pools) {
-		t.forgetPools(id)
-		for e := range s.EndpointsIn(id) {
-			if !inPools(n, e.Address) {
-				return fmt.Errorf("%w: address %s of endpoint %s would be outside of the pools", ErrConflict, e.Address, e.ID)
-			}
+	s.networks.put([]byte(id), n)
+	if old != nil && slices.Equal(old.Pools, n.Pools) {
+		return nil
+	}
+	s.cursors.drop([]byte(id))
+	for e := range s.EndpointsIn(id) {
+		if err := n.fits(e.Address); err != nil {
+			return fmt.Errorf("%w: endpoint %s: %w", ErrConflict, e.ID, err)
 		}
 	}
-	s.networks.put([]byte(id), n)
+	for v := range s.Services() {
+		if err := t.checkTargets(v); err != nil {
+			return fmt.Errorf("service %s (%s): %w", v.ID, v.Origin, err)
+		}
+	}
+	return nil
+}
+
+// leave takes pools and prefixes of a network away, as far as they are still its own: in one change
+// another may have got them already.
+func (t *tx) leave(n *Network, pools, prefixes []netip.Prefix) {
+	s := &t.next
+	for _, p := range pools {
+		if holder, ok := s.pools.Get(p); ok && holder == n.ID {
+			s.pools = s.pools.DeletePersist(p)
+		}
+	}
+	for _, p := range prefixes {
+		if holder, ok := s.clients.Get(p); ok && holder.ID == n.ID {
+			s.clients = s.clients.DeletePersist(p)
+		}
+	}
+}
+
+// checkTargets refuses targets that are endpoint addresses: a flow would come back to us, again and again.
+func (t *tx) checkTargets(v *Service) error {
+	for _, target := range v.Targets {
+		if n, pool := t.next.PoolOf(target.Addr.Addr()); n != nil {
+			return fmt.Errorf("%w: target %s is in pool %s of network %s (%s): endpoints are no targets", ErrInvalid, target.Addr, pool, n.ID, n.Origin)
+		}
+	}
 	return nil
 }
 
@@ -92,17 +116,20 @@ func (t *tx) setService(old, n *Service) error {
 	if err := n.check(); err != nil {
 		return err
 	}
+	if err := t.checkTargets(n); err != nil {
+		return err
+	}
 	if old != nil && old.Port == n.Port && slices.Equal(old.Names, n.Names) {
 		s.services.put([]byte(id), n)
 		return nil
 	}
 	endpoints := slices.Collect(s.EndpointsOf(id))
 	for _, e := range endpoints {
-		t.unindex(e)
+		t.detach(e)
 	}
 	s.services.put([]byte(id), n)
 	for _, e := range endpoints {
-		if err := t.index(e); err != nil {
+		if err := t.attach(e); err != nil {
 			return fmt.Errorf("endpoint %s: %w", e.ID, err)
 		}
 	}
@@ -131,7 +158,7 @@ func (t *tx) setEndpoint(old, e *Endpoint) error {
 	return t.index(e)
 }
 
-// index adds what is computed from an endpoint, as its service is now.
+// index adds what is computed from an endpoint.
 func (t *tx) index(e *Endpoint) error {
 	s := &t.next
 	if t.loading {
@@ -141,12 +168,19 @@ func (t *tx) index(e *Endpoint) error {
 	}
 	s.byService.put(within(e.Service, string(e.ID)), e)
 	s.byNetwork.put(within(e.Network, string(e.ID)), e)
+	s.byBoth.put(bothKey(e.Network, e.Service, e.ID), e)
 	if e.Connection.LinkID != 0 {
 		s.links.put(linkKey(e.Connection.LinkID), e)
 	}
 	if e.Connection.State == Approved {
 		add(&s.approved, []byte(e.Service), 1)
 	}
+	return t.attach(e)
+}
+
+// attach adds what is computed from an endpoint and its service as it is now: port and names.
+func (t *tx) attach(e *Endpoint) error {
+	s := &t.next
 	v := s.Service(e.Service)
 	if v == nil || e.Connection.State == Disconnected {
 		return nil
@@ -166,18 +200,25 @@ func (t *tx) index(e *Endpoint) error {
 	return nil
 }
 
-// unindex takes away what index added. The service is still the one of then.
+// unindex takes away what index added.
 func (t *tx) unindex(e *Endpoint) {
 	s := &t.next
 	s.addresses = s.addresses.DeletePersist(host(e.Address))
 	s.byService.drop(within(e.Service, string(e.ID)))
 	s.byNetwork.drop(within(e.Network, string(e.ID)))
+	s.byBoth.drop(bothKey(e.Network, e.Service, e.ID))
 	if e.Connection.LinkID != 0 {
 		s.links.drop(linkKey(e.Connection.LinkID))
 	}
 	if e.Connection.State == Approved {
 		add(&s.approved, []byte(e.Service), -1)
 	}
+	t.detach(e)
+}
+
+// detach takes away what attach added. The service is still the one of then.
+func (t *tx) detach(e *Endpoint) {
+	s := &t.next
 	v := s.Service(e.Service)
 	if v == nil || e.Connection.State == Disconnected {
 		return
@@ -193,22 +234,19 @@ func (t *tx) unindex(e *Endpoint) {
 	}
 }
 
-// own makes e one of the owners of a name in its network.
+// own makes the service of e the owner of a name in its network. The owner counts its endpoints rather
+// than list them, so that the cost doesn't grow with their number.
 func (t *tx) own(e *Endpoint, n ResourceName) error {
 	for _, key := range ownerKeys(e, n) {
-		owner := &Owner{Service: e.Service, Name: n}
+		owner := Owner{Service: e.Service, Name: n, endpoints: 1}
 		if old, ok := t.next.owners.get(key); ok {
 			if old.Service != e.Service {
-				o := old.Endpoints[0]
+				o, _ := first(t.next.EndpointsFor(e.Network, old.Service))
 				return fmt.Errorf("%w: name %s belongs to endpoint %s (%s) of service %s in network %s",
 					ErrConflict, key[len(e.Network)+1:], o.ID, o.Origin, o.Service, e.Network)
 			}
-			owner.Endpoints = old.Endpoints
+			owner.endpoints += old.endpoints
 		}
-		at, _ := slices.BinarySearchFunc(owner.Endpoints, e.ID, func(o *Endpoint, id ID) int {
-			return strings.Compare(string(o.ID), string(id))
-		})
-		owner.Endpoints = slices.Insert(slices.Clone(owner.Endpoints), at, e)
 		t.next.owners.put(key, owner)
 	}
 	return nil
@@ -216,17 +254,11 @@ func (t *tx) own(e *Endpoint, n ResourceName) error {
 
 func (t *tx) disown(e *Endpoint, n ResourceName) {
 	for _, key := range ownerKeys(e, n) {
-		old, ok := t.next.owners.get(key)
-		if !ok || old.Service != e.Service {
+		owner, ok := t.next.owners.get(key)
+		if !ok || owner.Service != e.Service {
 			continue
 		}
-		owner := &Owner{Service: old.Service, Name: old.Name}
-		for _, o := range old.Endpoints {
-			if o.ID != e.ID {
-				owner.Endpoints = append(owner.Endpoints, o)
-			}
-		}
-		if len(owner.Endpoints) == 0 {
+		if owner.endpoints--; owner.endpoints == 0 {
 			t.next.owners.drop(key)
 		} else {
 			t.next.owners.put(key, owner)
@@ -279,6 +311,10 @@ func (t *tx) retire(r *Retired) {
 
 func restKey(r *Retired) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(r.At.UnixNano())), linkKey(r.LinkID)...)
+}
+
+func bothKey(network, service, endpoint ID) []byte {
+	return append(append(within(network, string(service)), 0), endpoint...)
 }
 
 func portKey(a netip.Addr, port uint16) []byte {

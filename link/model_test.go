@@ -16,6 +16,7 @@ import (
 // verify checks everything that a snapshot computes against loops over its objects.
 func verify(t testing.TB, s *Snapshot) {
 	t.Helper()
+	verifyNetworks(t, s)
 	endpoints := slices.Collect(s.Endpoints())
 	ports, loopback := map[bool]map[uint16]bool{false: {}, true: {}}, map[netip.AddrPort]bool{}
 	owners, exists, approved := map[string][]ID{}, map[string]int{}, map[ID]int{}
@@ -24,7 +25,7 @@ func verify(t testing.TB, s *Snapshot) {
 			t.Errorf("endpoint %s isn't at its address %s", e.ID, e.Address)
 		}
 		n := s.Network(e.Network)
-		if n == nil || !inPools(n, e.Address) {
+		if n == nil || n.fits(e.Address) != nil {
 			t.Errorf("endpoint %s: address %s is not in the pools of %s", e.ID, e.Address, e.Network)
 		}
 		if id := e.Connection.LinkID; (id == 0) != (e.Connection.State == Disconnected) || id != 0 && s.EndpointOf(id) != e {
@@ -67,17 +68,23 @@ func verify(t testing.TB, s *Snapshot) {
 	}
 	for key, want := range owners {
 		network, name, _ := strings.Cut(key, " ")
-		owner, private := s.Owner(ID(network), []byte(name))
-		if owner == nil {
+		owner, private, ok := s.Owner(ID(network), []byte(name))
+		if !ok {
 			t.Errorf("name %s in %s: no owner", name, network)
 			continue
 		}
 		var got []ID
-		for _, e := range owner.Endpoints {
+		for e := range s.EndpointsFor(ID(network), owner.Service) {
+			if e.Connection.State == Disconnected {
+				continue
+			}
 			got = append(got, e.ID)
 			if s.Endpoint(e.ID) != e || e.Service != owner.Service {
 				t.Errorf("name %s: endpoint %s is not the one of now", name, e.ID)
 			}
+		}
+		if owner.endpoints != len(want) {
+			t.Errorf("name %s in %s counts %d endpoints, want %d", name, network, owner.endpoints, len(want))
 		}
 		if !slices.Equal(got, want) || private != (Name(name) == owner.Name.Private) {
 			t.Errorf("name %s in %s belongs to %v, want %v", name, network, got, want)
@@ -108,6 +115,32 @@ func verify(t testing.TB, s *Snapshot) {
 	}
 	if got := slices.Collect(s.Loopback()); len(got) != len(loopback) {
 		t.Errorf("loopback %v, want %v", got, loopback)
+	}
+}
+
+// verifyNetworks checks the tables of prefixes against loops over the networks.
+func verifyNetworks(t testing.TB, s *Snapshot) {
+	t.Helper()
+	clients, pools := 0, 0
+	for n := range s.Networks() {
+		for _, p := range n.Prefixes {
+			if n.ByListener {
+				continue
+			}
+			clients++
+			if got, ok := s.clients.Get(p); !ok || got != n {
+				t.Errorf("prefix %s is of %v, want network %s", p, got, n.ID)
+			}
+		}
+		for _, p := range n.Pools {
+			pools++
+			if got, pool := s.PoolOf(p.Addr()); got != n || pool != p {
+				t.Errorf("pool %s is %s of %v, want network %s", p, pool, got, n.ID)
+			}
+		}
+	}
+	if s.clients.Size() != clients || s.pools.Size() != pools {
+		t.Errorf("%d prefixes and %d pools, want %d and %d", s.clients.Size(), s.pools.Size(), clients, pools)
 	}
 }
 
@@ -259,6 +292,8 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 		d.Networks, d.Services = append(d.Networks, n), append(d.Services, v)
 		d.Endpoints = append(d.Endpoints, DeclaredEndpoint{Endpoint: e.Endpoint})
 	}
+	r.Shuffle(len(d.Networks), func(i, j int) { d.Networks[i], d.Networks[j] = d.Networks[j], d.Networks[i] })
+	r.Shuffle(len(d.Services), func(i, j int) { d.Services[i], d.Services[j] = d.Services[j], d.Services[i] })
 	if r.IntN(3) == 0 {
 		return Restore{slices.Collect(s.Objects())}
 	}

@@ -27,13 +27,13 @@ type Snapshot struct {
 	resting   radix[*Retired]        // by time in Unix nanoseconds and link ID, big-endian
 	byService radix[*Endpoint]       // by service, 0, endpoint
 	byNetwork radix[*Endpoint]       // by network, 0, endpoint
-	owners    radix[*Owner]          // by network, 0, name
+	byBoth    radix[*Endpoint]       // by network, 0, service, 0, endpoint
+	owners    radix[Owner]           // by network, 0, name
 	exists    radix[int]             // by network, 0, name in a zone: live private names at or below it
 	approved  radix[int]             // by service: approved connections
 	ports     radix[int]             // by family (4 or 6) and port: routed endpoints
 	loopback  radix[netip.AddrPort]  // by address and port
-	cursors   radix[cursor]          // by network: how far its pools have been given out
-	freed     radix[netip.Addr]      // by network, 0, address: given back, to be given out last
+	cursors   radix[cursor]          // by network: where in its pools the next address is looked for
 }
 
 // Empty returns the snapshot of revision 0, which holds nothing.
@@ -141,41 +141,45 @@ func (s *Snapshot) PoolOf(addr netip.Addr) (*Network, netip.Prefix) {
 	return s.Network(id), pool
 }
 
-// Owner is who a name belongs to in one network.
+// EndpointsFor yields the endpoints of a service in one network, in any state, in order of IDs.
+func (s *Snapshot) EndpointsFor(network, service ID) iter.Seq[*Endpoint] {
+	return s.byBoth.values(bothKey(network, service, ""))
+}
+
+// Owner is who a name belongs to in one network: a service with at least one endpoint there.
 type Owner struct {
 	Service   ID
 	Name      ResourceName
-	Endpoints []*Endpoint // in any state, at least one, in order of IDs
+	endpoints int // how many
 }
 
 // maxKey is the longest key of a name within a network: an ID, a zero byte and a name.
 const maxKey = 255 + 1 + 253
 
-// Owner returns who has name, public or private, in a network: nil where no endpoint has. The name
+// Owner returns who has name, public or private, in a network; ok is false where nobody has. The name
 // is in canonical form; a pattern answers for the names that it matches where no exact name does.
 // Private reports whether it is the private name. It doesn't allocate.
-func (s *Snapshot) Owner(network ID, name []byte) (owner *Owner, private bool) {
+func (s *Snapshot) Owner(network ID, name []byte) (owner Owner, private, ok bool) {
 	if len(network)+1+len(name) > maxKey {
-		return nil, false
+		return Owner{}, false, false
 	}
 	var buf [maxKey]byte
 	key := append(append(append(buf[:0], network...), 0), name...)
-	owner, ok := s.owners.get(key)
-	if !ok {
+	if owner, ok = s.owners.get(key); !ok {
 		// The pattern of the name: its first label replaced by "*".
 		dot := 0
 		for dot < len(name) && name[dot] != '.' {
 			dot++
 		}
 		if dot == 0 || dot == len(name) {
-			return nil, false
+			return Owner{}, false, false
 		}
 		key = append(append(key[:len(network)+1], '*'), name[dot:]...)
 		if owner, ok = s.owners.get(key); !ok {
-			return nil, false
+			return Owner{}, false, false
 		}
 	}
-	return owner, string(key[len(network)+1:]) == string(owner.Name.Private)
+	return owner, string(key[len(network)+1:]) == string(owner.Name.Private), true
 }
 
 // OwnsBelow reports whether name, which is in a privatelink zone, exists in the network in the sense

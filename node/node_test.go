@@ -228,7 +228,7 @@ func TestRestartKeepsNames(t *testing.T) {
 	closeNode(t, n)
 
 	c := config(t, path, port, target, "127.77.0.5")
-	c.Declaration.Services[0].Targets = []link.Target{{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.77.0.250"), 1)}} // nobody there
+	c.Declaration.Services[0].Targets = []link.Target{{Addr: netip.AddrPortFrom(netip.MustParseAddr("127.78.0.250"), 1)}} // nobody there
 	n = open(t, c)
 	if !n.Published("sql") || n.Healthy("sql") {
 		t.Errorf("published %v, healthy %v, want true and false", n.Published("sql"), n.Healthy("sql"))

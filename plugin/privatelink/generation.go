@@ -85,8 +85,8 @@ func (g *generation) answerFor(network link.ID, asked []byte) *answer {
 			return a
 		}
 	}
-	owner, private := g.snapshot.Owner(network, asked)
-	if owner == nil {
+	owner, private, ok := g.snapshot.Owner(network, asked)
+	if !ok {
 		return nil
 	}
 	a := g.newAnswer(network, string(asked), owner, private)
@@ -97,10 +97,10 @@ func (g *generation) answerFor(network link.ID, asked []byte) *answer {
 var seed = maphash.MakeSeed()
 
 // newAnswer returns the answer for a name and its owner as [link.Snapshot.Owner] found it.
-func (g *generation) newAnswer(network link.ID, asked string, owner *link.Owner, private bool) *answer {
+func (g *generation) newAnswer(network link.ID, asked string, owner link.Owner, private bool) *answer {
 	a := &answer{network: network, name: asked, service: owner.Service}
 	var addresses []netip.Addr
-	for _, e := range owner.Endpoints {
+	for e := range g.snapshot.EndpointsFor(network, owner.Service) {
 		if e.Connection.Live() {
 			a.live = true
 			addresses = append(addresses, e.Address)
