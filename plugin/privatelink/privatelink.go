@@ -2,8 +2,8 @@
 // an endpoint in the client's network, from the newest snapshot, and passes everything else on.
 //
 // What is answered is a function of the snapshot and of what the data plane observes; nothing is
-// stored. Where it can't know (no snapshot yet), it fails and passes nothing on: the next plugin
-// would give the public address.
+// stored. Where it can't know (no snapshot yet, or one without the network of the server block), it
+// fails and passes nothing on: the next plugin would give the public address.
 package privatelink
 
 import (
@@ -77,10 +77,13 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	q := query{w: w, r: r, server: metrics.WithServer(ctx)}
 	s := p.Snapshot()
 	if s == nil {
-		return p.fail(&q)
+		return p.fail(&q, noState)
 	}
 	q.gen = p.generation(s)
 	q.view = p.viewOf(q.gen, w, r)
+	if q.view.absent {
+		return p.fail(&q, "network "+string(p.network)+" of this server is not in the state")
+	}
 	if !q.view.found {
 		return p.pass(ctx, &q)
 	}

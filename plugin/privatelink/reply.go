@@ -16,10 +16,12 @@ const (
 
 // Why a query is refused or fails (RFC 8914).
 var (
-	notReady   = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: "no state yet"}
 	blocked    = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "no endpoint in this network"}
 	prohibited = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeProhibited, ExtraText: "no zone transfer"}
 )
+
+// noState is why queries fail before there is a snapshot.
+const noState = "no state yet"
 
 // header returns the header of a record.
 func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
@@ -135,9 +137,9 @@ func (p *Privatelink) notImplemented(q *query) (int, error) {
 	return p.write(q, m, refused)
 }
 
-// fail answers SERVFAIL: there is no snapshot, and the next plugin would give public addresses.
-func (p *Privatelink) fail(q *query) (int, error) {
-	m := p.reply(q, notReady)
+// fail answers SERVFAIL: what is private can't be known, and the next plugin would give public addresses.
+func (p *Privatelink) fail(q *query, why string) (int, error) {
+	m := p.reply(q, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: why})
 	m.Authoritative = false
 	m.Rcode = dns.RcodeServerFailure
 	return p.write(q, m, servfail)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -63,25 +64,35 @@ func startPublic(t *testing.T) *public {
 // start runs a Corefile and returns the addresses of its first server.
 func start(t *testing.T, corefile string) (udp, tcp string) {
 	t.Helper()
+	instance := startInstance(t, caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(corefile), ServerTypeName: "dns"})
+	t.Cleanup(func() { end(t, instance) })
+	first := instance.Servers()[0]
+	return first.LocalAddr().String(), first.Addr().String()
+}
+
+// startInstance starts a server on a state of its own. The caller ends it, or its successor.
+func startInstance(t *testing.T, in caddy.Input) *caddy.Instance {
+	t.Helper()
 	if err := coremain.Setup(); err != nil {
 		t.Fatal(err)
 	}
 	caddy.Quiet, dnsserver.Quiet = true, true
 	t.Setenv("STATE_DIRECTORY", t.TempDir())
-	instance, err := caddy.Start(caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(corefile), ServerTypeName: "dns"})
+	instance, err := caddy.Start(in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		for _, err := range instance.ShutdownCallbacks() {
-			t.Error(err)
-		}
-		if err := instance.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	first := instance.Servers()[0]
-	return first.LocalAddr().String(), first.Addr().String()
+	return instance
+}
+
+// end ends a server as SIGTERM does.
+func end(t *testing.T, instance *caddy.Instance) {
+	for _, err := range instance.ShutdownCallbacks() {
+		t.Error(err)
+	}
+	if err := instance.Stop(); err != nil {
+		t.Error(err)
+	}
 }
 
 // client asks from one address.
@@ -294,6 +305,49 @@ func TestServerNetworkAndZone(t *testing.T) {
 	}
 }
 
+// A reload renames the network of a server block. The new servers begin before the state follows: until
+// then they can't know what is private, and pass nothing on.
+func TestServerNetworkRenamed(t *testing.T) {
+	up := startPublic(t)
+	input := func(network string) caddy.Input {
+		return caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(
+			strings.NewReplacer("network one", "network "+network, "linknetwork one", "linknetwork "+network,
+				"UPSTREAM", up.addr, "PROPERTY", "network "+network).Replace(twoNetworks))}
+	}
+	ask := func(inst *caddy.Instance) string {
+		t.Helper()
+		return lastA(dial(t, "127.0.0.1", inst.Servers()[0].LocalAddr().String()).ask("contoso.database.windows.net.", dns.TypeA))
+	}
+	old := startInstance(t, input("one"))
+	if got := ask(old); got != "10.200.0.5" {
+		t.Fatalf("before: %s", got)
+	}
+	looked := false
+	old.OnShutdown = slices.Insert(old.OnShutdown, 0, func() error { // before the callback that commits
+		for _, inst := range caddy.Instances() {
+			if inst == old {
+				continue
+			}
+			looked = true
+			if got := ask(inst); got != fmt.Sprint(dns.RcodeServerFailure) {
+				t.Errorf("before the state follows: %s", got)
+			}
+		}
+		return nil
+	})
+	renamed, err := old.Restart(input("uno"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(t, renamed) })
+	if got := ask(renamed); got != "10.200.0.5" || !looked {
+		t.Errorf("after: %s; asked in between: %v", got, looked)
+	}
+	if n := up.asked.Load(); n != 0 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+}
+
 // What a Corefile gets wrong is refused with the line.
 func TestServerRefused(t *testing.T) {
 	if err := coremain.Setup(); err != nil {
@@ -301,11 +355,21 @@ func TestServerRefused(t *testing.T) {
 	}
 	dir := t.TempDir()
 	t.Setenv("STATE_DIRECTORY", dir)
-	in := caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(
-		".:0 {\n bind 127.0.0.1\n privatelink {\n  miss refuse example.org\n }\n}\n")}
-	_, err := caddy.Start(in)
-	if err == nil || !strings.Contains(err.Error(), "Corefile:4 - privatelink: miss: example.org is no privatelink zone") {
-		t.Errorf("%v", err)
+	for _, tt := range []struct{ name, corefile, want string }{
+		{"policy for no zone", ".:0 {\n bind 127.0.0.1\n privatelink {\n  miss refuse example.org\n }\n}\n",
+			"Corefile:4 - privatelink: miss: example.org is no privatelink zone"},
+		{"network of a block", strings.Replace(twoNetworks, "PROPERTY", "network onee", 1),
+			"Corefile:25 - privatelink: network: onee is not declared; declared are one, two"},
+		{"network of a block, none declared", ".:0 {\n bind 127.0.0.1\n privatelink {\n  network corp\n }\n}\n",
+			"Corefile:4 - privatelink: network: corp is not declared; this Corefile declares no network"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(strings.Replace(tt.corefile, "UPSTREAM", "127.0.0.1:1", 1))}
+			_, err := caddy.Start(in)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+		})
 	}
 	if found, _ := filepath.Glob(filepath.Join(dir, "*")); len(found) > 0 {
 		t.Errorf("left behind: %v", found)

@@ -25,6 +25,9 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return err
 	}
+	if err := parsed.checkNetwork(draft.Networks()); err != nil {
+		return err
+	}
 	for _, z := range parsed.zones {
 		if err := draft.AddZone(z.at, z.private, z.public); err != nil {
 			return err
@@ -135,6 +138,21 @@ func (d *parsed) setMiss(at block.Position, word string, zones []string) error {
 		d.missIn[zone], d.missAt[zone] = p, at
 	}
 	return nil
+}
+
+// checkNetwork refuses a network that the Corefile doesn't declare: what a Corefile speaks of is in it.
+func (d *parsed) checkNetwork(declared []link.ID) error {
+	if d.network == "" || slices.Contains(declared, d.network) {
+		return nil
+	}
+	if len(declared) == 0 {
+		return d.at.Property("network").Errorf("network: %s is not declared; this Corefile declares no network", d.network)
+	}
+	names := make([]string, len(declared))
+	for i, id := range declared {
+		names[i] = string(id)
+	}
+	return d.at.Property("network").Errorf("network: %s is not declared; declared are %s", d.network, strings.Join(names, ", "))
 }
 
 // checkMiss refuses policies for what is no zone.

@@ -14,6 +14,10 @@ import (
 type view struct {
 	network link.ID
 	found   bool
+	// absent: the server block names a network that the state doesn't have, so that nobody knows what
+	// is private here. During a reload that declares the network, new servers begin before the state
+	// follows.
+	absent bool
 	// ecs is the client subnet that a trusted resolver sent, with the scope of the answer (RFC 7871
 	// section 7.2.1); nil where there is none.
 	ecs *dns.EDNS0_SUBNET
@@ -23,7 +27,8 @@ type view struct {
 // resolver, else by the client's address.
 func (p *Privatelink) viewOf(g *generation, w dns.ResponseWriter, r *dns.Msg) view {
 	if p.network != "" {
-		return view{network: p.network, found: true}
+		known := g.snapshot.Network(p.network) != nil
+		return view{network: p.network, found: known, absent: !known}
 	}
 	client := clientOf(w)
 	if len(p.ecsFrom) > 0 && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {

@@ -44,6 +44,15 @@ func (d *Draft) AddNetwork(at block.Position, n link.Network) error {
 	return d.checkListeners()
 }
 
+// Networks returns the names of the networks declared so far, in their order in the Corefile's blocks.
+func (d *Draft) Networks() []link.ID {
+	ids := make([]link.ID, len(d.objects.networks))
+	for i, n := range d.objects.networks {
+		ids[i] = n.ID
+	}
+	return ids
+}
+
 // checkListeners refuses a pool with an address that DNS listens on: it could be given out. It is
 // asked again whenever a network was added, since server blocks tell their addresses one by one.
 func (d *Draft) checkListeners() error {
