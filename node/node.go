@@ -82,52 +82,81 @@ func Open(ctx context.Context, c Config) (*Node, error) {
 	return n, nil
 }
 
+// open takes the same steps as a reload: first all that can be refused, then the commit. A start that is
+// refused leaves the state as it was.
 func (n *Node) open(ctx context.Context, c Config) error {
 	life, stop := context.WithCancel(context.Background())
 	n.stop = stop
+	go n.follow(n.store.Watch(life))
 	known, err := n.store.Load(ctx)
 	if err != nil {
-		close(n.followed)
 		return err
+	}
+	next, _, err := known.Apply(time.Now(), c.Declaration)
+	if err != nil {
+		return err
+	}
+	plane, err := n.newProxy(next, c.Proxy)
+	if err != nil {
+		return err
+	}
+	if n.admin, err = n.serveAdmin(); err != nil {
+		return errors.Join(err, plane.discard())
 	}
 	now, err := n.declare(ctx, c)
 	if err != nil {
-		close(n.followed)
-		return err
+		return errors.Join(err, plane.discard())
 	}
 	n.config = c
 	n.put(now)
-	go n.follow(n.store.Watch(life))
-	if c.Proxy != nil {
-		if err := n.startProxy(ctx, known, *c.Proxy); err != nil {
-			return err
-		}
-	}
-	if n.admin, err = n.serveAdmin(); err != nil {
-		return err
-	}
+	n.startProxy(ctx, plane, known)
 	n.metrics, err = registerMetrics(n.register, n.Snapshot)
 	return err
 }
 
-// startProxy starts the data plane. known is the state that an earlier process or configuration left:
-// what it had approved counts as published, so that a restart beside dead targets doesn't let private
-// names pass to public addresses.
-func (n *Node) startProxy(ctx context.Context, known *link.Snapshot, settings proxy.Settings) error {
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Log: n.log, Registerer: n.register})
-	prepared, err := p.Prepare(n.Snapshot(), settings)
-	if err != nil {
-		return errors.Join(err, p.Close())
+// plane is a data plane that has opened its listeners and accepts nothing yet.
+type plane struct {
+	proxy    *proxy.Proxy
+	prepared *proxy.Prepared
+}
+
+// newProxy makes a data plane for a snapshot; nil where there are no settings for one.
+func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, error) {
+	if settings == nil {
+		return nil, nil
 	}
-	p.Inherit(liveServices(known)...)
-	prepared.Commit()
-	n.setProxy(p)
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Log: n.log, Registerer: n.register})
+	prepared, err := p.Prepare(s, *settings)
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return &plane{p, prepared}, nil
+}
+
+// discard ends a data plane that wasn't started, nil for none.
+func (p *plane) discard() error {
+	if p == nil {
+		return nil
+	}
+	p.prepared.Abandon()
+	return p.proxy.Close()
+}
+
+// startProxy starts a data plane, nil for none. known is the state that an earlier process or
+// configuration left: what it had approved counts as published, so that a restart beside dead targets
+// doesn't let private names pass to public addresses.
+func (n *Node) startProxy(ctx context.Context, p *plane, known *link.Snapshot) {
+	if p == nil {
+		return
+	}
+	p.proxy.Inherit(liveServices(known)...)
+	p.prepared.Commit()
+	n.setProxy(p.proxy)
 	ctx, cancel := context.WithTimeout(ctx, firstProbes)
 	defer cancel()
-	if err := p.Probed(ctx); err != nil {
+	if err := p.proxy.Probed(ctx); err != nil {
 		n.log.Warn("some targets have not been probed yet; their names stay unanswered until they are", "waited", firstProbes)
 	}
-	return nil
 }
 
 // setProxy makes p the data plane and gives it the newest snapshot, which may have come meanwhile.

@@ -260,6 +260,12 @@ func TestOpenRefusals(t *testing.T) {
 	if _, err := Open(t.Context(), config(t, path+"3", port, target, "127.77.0.5")); err == nil || !strings.Contains(err.Error(), "127.77.0.5") {
 		t.Errorf("an address in use: %v, want an error that names it", err)
 	}
+	// What was refused has left no trace in the state, where it would have taken link IDs.
+	after := open(t, config(t, path+"3", freePort(t), target, "127.77.0.6"))
+	defer closeNode(t, after)
+	if r := after.Snapshot().Revision(); r != 1 {
+		t.Errorf("revision %d after a refused start and a good one, want 1", r)
+	}
 }
 
 func TestBackupAndRestore(t *testing.T) {

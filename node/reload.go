@@ -15,8 +15,8 @@ import (
 type Prepared struct {
 	node   *Node
 	config Config
-	proxy  *proxy.Prepared // nil: the new configuration has no data plane
-	fresh  *proxy.Proxy    // the data plane, where the old configuration had none
+	proxy  *proxy.Prepared // of the running data plane, where there is one and stays one
+	fresh  *plane          // the data plane, where the old configuration had none
 }
 
 // Prepare checks a new configuration against the state and opens what is new. Until Commit or Abandon
@@ -43,18 +43,12 @@ func (n *Node) prepare(c Config) (*Prepared, error) {
 		return nil, err
 	}
 	p := &Prepared{node: n, config: c}
-	if c.Proxy == nil {
-		return p, nil
+	if running := n.proxy.Load(); running != nil && c.Proxy != nil {
+		p.proxy, err = running.Prepare(next, *c.Proxy)
+	} else {
+		p.fresh, err = n.newProxy(next, c.Proxy)
 	}
-	plane := n.proxy.Load()
-	if plane == nil {
-		plane = proxy.New(proxy.Config{Snapshot: n.Snapshot, Log: n.log, Registerer: n.register})
-		p.fresh = plane
-	}
-	if p.proxy, err = plane.Prepare(next, *c.Proxy); err != nil {
-		if p.fresh != nil {
-			err = errors.Join(err, p.fresh.Close())
-		}
+	if err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -76,29 +70,26 @@ func (p *Prepared) Commit(ctx context.Context) error {
 	} else {
 		err = fmt.Errorf("the objects of the old configuration stay: %w", err)
 		// The listeners were made for the new ones.
-		if plane := n.proxy.Load(); plane != nil {
-			plane.Update(n.Snapshot())
+		if running := n.proxy.Load(); running != nil {
+			running.Update(n.Snapshot())
 		}
 	}
-	switch {
-	case p.fresh != nil:
-		p.fresh.Inherit(liveServices(known)...)
-		n.setProxy(p.fresh)
-	case p.config.Proxy == nil:
-		return errors.Join(err, n.dropProxy(ctx))
+	if p.config.Proxy == nil {
+		return errors.Join(err, n.dropProxy())
 	}
+	n.startProxy(ctx, p.fresh, known)
 	return err
 }
 
 // dropProxy ends a data plane that the new configuration no longer has. Its flows go at once: nobody
 // would watch over them.
-func (n *Node) dropProxy(context.Context) error {
-	plane := n.proxy.Load()
-	if plane == nil {
+func (n *Node) dropProxy() error {
+	running := n.proxy.Load()
+	if running == nil {
 		return nil
 	}
 	n.setProxy(nil)
-	return plane.Close()
+	return running.Close()
 }
 
 // Abandon undoes Prepare.
@@ -107,14 +98,12 @@ func (p *Prepared) Abandon() {
 	if p.proxy != nil {
 		p.proxy.Abandon()
 	}
-	if p.fresh != nil {
-		if err := p.fresh.Close(); err != nil {
-			p.node.log.Error("close the data plane of an abandoned configuration", "error", err)
-		}
+	if err := p.fresh.discard(); err != nil {
+		p.node.log.Error("close the data plane of an abandoned configuration", "error", err)
 	}
 }
 
-// Restore makes the state that of a backup, with the objects of the Corefile in force on top.
+// restore makes the state that of a backup, with the objects of the Corefile in force on top.
 func (n *Node) restore(ctx context.Context, from string, objects []link.Object) (*link.Snapshot, error) {
 	n.change.Lock()
 	defer n.change.Unlock()
