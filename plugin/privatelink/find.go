@@ -114,15 +114,18 @@ func widest(s *link.Snapshot, network link.ID, asked []byte) []byte {
 // maxName is the longest name in presentation form without escapes, and then some.
 const maxName = 256
 
+// escaped stands for any character that a name of ours can't have.
+const escaped = '\\'
+
 // canonical appends a name of a question to buf in the form in which [link.Snapshot] wants it: ASCII
-// lower case, no trailing dot. An escaped character, which no name of ours has, becomes one '\'.
+// lower case, no trailing dot. An escaped character, which no name of ours has, becomes one [escaped].
 func canonical(buf []byte, fqdn string) []byte {
 	for i := 0; i < len(fqdn); i++ {
 		c := fqdn[i]
 		switch {
 		case c >= 'A' && c <= 'Z':
 			c |= 0x20
-		case c == '\\':
+		case c == escaped:
 			i++
 			if i+2 < len(fqdn) && fqdn[i] >= '0' && fqdn[i] <= '9' {
 				i += 2

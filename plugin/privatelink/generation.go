@@ -1,6 +1,7 @@
 package privatelink
 
 import (
+	"bytes"
 	"hash/maphash"
 	"net/netip"
 	"slices"
@@ -65,9 +66,12 @@ type answer struct {
 
 // A generation remembers up to sets * ways names. The hash of a name gives its set, where it takes the
 // place of another when all ways are taken: the memory is bounded, whatever is asked for, and no reader waits.
+// A name with more addresses than maxKept isn't remembered: under a pattern clients choose how many names
+// there are, and each has records of its own.
 const (
-	sets = 1 << 11
-	ways = 4
+	sets    = 1 << 11
+	ways    = 4
+	maxKept = 8
 )
 
 // answerFor returns the answer for a name in canonical form, nil where no endpoint has it.
@@ -85,12 +89,17 @@ func (g *generation) answerFor(network link.ID, asked []byte) *answer {
 			return a
 		}
 	}
+	if bytes.IndexByte(asked, escaped) >= 0 {
+		return nil // no name of ours has such a label, and no pattern stands for it
+	}
 	owner, private, ok := g.snapshot.Owner(network, asked)
 	if !ok {
 		return nil
 	}
 	a := g.newAnswer(network, string(asked), owner, private)
-	place.Store(a)
+	if a.set.addresses() <= maxKept {
+		place.Store(a)
+	}
 	return a
 }
 
@@ -136,6 +145,9 @@ type set struct {
 	other   map[uint16][]dns.RR // sections of other types
 	soa     []dns.RR            // the authority section of an answer without data
 }
+
+// addresses returns how many addresses the name has.
+func (s *set) addresses() int { return len(s.a) + len(s.aaaa) - 2*len(s.alias) }
 
 // newSet returns the records of a name, or of its private form, with its addresses.
 func (g *generation) newSet(n link.ResourceName, private bool, addresses []netip.Addr) *set {

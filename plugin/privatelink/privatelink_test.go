@@ -64,6 +64,11 @@ func TestAnswer(t *testing.T) {
 		{name: "pattern, privatelink name", from: corp, ask: "shop.privatelink.azurewebsites.net A",
 			answer: []string{"shop.privatelink.azurewebsites.net. 10 IN A 10.200.0.8"}},
 		{name: "pattern without zone", from: corp, ask: "x.apps.example.com A", answer: []string{"x.apps.example.com. 10 IN A 10.200.0.8"}},
+		{name: "D15 pattern, escaped dot", from: corp, ask: `a\.b.azurewebsites.net A`, passed: true},
+		{name: "D15 pattern, NUL", from: corp, ask: `a\000.apps.example.com A`, passed: true},
+		{name: "D15 pattern, high byte in the privatelink name", from: corp, ask: `\255x.privatelink.azurewebsites.net A`,
+			set: func(s *settings) { s.miss = missNXDomain }, rcode: dns.RcodeNameError,
+			ns: []string{"privatelink.azurewebsites.net. 10 IN SOA privatelink.azurewebsites.net." + soaTail}},
 		{name: "pattern stands for one label", from: corp, ask: "a.shop.azurewebsites.net A", passed: true},
 
 		{name: "qtype CNAME", from: corp, ask: "contoso.database.windows.net CNAME", answer: []string{sqlAlias}},
@@ -357,6 +362,22 @@ func TestFollowsState(t *testing.T) {
 	ours(false, "removed")
 	change(link.DeleteEndpoint{ID: id})
 	ours(false, "deleted")
+}
+
+// D22: an approved endpoint whose targets never answered, the only one in its zone, hides no name of others
+// by default; with a strict policy its zone is one already, and nothing falls back to the public address.
+func TestZoneOfUnpublished(t *testing.T) {
+	for miss, rcode := range map[policy]int{missPass: dns.RcodeSuccess, missNXDomain: dns.RcodeNameError, missRefuse: dns.RcodeRefused} {
+		srv := newServer(t, world(t))
+		srv.unproven["bus"], srv.miss = true, miss
+		for _, name := range []string{"a.b.privatelink.servicebus.windows.net", "nobody.privatelink.servicebus.windows.net"} {
+			srv.up.asked = nil
+			m, _ := srv.ask(t, corp, question(name+" A"))
+			if passed := len(srv.up.asked) == 1; passed != (miss == missPass) || m.Rcode != rcode {
+				t.Errorf("miss %s: %s: passed %v, %v", miss, name, passed, m)
+			}
+		}
+	}
 }
 
 func TestEDNS(t *testing.T) {
