@@ -142,19 +142,22 @@ func quote(s string) string {
 	return `"` + printable(s) + `"`
 }
 
-// directiveCount returns how often a directive stands in its block: Caddy runs the words of all of
-// them together, and each begins with the name, outside of braces and first on its line.
-func directiveCount(tokens []caddyfile.Token, name string) int {
-	n, depth := 0, 0
+// uses cuts the words of a directive in a block into its uses: Caddy runs the words of all of them
+// together, and each begins with the name, outside of braces and first on its line.
+func uses(tokens []caddyfile.Token, name string) (found [][]caddyfile.Token) {
+	start, depth := 0, 0
 	for i, t := range tokens {
 		switch {
 		case t.Text == "{":
 			depth++
 		case t.Text == "}":
 			depth--
-		case depth == 0 && t.Text == name && (i == 0 || tokens[i-1].Line != t.Line || tokens[i-1].File != t.File):
-			n++
+		case i > 0 && depth == 0 && t.Text == name && !sameLine(tokens[i-1], t):
+			found, start = append(found, tokens[start:i]), i
 		}
 	}
-	return n
+	if len(tokens) > 0 {
+		found = append(found, tokens[start:])
+	}
+	return found
 }

@@ -2,8 +2,6 @@ package coremain
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"strings"
 
 	"github.com/coredns/caddy/caddyfile"
@@ -16,7 +14,7 @@ import (
 
 // rules are what a Corefile as a whole must obey beyond Caddy's grammar, in the order in which they
 // are looked at. Each returns what is wrong, or nil.
-var rules = []func(*corefile) *problem{notEmpty, hasOwn, servedHere, noTwice, trustedProxies, privateListeners}
+var rules = []func(*corefile) *problem{notEmpty, hasOwn, servedHere, noTwice, trustedProxies, privateListeners, ownAddresses}
 
 // notEmpty: there is a server block, and each has directives. A block without any would take the
 // zone's queries and refuse them all.
@@ -136,35 +134,6 @@ func trustedProxies(c *corefile) *problem {
 		}
 	}
 	return nil
-}
-
-// privateListeners: what tells about the inside is not offered to everybody without TLS (C10).
-func privateListeners(c *corefile) *problem {
-	for _, b := range c.blocks {
-		for _, name := range []string{"prometheus", "pprof"} {
-			tokens := b.Tokens[name]
-			if len(tokens) < 2 || tokens[1].Line != tokens[0].Line {
-				continue // the default is localhost
-			}
-			host, _, err := net.SplitHostPort(tokens[1].Text)
-			if err != nil {
-				continue // the plugin says it better
-			}
-			addr, _ := netip.ParseAddr(host)
-			if (host == "" || addr.IsUnspecified()) && !hasWord(tokens[2:], "tls") {
-				return &problem{fileOf(c, tokens[0]), tokens[0].Line, name, fmt.Sprintf("%q listens on all addresses in clear; give it one address, such as 127.0.0.1%s", tokens[1].Text, tlsHint(name))}
-			}
-		}
-	}
-	return nil
-}
-
-// tlsHint is what else is allowed for a listener: the metrics can be served with TLS.
-func tlsHint(name string) string {
-	if name == "prometheus" {
-		return ", or a tls file"
-	}
-	return ""
 }
 
 func hasWord(tokens []caddyfile.Token, word string) bool {

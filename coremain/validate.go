@@ -63,7 +63,7 @@ func (c *corefile) summary() string {
 	} {
 		n := 0
 		for _, b := range c.blocks {
-			n += directiveCount(b.Tokens[d.directive], d.directive)
+			n += len(uses(b.Tokens[d.directive], d.directive))
 		}
 		s += ", " + count(n, d.word)
 	}
