@@ -57,7 +57,7 @@ type flow struct {
 // refusal is why a flow wasn't carried.
 type refusal struct {
 	reason policy.Reason
-	detail string
+	detail string // "" where the verdict says it all
 }
 
 func (r *refusal) Error() string { return string(r.reason) + ": " + r.detail }
@@ -90,7 +90,7 @@ func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
 	f.finish()
 }
 
-// finish is the last step of a flow that was let in. When it has left it has its line.
+// finish is the last step of a flow that was let in. When it has left it is counted and its line is queued.
 func (f *flow) finish() {
 	f.close()
 	f.proxy.record(f)
@@ -111,7 +111,7 @@ func (f *flow) run(ctx context.Context) *refusal {
 	}
 	v := f.decide(f.request)
 	if !v.Allow {
-		return &refusal{v.Reason, v.Rule}
+		return &refusal{reason: v.Reason} // the line has the rule from the verdict
 	}
 	if v.Unjudged {
 		if first, r = f.judge(first); r != nil {
@@ -144,7 +144,7 @@ func (f *flow) judge(first []byte) ([]byte, *refusal) {
 	r := f.request
 	r.Judged, r.Name = true, h.Name
 	if v := f.decide(r); !v.Allow {
-		return nil, &refusal{v.Reason, v.Rule}
+		return nil, &refusal{reason: v.Reason}
 	}
 	return h.Bytes, nil
 }

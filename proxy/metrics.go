@@ -17,6 +17,7 @@ type metrics struct {
 	toClient         prometheus.Counter
 	acceptErrors     prometheus.Counter
 	listenerFailures prometheus.Counter
+	logDropped       prometheus.Counter
 	dialSeconds      prometheus.Histogram
 	targetUp         *prometheus.GaugeVec
 	all              []prometheus.Collector
@@ -33,6 +34,7 @@ func newMetrics(r prometheus.Registerer, active func() int) *metrics {
 		registerer:       r,
 		acceptErrors:     counter("accept_errors_total", "Errors of accepting a connection."),
 		listenerFailures: counter("listener_failures_total", "Listeners that could not be opened, tries counted."),
+		logDropped:       counter("log_dropped_total", "Log lines that were dropped because the log was too slow."),
 		dialSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "postern", Subsystem: "proxy", Name: "dial_seconds",
 			Help:    "Time until a flow was connected to a target, failed tries included.",
@@ -56,7 +58,7 @@ func newMetrics(r prometheus.Registerer, active func() int) *metrics {
 		m.refused[reason] = refused.WithLabelValues(string(reason))
 	}
 	m.toTarget, m.toClient = bytes.WithLabelValues("to_target"), bytes.WithLabelValues("to_client")
-	m.all = []prometheus.Collector{flows, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.dialSeconds, m.targetUp}
+	m.all = []prometheus.Collector{flows, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp}
 	m.register()
 	return m
 }

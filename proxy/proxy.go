@@ -11,7 +11,7 @@
 //	dial          dial.go      a healthy target, the next one if it fails
 //	header        flow.go      with the first bytes in one write
 //	copy          copy*.go     both ways, each half-closed on its own
-//	record        record.go    one line and one counter
+//	record        record.go    one counter and one line, which lines.go queues: no log is waited for
 //
 // A flow that is refused, cut or broken on one side ends with a TCP reset on both.
 package proxy
@@ -30,15 +30,16 @@ import (
 
 // Config is what a proxy is made of.
 type Config struct {
-	Snapshot   func() *link.Snapshot // the newest; nil: none yet, every flow is refused
-	Log        *slog.Logger          // nil: nothing is logged
+	Snapshot   func() *link.Snapshot // the newest, without waiting; nil: none yet, every flow is refused
+	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
 }
 
 // Proxy is a running data plane.
 type Proxy struct {
 	snapshot func() *link.Snapshot
-	log      *slog.Logger
+	log      *slog.Logger // through lines
+	lines    *lines
 	metrics  *metrics
 	settings atomic.Pointer[Settings] // nil before the first Commit
 	live     live
@@ -63,7 +64,7 @@ type Proxy struct {
 	ending    bool // Drain or Close was called
 }
 
-// New returns a proxy that listens on nothing.
+// New returns a proxy that listens on nothing. It must be closed.
 func New(c Config) *Proxy {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -73,7 +74,6 @@ func New(c Config) *Proxy {
 	}
 	p := &Proxy{
 		snapshot:  c.Snapshot,
-		log:       c.Log,
 		ids:       newFlowIDs(),
 		listeners: make(map[netip.AddrPort]*listener),
 		missing:   make(map[netip.AddrPort]error),
@@ -81,6 +81,8 @@ func New(c Config) *Proxy {
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.live.init()
 	p.metrics = newMetrics(c.Registerer, p.Flows)
+	p.lines = newLines(p.metrics.logDropped)
+	p.log = p.lines.logger(c.Log)
 	p.health = newHealth(p)
 	return p
 }
@@ -141,7 +143,8 @@ func (p *Proxy) Drain(ctx context.Context) {
 	}
 }
 
-// Close ends everything at once and waits for its goroutines. The error is always nil.
+// Close ends everything at once and waits for its goroutines; for a log that blocks, a second at most.
+// The error is always nil.
 func (p *Proxy) Close() error {
 	p.quiesce()
 	p.stop()
@@ -151,6 +154,7 @@ func (p *Proxy) Close() error {
 	p.health.close()
 	p.background.Wait()
 	p.refusals.flush(p.log)
+	p.lines.close()
 	p.transfer.close()
 	p.metrics.unregister()
 	return nil

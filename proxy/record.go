@@ -38,26 +38,33 @@ func (ids *flowIDs) next() (id flowID) {
 	return id
 }
 
-// record counts a flow that has ended, and writes its line.
+// record counts a flow that has ended, and queues its line.
 func (p *Proxy) record(f *flow) {
+	logged := p.log.Enabled(context.Background(), slog.LevelInfo)
+	message, attrs := f.report(logged)
+	if message != "" {
+		// Not under mu, which a review of the flow waits for.
+		p.log.LogAttrs(context.Background(), slog.LevelInfo, message, attrs...)
+	}
+}
+
+// report counts the flow, and returns what its line says: nothing where it isn't to have one.
+func (f *flow) report(logged bool) (message string, attrs []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.count()
-	message := "flow ended"
-	counter := p.metrics.ended[f.reason]
-	if !f.established {
+	message = "flow ended"
+	if f.established {
+		f.proxy.metrics.ended[f.reason].Inc()
+	} else {
 		message = "flow refused"
-		counter = p.metrics.refused[f.reason]
-		if !p.refusals.allow(f.peer.Addr(), f.reason) {
-			counter.Inc()
-			return
-		}
+		f.proxy.metrics.refused[f.reason].Inc()
+		logged = f.proxy.refusals.allow(f.peer.Addr(), f.reason) && logged
 	}
-	counter.Inc()
-	if !p.log.Enabled(context.Background(), slog.LevelInfo) {
-		return
+	if !logged {
+		return "", nil
 	}
-	p.log.LogAttrs(context.Background(), slog.LevelInfo, message, f.attrs()...)
+	return message, f.attrs()
 }
 
 // attrs are the fields of a flow's line. The caller holds mu.

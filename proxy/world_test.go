@@ -40,8 +40,9 @@ type world struct {
 
 // logBuffer collects the log of a proxy.
 type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	settle func() // waits for what is queued
+	mu     sync.Mutex
+	b      bytes.Buffer
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
@@ -52,6 +53,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 
 // lines returns the log lines with all of the given words in them.
 func (l *logBuffer) lines(words ...string) (found []string) {
+	l.settle()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 next:
@@ -69,12 +71,19 @@ next:
 // newWorld starts a proxy with a network of 127.0.0.0/8 whose endpoints live in 127.77.0.0/16.
 func newWorld(t testing.TB, settings Settings, changes ...link.Change) *world {
 	t.Helper()
+	return newWorldLog(t, settings, func(out io.Writer) slog.Handler { return slog.NewTextHandler(out, nil) }, changes...)
+}
+
+// newWorldLog is newWorld with a log of the test's, which writes to the writer given.
+func newWorldLog(t testing.TB, settings Settings, handler func(io.Writer) slog.Handler, changes ...link.Change) *world {
+	t.Helper()
 	w := &world{t: t, log: new(logBuffer), registry: prometheus.NewRegistry()}
 	w.now.Store(link.Empty())
 	w.proxy = New(Config{
 		Snapshot: w.now.Load, Registerer: w.registry,
-		Log: slog.New(slog.NewTextHandler(w.log, nil)),
+		Log: slog.New(handler(w.log)),
 	})
+	w.log.settle = func() { w.proxy.lines.flush(patience) }
 	t.Cleanup(func() { w.proxy.Close() })
 	w.swap(link.PutNetwork{Network: link.Network{
 		ID:       "corp",
