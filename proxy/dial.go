@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -30,9 +31,7 @@ func (f *flow) dial(ctx context.Context) *refusal {
 		tried = append(tried, addr)
 		deadline, _ := ctx.Deadline()
 		conn, err := dialTarget(ctx, service, addr, time.Until(deadline)/time.Duration(left))
-		if ctx.Err() == nil || err == nil {
-			f.proxy.health.report(service.ID, addr, err == nil)
-		}
+		f.proxy.health.report(service.ID, addr, err)
 		if err != nil {
 			last = err
 			continue
@@ -102,6 +101,26 @@ func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort,
 		return nil, last
 	}
 	return connect(ctx, netip.AddrPort{}, addr)
+}
+
+// blames reports whether an error of reaching a target is the target's or its network's: it refused,
+// can't be reached, or didn't answer in our time. All else, such as no descriptor or port left here, or
+// a flow that was revoked meanwhile, says nothing about the target.
+func blames(err error) bool {
+	for _, of := range targetErrors {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return false
+}
+
+var targetErrors = [...]error{
+	syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ETIMEDOUT,
+	// EPIPE is what a write is told after the reset.
+	syscall.ECONNRESET, syscall.EPIPE,
+	// Ours: of the context of a dial, of a write.
+	context.DeadlineExceeded, os.ErrDeadlineExceeded,
 }
 
 func connect(ctx context.Context, from, to netip.AddrPort) (*net.TCPConn, error) {

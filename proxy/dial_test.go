@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -171,5 +174,56 @@ func TestHealthOfOthers(t *testing.T) {
 	cancel()
 	if w.proxy.Probed(ctx) == nil {
 		t.Error("Probed doesn't mind its context")
+	}
+}
+
+// What goes wrong on this side says nothing about a target.
+func TestBlame(t *testing.T) {
+	wrap := func(err error) error {
+		return fmt.Errorf("dial: %w", cause(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)}))
+	}
+	for _, err := range []syscall.Errno{
+		syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ETIMEDOUT, syscall.ECONNRESET, syscall.EPIPE,
+	} {
+		if !blames(wrap(err)) {
+			t.Errorf("%v isn't the target's", err)
+		}
+	}
+	for _, err := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE,
+		syscall.EACCES, syscall.EPERM, syscall.EAGAIN,
+	} {
+		if blames(wrap(err)) {
+			t.Errorf("%v is the target's", err)
+		}
+	}
+	deaf := deafTarget(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := dialTarget(ctx, &link.Service{}, deaf, 20*time.Millisecond); !blames(err) {
+		t.Errorf("our deadline isn't the target's: %v", err)
+	}
+	cancel()
+	if _, err := dialTarget(ctx, &link.Service{}, deaf, patience); err == nil || blames(err) {
+		t.Errorf("a dial that was called off is the target's: %v", err)
+	}
+}
+
+// Flows and probes that this side fails take no target down; refused ones do.
+func TestLocalFaultLeavesTargetsUp(t *testing.T) {
+	at := echo(t)
+	w := newWorld(t, Settings{ProbeInterval: time.Minute}, service("svc", 7001, at), endpoint("e", "svc", nextAddr(t)))
+	eventually(t, "the target is up", func() bool { return w.proxy.Healthy("svc") })
+	for range 2 * failuresToDown {
+		w.proxy.health.report("svc", at, fmt.Errorf("dial: %w", syscall.EMFILE))
+		w.proxy.health.report("svc", at, fmt.Errorf("dial: %w", context.Canceled))
+	}
+	if !w.proxy.Healthy("svc") || !w.proxy.health.usable("svc", at) {
+		t.Errorf("taken down: %q", w.log.lines("target is down"))
+	}
+	for range failuresToDown {
+		w.proxy.health.report("svc", at, fmt.Errorf("dial: %w", syscall.ECONNREFUSED))
+	}
+	if w.proxy.Healthy("svc") {
+		t.Error("not taken down by refusals")
 	}
 }

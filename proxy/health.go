@@ -91,17 +91,18 @@ func (h *health) usable(service link.ID, addr netip.AddrPort) bool {
 }
 
 // report is what a flow found out about a target.
-func (h *health) report(service link.ID, addr netip.AddrPort, ok bool) {
+func (h *health) report(service link.ID, addr netip.AddrPort, err error) {
 	if s := h.of(service); s != nil {
 		if t := s.targets[addr]; t != nil {
-			h.note(t, ok)
+			h.note(t, err)
 		}
 	}
 }
 
 // note takes one result of a probe or dial.
-func (h *health) note(t *targetHealth, ok bool) {
-	if ok {
+func (h *health) note(t *targetHealth, err error) {
+	switch {
+	case err == nil:
 		t.failures.Store(0)
 		t.down.Store(false)
 		t.published.Store(true)
@@ -109,6 +110,8 @@ func (h *health) note(t *targetHealth, ok bool) {
 			h.proxy.log.Info("target is up", "service", t.id, "target", t.addr)
 			h.gauge(t)
 		}
+		return
+	case !blames(err):
 		return
 	}
 	if t.failures.Add(1) < failuresToDown && t.up.Load() {
@@ -225,7 +228,7 @@ func (h *health) watch(ctx context.Context, t *targetHealth) {
 		if ctx.Err() != nil {
 			return
 		}
-		h.note(t, err == nil)
+		h.note(t, err)
 		t.once.Do(func() { close(t.probed) })
 		if !t.published.Load() {
 			interval = min(interval, unpublishedPace)
