@@ -39,6 +39,8 @@ type flow struct {
 
 	// Of tend and record, under mu.
 	quiet                        time.Time // when tend first saw that nothing moved
+	looked                       time.Time // when tend last looked at the sockets since; zero: not yet
+	acked                        [2]uint64 // what client and target had acknowledged then
 	countedTarget, countedClient int64     // bytes that are in the metrics already
 
 	// mu guards what Update looks at. Decisions are taken and noted under it in one step: a review

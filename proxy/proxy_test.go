@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"golang.org/x/net/nettest"
+	"golang.org/x/sys/unix"
 )
 
 // pair is a client and the target's side of one flow through a new proxy.
@@ -175,6 +176,7 @@ func TestIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.tend(now.Add(61 * time.Second))
+	eventually(t, "all is acknowledged", func() bool { return unsent(t, f.client) == 0 })
 	f.tend(now.Add(120 * time.Second))
 	if w.proxy.Flows() != 1 {
 		t.Fatal("cut too early")
@@ -184,6 +186,53 @@ func TestIdle(t *testing.T) {
 		t.Error("no reset")
 	}
 	eventually(t, "the line of the flow", func() bool { return len(w.log.lines("flow ended", "reason=idle")) == 1 })
+}
+
+// unsent returns how many bytes the peer of a connection hasn't acknowledged.
+func unsent(t testing.TB, c *net.TCPConn) (n int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// P03: a slow reader isn't idle, although no write of ours returns while it works off the queues.
+func TestIdleSlowReader(t *testing.T) {
+	w, client, far := pair(t, Settings{}, func(s *link.Service) { s.IdleTimeout = time.Minute })
+	w.stall(t, far)
+	f := w.proxy.live.all()[0]
+	now := time.Now()
+	f.tend(now)
+	written, queue := f.toClient.Load(), unsent(t, f.client)
+	for range 5 {
+		now = now.Add(30 * time.Second)
+		f.tend(now)
+		// Until the client has made room and our kernel could send into it.
+		for before := unsent(t, f.client); unsent(t, f.client) == before; {
+			if _, err := io.ReadFull(client, make([]byte, 8<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f.toClient.Load() != written {
+			t.Skipf("a write returned: the queue of %d bytes is too short for this test", queue)
+		}
+		now = now.Add(31 * time.Second)
+		f.tend(now)
+	}
+	if w.proxy.Flows() != 1 {
+		t.Fatal("a slow reader was cut as idle")
+	}
+	f.tend(now.Add(10 * time.Second))
+	f.tend(now.Add(61 * time.Second))
+	if !isReset(client) {
+		t.Error("not cut when it reads no more")
+	}
 }
 
 // The line of a flow says all that there is to say.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"syscall"
 	"time"
 
@@ -66,6 +67,20 @@ func setAll(fd int, options ...option) error {
 		}
 	}
 	return nil
+}
+
+// acknowledged returns how many bytes the peer of a connection has acknowledged, 0 where that isn't known.
+func acknowledged(c *net.TCPConn) (n uint64) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Bytes_acked
+		}
+	})
+	return n
 }
 
 // descriptorLimit returns how many descriptors this process may have.

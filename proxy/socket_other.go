@@ -2,7 +2,10 @@
 
 package proxy
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
 
 // On other systems the connections keep the defaults of the net package, and NAT addresses must be
 // addresses of the host.
@@ -10,5 +13,8 @@ import "syscall"
 func listenOptions(_, _ string, _ syscall.RawConn) error { return nil }
 
 func dialOptions(bool) func(_, _ string, _ syscall.RawConn) error { return listenOptions }
+
+// acknowledged isn't known here.
+func acknowledged(*net.TCPConn) uint64 { return 0 }
 
 func descriptorLimit() int { return 10240 }

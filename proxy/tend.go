@@ -34,12 +34,33 @@ func (f *flow) tend(now time.Time) {
 	}
 	f.count()
 	if f.moved.Swap(false) || f.quiet.IsZero() {
-		f.quiet = now
+		f.quiet, f.looked = now, time.Time{}
 		return
 	}
-	if now.Sub(f.quiet) >= f.verdict.Service.Idle() {
+	idle := f.verdict.Service.Idle()
+	over := now.Sub(f.quiet) >= idle
+	if over || now.Sub(f.looked) >= idle/looksPerIdle {
+		if f.drains(now) {
+			f.quiet = now
+			return
+		}
+	}
+	if over {
 		f.endLocked(policy.Idle)
 	}
+}
+
+// looksPerIdle is how often in an idle timeout the sockets of a quiet flow are looked at.
+const looksPerIdle = 8
+
+// drains reports whether a peer has taken bytes since the last look that the copy can't know of: they
+// were in the queue of a socket already. A slow reader needs minutes for what the queues hold, and
+// until then no write returns. What a peer reads out of its own full queue without making room for a
+// segment is nobody's to see. The first look only takes the measure. The caller holds mu.
+func (f *flow) drains(now time.Time) bool {
+	before, first := f.acked, f.looked.IsZero()
+	f.acked, f.looked = [2]uint64{acknowledged(f.client), acknowledged(f.target)}, now
+	return !first && f.acked != before
 }
 
 // count brings the bytes since the last time into the metrics. The caller holds mu.
