@@ -57,7 +57,7 @@ func (t *tx) allocate(n *Network) (netip.Addr, error) {
 	s := &t.next
 	c, _ := s.cursors.get([]byte(n.ID))
 	began := c.addr
-	for i := range len(n.Pools) + 1 { // the pool that the round begins in comes last again, with its beginning
+	for i := 0; len(n.Pools) > 0 && i <= len(n.Pools); i++ { // the pool that the round begins in comes last again, with its beginning
 		p := n.Pools[c.pool]
 		a := c.addr
 		if !a.IsValid() {

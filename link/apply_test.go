@@ -63,6 +63,7 @@ func TestRefused(t *testing.T) {
 		"declared for unknown network":   {[]Change{svcWith(func(v *Service) { v.Origin.Declaration, v.AutoApprove = "host", []Party{"nobody"} })}, ErrNotFound, "network nobody"},
 		"service with endpoints deleted": {[]Change{DeleteService{ID: "sql"}}, ErrConflict, "[sql-corp]"},
 		"C17 unknown network":            {[]Change{endpoint("x", "nobody", "sql")}, ErrNotFound, "network nobody"},
+		"network without a pool":         {[]Change{PutNetwork{network("x", "10.7.0.0/16", "")}, endpoint("y", "x", "sql")}, ErrExhausted, "it has none"},
 		"C17 unknown service":            {[]Change{endpoint("x", "corp", "nothing")}, ErrNotFound, "service nothing"},
 		"C17 address outside the pool":   {[]Change{at("x", "corp", "sql", "10.201.0.7")}, ErrInvalid, "10.200.0.0/24"},
 		"C17 address given twice":        {[]Change{at("x", "corp", "sql", "10.200.0.5")}, ErrConflict, "endpoint sql-corp"},
