@@ -20,7 +20,10 @@ const maxMessage = 140
 func init() { plugin.Register(name, setup) }
 
 func setup(c *caddy.Controller) error {
-	draft := handover.Of(c)
+	draft, err := handover.Of(c)
+	if err != nil {
+		return err
+	}
 	for c.Next() {
 		var d link.DeclaredEndpoint
 		at, err := block.Parse(c, directive(&d))

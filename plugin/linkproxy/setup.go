@@ -29,7 +29,10 @@ const (
 func init() { plugin.Register(name, setup) }
 
 func setup(c *caddy.Controller) error {
-	draft := handover.Of(c)
+	draft, err := handover.Of(c)
+	if err != nil {
+		return err
+	}
 	for c.Next() {
 		var s proxy.Settings
 		at, err := block.Parse(c, directive(&s))

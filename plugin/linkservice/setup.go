@@ -14,7 +14,10 @@ const name = "linkservice"
 func init() { plugin.Register(name, setup) }
 
 func setup(c *caddy.Controller) error {
-	draft := handover.Of(c)
+	draft, err := handover.Of(c)
+	if err != nil {
+		return err
+	}
 	for c.Next() {
 		var s link.Service
 		at, err := block.Parse(c, directive(&s))

@@ -22,7 +22,10 @@ type settings struct {
 }
 
 func setup(c *caddy.Controller) error {
-	draft := handover.Of(c)
+	draft, err := handover.Of(c)
+	if err != nil {
+		return err
+	}
 	for c.Next() {
 		var s settings
 		at, err := block.Parse(c, directive(&s))

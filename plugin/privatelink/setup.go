@@ -20,7 +20,10 @@ func init() { plugin.Register(name, setup) }
 
 // setup parses; the node that answers come from is there after the start.
 func setup(c *caddy.Controller) error {
-	draft := handover.Of(c)
+	draft, err := handover.Of(c)
+	if err != nil {
+		return err
+	}
 	parsed, err := parse(c)
 	if err != nil {
 		return err

@@ -42,8 +42,9 @@ var setup = sync.OnceValue(func() error {
 		return err
 	}
 	plugin.Register(capture, func(c *caddy.Controller) error {
-		captured = handover.Of(c)
-		return nil
+		var err error
+		captured, err = handover.Of(c)
+		return err
 	})
 	return dnsserver.SetDirectives(directives)
 })
@@ -116,31 +117,10 @@ func describe(d *handover.Draft) ([]byte, error) {
 	for i := range c.Declaration.Services {
 		c.Declaration.Services[i].Alias = ""
 	}
-	for _, o := range origins(&c.Declaration) {
-		if host, _ := os.Hostname(); o.Declaration == strings.ToLower(host) {
-			o.Declaration = "HOST"
-		}
-	}
-	if host, _ := os.Hostname(); c.Declaration.Declaration == strings.ToLower(host) {
-		c.Declaration.Declaration = "HOST"
-	}
 	text, err := json.MarshalIndent(struct {
 		State       string
 		Declaration link.Declare
 		Proxy       *proxy.Settings
 	}{c.StatePath, c.Declaration, c.Proxy}, "", "  ")
 	return append(text, '\n'), err
-}
-
-func origins(d *link.Declare) (list []*link.Origin) {
-	for i := range d.Networks {
-		list = append(list, &d.Networks[i].Origin)
-	}
-	for i := range d.Services {
-		list = append(list, &d.Services[i].Origin)
-	}
-	for i := range d.Endpoints {
-		list = append(list, &d.Endpoints[i].Endpoint.Origin)
-	}
-	return list
 }

@@ -55,8 +55,8 @@ type Draft struct {
 type storageKey struct{}
 
 // Of returns the draft of the Corefile that c reads, and makes it at the first call. Every setup
-// of ours begins with it.
-func Of(c *caddy.Controller) *Draft {
+// of ours begins with it. The error is that c's server block is bound to an address of a pool.
+func Of(c *caddy.Controller) (*Draft, error) {
 	d, ok := c.Get(storageKey{}).(*Draft)
 	if !ok {
 		d = &Draft{
@@ -74,7 +74,7 @@ func Of(c *caddy.Controller) *Draft {
 			d.listen[addr.Unmap()] = true
 		}
 	}
-	return d
+	return d, d.checkListeners()
 }
 
 // first returns the position of the first of our directives. Setup has not read its name yet.

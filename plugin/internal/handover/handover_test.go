@@ -33,8 +33,8 @@ func TestStartAndExit(t *testing.T) {
 
 // Before the start a draft has no node: nothing may be answered from it.
 func TestNoSnapshotBeforeStart(t *testing.T) {
-	d := handover.Of(caddy.NewTestController("dns", "linkproxy"))
-	if d.Snapshot() != nil || d.Published("echo") || d.Healthy("echo") {
+	d, err := handover.Of(caddy.NewTestController("dns", "linkproxy"))
+	if err != nil || d.Snapshot() != nil || d.Published("echo") || d.Healthy("echo") {
 		t.Error("a draft without a node has a snapshot")
 	}
 }

@@ -151,9 +151,6 @@ func (d *Draft) onFinalShutdown() error {
 
 // Config returns the node's configuration.
 func (d *Draft) Config() (node.Config, error) {
-	if err := d.nameOrigin(d.first); err != nil {
-		return node.Config{}, err
-	}
 	path, err := StatePath(d.path)
 	if err != nil {
 		return node.Config{}, d.first.Errorf("path of the state: %w", err)

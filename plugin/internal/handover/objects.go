@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"errors"
-	"os"
 	"slices"
 	"time"
 
@@ -33,10 +32,7 @@ func (d *Draft) AddNetwork(at block.Position, n link.Network) error {
 	if err := d.claim(at, link.KindNetwork, n.ID); err != nil {
 		return err
 	}
-	var err error
-	if n.Origin, err = d.originOf(at); err != nil {
-		return err
-	}
+	n.Origin = d.originOf(at)
 	if err := d.apply(at, link.PutNetwork{Network: n}); err != nil {
 		return err
 	}
@@ -54,7 +50,7 @@ func (d *Draft) Networks() []link.ID {
 }
 
 // checkListeners refuses a pool with an address that DNS listens on: it could be given out. It is
-// asked again whenever a network was added, since server blocks tell their addresses one by one.
+// asked again for every network and every server block, since they come one by one.
 func (d *Draft) checkListeners() error {
 	for _, n := range d.objects.networks {
 		for _, pool := range n.Pools {
@@ -79,10 +75,8 @@ func (d *Draft) AddService(at block.Position, s link.Service) error {
 			return insideZone(at, n.Public, zone)
 		}
 	}
+	s.Origin = d.originOf(at)
 	var err error
-	if s.Origin, err = d.originOf(at); err != nil {
-		return err
-	}
 	if s.Alias, err = link.NewAlias(s.ID, rand.Reader); err != nil {
 		return at.Errorf("alias of the service: %w", err)
 	}
@@ -106,12 +100,9 @@ func (d *Draft) AddEndpoint(at block.Position, e link.Endpoint, message string) 
 	if d.listen[e.Address] {
 		return at.Property("address").Errorf("a server block listens on %s (bind); an endpoint needs an address of its own", e.Address)
 	}
-	var err error
-	if e.Origin, err = d.originOf(at); err != nil {
-		return err
-	}
+	e.Origin = d.originOf(at)
 	d.objects.endpoints = append(d.objects.endpoints, link.DeclaredEndpoint{Endpoint: e, Message: message})
-	err = d.apply(at, link.PutEndpoint{Endpoint: e, Message: message})
+	err := d.apply(at, link.PutEndpoint{Endpoint: e, Message: message})
 	if err != nil && e.Address.IsValid() {
 		// One above may have been given this address. Addresses that are written down come first.
 		return d.rebuild(at)
@@ -181,7 +172,7 @@ func (d *Draft) rebuild(at block.Position) error {
 // declaration returns all objects as the change that the node applies.
 func (d *Draft) declaration() link.Declare {
 	dec := link.Declare{
-		Declaration: d.origin,
+		Declaration: d.nameOrigin(),
 		Networks:    d.objects.networks,
 		Endpoints:   slices.Clone(d.objects.endpoints),
 	}
@@ -202,29 +193,19 @@ func without(e link.DeclaredEndpoint) int {
 	return 1
 }
 
+// defaultOrigin is the name of the declaration where linkstore doesn't give one. A state file has one
+// process and so one Corefile; named after the host, it would refuse that on any other.
+const defaultOrigin = "corefile"
+
 // originOf returns the origin of an object that is declared at a position.
-func (d *Draft) originOf(at block.Position) (link.Origin, error) {
-	if err := d.nameOrigin(at); err != nil {
-		return link.Origin{}, err
-	}
-	return link.Origin{Declaration: d.origin, File: at.File, Line: at.Line}, nil
+func (d *Draft) originOf(at block.Position) link.Origin {
+	return link.Origin{Declaration: d.nameOrigin(), File: at.File, Line: at.Line}
 }
 
-// nameOrigin sees to it that the declaration has a name.
-func (d *Draft) nameOrigin(at block.Position) error {
-	if d.origin != "" {
-		return nil
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return at.Errorf("this host's name, which owns what the Corefile declares: %w; name it with origin in linkstore", err)
-	}
-	id, err := link.ParseID(host)
-	if err != nil {
-		return at.Errorf("this host's name can't own what the Corefile declares: %w; name it with origin in linkstore", err)
-	}
-	d.origin = string(id)
-	return nil
+// nameOrigin returns the name of the declaration.
+func (d *Draft) nameOrigin() string {
+	d.origin = cmp.Or(d.origin, defaultOrigin)
+	return d.origin
 }
 
 // positioned returns an error of link as one at the line of the object that it is about, at the

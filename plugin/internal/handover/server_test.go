@@ -44,11 +44,11 @@ func TestMain(m *testing.M) {
 		return nil
 	})
 	plugin.Register("late", func(c *caddy.Controller) error {
-		draft = handover.Of(c)
-		if late != nil {
+		var err error
+		if draft, err = handover.Of(c); err == nil && late != nil {
 			late(c)
 		}
-		return nil
+		return err
 	})
 	goleak.VerifyTestMain(m)
 }

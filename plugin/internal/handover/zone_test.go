@@ -41,8 +41,11 @@ func service(t *testing.T, name link.Name) (*Draft, block.Position) {
 	if err := dnsserver.Register(); err != nil {
 		t.Fatal(err)
 	}
-	d := Of(caddy.NewTestController("dns", "privatelink"))
-	err := d.AddService(block.Position{File: "Corefile", Line: 3, Directive: "linkservice"}, link.Service{
+	d, err := Of(caddy.NewTestController("dns", "privatelink"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.AddService(block.Position{File: "Corefile", Line: 3, Directive: "linkservice"}, link.Service{
 		ID: "svc", Port: 443, Pin: link.PinTLS, ProxyProtocol: link.ProxyOff,
 		Names:   []link.ResourceName{{Public: name}},
 		Targets: []link.Target{{Addr: netip.MustParseAddrPort("10.0.0.1:443")}},
