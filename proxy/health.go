@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -23,12 +22,12 @@ const (
 // health knows which targets answer. It probes those of services with a live connection, and hears
 // of the dials of flows. Readers take no lock.
 type health struct {
-	proxy    *Proxy
-	services atomic.Pointer[map[link.ID]*serviceHealth]
-	slots    chan struct{} // held while a probe is under way
-	probes   sync.WaitGroup
+	proxy  *Proxy
+	view   atomic.Pointer[view]
+	slots  chan struct{} // held while a probe is under way
+	probes sync.WaitGroup
 
-	mu        sync.Mutex // one writer of services at a time
+	mu        sync.Mutex // one writer of view at a time
 	inherited map[link.ID]bool
 	closed    bool
 }
@@ -55,19 +54,19 @@ type targetHealth struct {
 
 func newHealth(p *Proxy) *health {
 	h := &health{proxy: p, slots: make(chan struct{}, probesAtOnce), inherited: make(map[link.ID]bool)}
-	h.services.Store(&map[link.ID]*serviceHealth{})
+	h.view.Store(new(view))
 	return h
 }
 
-func (h *health) of(service link.ID) *serviceHealth { return (*h.services.Load())[service] }
+func (h *health) of(service link.ID) *serviceHealth { return h.view.Load().services[service] }
 
 func (h *health) isPublished(service link.ID) bool {
-	s := h.of(service)
+	s := h.find(service)
 	return s != nil && s.published.Load()
 }
 
 func (h *health) isHealthy(service link.ID) bool {
-	s := h.of(service)
+	s := h.find(service)
 	if s == nil {
 		return false
 	}
@@ -152,17 +151,28 @@ func (h *health) follow(s *link.Snapshot) {
 	if h.closed || s == nil {
 		return
 	}
-	old := *h.services.Load()
-	next := make(map[link.ID]*serviceHealth, len(old))
+	old := h.view.Load()
+	if old.snapshot == s {
+		return
+	}
+	next := &view{snapshot: s, services: make(map[link.ID]*serviceHealth, len(old.services))}
 	for service := range s.Services() {
-		if one := h.renew(s, service, old[service.ID]); one != nil {
-			next[service.ID] = one
+		if one := h.renew(s, service, old); one != nil {
+			next.services[service.ID] = one
 		}
 	}
-	h.services.Store(&next)
-	for id, was := range old {
+	for id, was := range old.services {
+		if next.services[id] == nil {
+			if next.left == nil {
+				next.left = make(map[link.ID]*serviceHealth)
+			}
+			next.left[id] = was
+		}
+	}
+	h.view.Store(next)
+	for id, was := range old.services {
 		for addr, t := range was.targets {
-			if now := next[id]; now == nil || now.targets[addr] != t {
+			if now := next.services[id]; now == nil || now.targets[addr] != t {
 				t.stop()
 				h.proxy.metrics.forget(id, addr.String())
 			}
@@ -172,8 +182,8 @@ func (h *health) follow(s *link.Snapshot) {
 
 // renew returns the health of a service as of a snapshot; nil where nothing is to be known of it.
 // The caller holds mu.
-func (h *health) renew(s *link.Snapshot, service *link.Service, was *serviceHealth) *serviceHealth {
-	live := false
+func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serviceHealth {
+	was, live := old.services[service.ID], false
 	for e := range s.EndpointsOf(service.ID) {
 		if live = e.Connection.Live(); live {
 			break
@@ -193,22 +203,38 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, was *serviceHeal
 	if !live {
 		return one
 	}
+	var heir *serviceHealth // of whom
+	if !one.published.Load() {
+		if heir = old.before(s, service.ID); heir != nil {
+			one.published.Store(true)
+		}
+	}
 	for _, target := range service.Targets {
 		if was != nil && was.targets[target.Addr] != nil {
 			one.targets[target.Addr] = was.targets[target.Addr]
 		} else if one.targets[target.Addr] == nil {
-			one.targets[target.Addr] = h.probe(service, target.Addr, one.published)
+			one.targets[target.Addr] = h.probe(service, target.Addr, one.published, heir)
 		}
 		one.targets[target.Addr].service.Store(service)
 	}
 	return one
 }
 
-// probe starts the goroutine that probes a target.
-func (h *health) probe(service *link.Service, addr netip.AddrPort, published *atomic.Bool) *targetHealth {
+// probe starts the goroutine that probes a target. What was known of the address when it was one of
+// the service heir, nil for none, holds until then.
+func (h *health) probe(service *link.Service, addr netip.AddrPort, published *atomic.Bool, heir *serviceHealth) *targetHealth {
 	ctx, stop := context.WithCancel(h.proxy.ctx)
 	t := &targetHealth{id: service.ID, addr: addr, published: published, probed: make(chan struct{}), stop: stop}
 	t.service.Store(service)
+	if heir != nil && heir.targets[addr] != nil {
+		was := heir.targets[addr]
+		t.failures.Store(was.failures.Load())
+		t.down.Store(was.down.Load())
+		t.up.Store(was.up.Load())
+		if t.up.Load() || t.down.Load() {
+			h.proxy.metrics.setUp(t.id, addr.String(), t.up.Load())
+		}
+	}
 	h.probes.Go(func() { h.watch(ctx, t) })
 	return t
 }
@@ -258,7 +284,7 @@ func probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort
 
 // wait waits until each target was probed once.
 func (h *health) wait(ctx context.Context) error {
-	for s := range maps.Values(*h.services.Load()) {
+	for _, s := range h.view.Load().services {
 		for _, t := range s.targets {
 			select {
 			case <-t.probed:
@@ -274,7 +300,7 @@ func (h *health) wait(ctx context.Context) error {
 func (h *health) close() {
 	h.mu.Lock()
 	h.closed = true
-	for _, s := range *h.services.Load() {
+	for _, s := range h.view.Load().services {
 		for _, t := range s.targets {
 			t.stop()
 		}

@@ -156,6 +156,10 @@ func (n *Prepared) Commit() {
 	p.settings.Store(&n.settings)
 	p.listen(s, n.settings)
 	n.discard()
+	// Answers are given from the snapshot in force, which the prepared one may not be yet.
+	if newest := p.snapshot(); newest != nil {
+		s = newest
+	}
 	p.health.follow(s)
 	if !p.tending {
 		p.tending = true
