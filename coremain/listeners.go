@@ -74,12 +74,12 @@ func tlsHint(name string) string {
 // reaches under an endpoint's address is its service alone. The directives look at the addresses of server blocks
 // themselves, interfaces included, but don't see the blocks that have none of them.
 func ownAddresses(c *corefile) *problem {
-	places := endpointPlaces(c)
+	pools := declaredPools(c)
 	for _, b := range c.blocks {
 		for _, words := range uses(b.Tokens["bind"], "bind") {
 			for _, arg := range arguments(words) {
 				if addr, err := netip.ParseAddr(arg.Text); err == nil {
-					if p := taken(c, places, words[0], arg.Text, addr.WithZone("").Unmap()); p != nil {
+					if p := taken(c, pools, words[0], arg.Text, addr.WithZone("").Unmap()); p != nil {
 						return p
 					}
 				}
@@ -88,7 +88,7 @@ func ownAddresses(c *corefile) *problem {
 		for _, name := range []string{"prometheus", "pprof", "health", "ready"} {
 			for _, l := range listeners(b, name) {
 				for _, addr := range l.addrs() {
-					if p := taken(c, places, l.at, l.text, addr); p != nil {
+					if p := taken(c, pools, l.at, l.text, addr); p != nil {
 						return p
 					}
 				}
@@ -98,41 +98,32 @@ func ownAddresses(c *corefile) *problem {
 	return nil
 }
 
-// place is where endpoints are or may be: a pool or one address.
-type place struct {
+// pool is where endpoints are or may come to be: all of them are in one.
+type pool struct {
 	at     caddyfile.Token
-	what   string
 	prefix netip.Prefix
 }
 
-// endpointPlaces returns the pools and the addresses of endpoints that the Corefile declares. What is
-// wrong with them their directives say.
-func endpointPlaces(c *corefile) (places []place) {
+// declaredPools returns the pools that the Corefile declares. What is wrong with one linknetwork says.
+func declaredPools(c *corefile) (pools []pool) {
 	for _, b := range c.blocks {
 		for _, words := range uses(b.Tokens["linknetwork"], "linknetwork") {
 			for _, t := range property(words, "endpoints") {
 				if p, err := netip.ParsePrefix(t.Text); err == nil {
-					places = append(places, place{t, "in the pool " + p.String(), p})
-				}
-			}
-		}
-		for _, words := range uses(b.Tokens["linkendpoint"], "linkendpoint") {
-			for _, t := range property(words, "address") {
-				if addr, err := netip.ParseAddr(t.Text); err == nil {
-					places = append(places, place{t, "the address of an endpoint", netip.PrefixFrom(addr, addr.BitLen())})
+					pools = append(pools, pool{t, p})
 				}
 			}
 		}
 	}
-	return places
+	return pools
 }
 
-// taken returns the problem that a directive listens on an address where endpoints are, or nil.
-func taken(c *corefile, places []place, directive caddyfile.Token, text string, addr netip.Addr) *problem {
-	for _, p := range places {
+// taken returns the problem that a directive listens on an address of a pool, or nil.
+func taken(c *corefile, pools []pool, directive caddyfile.Token, text string, addr netip.Addr) *problem {
+	for _, p := range pools {
 		if p.prefix.Contains(addr) {
-			return &problem{fileOf(c, directive), directive.Line, directive.Text, fmt.Sprintf("%q is %s at %s:%d; endpoints need addresses of their own",
-				text, p.what, fileOf(c, p.at), p.at.Line)}
+			return &problem{fileOf(c, directive), directive.Line, directive.Text, fmt.Sprintf("%q is in the pool %s at %s:%d; endpoints need addresses of their own",
+				text, p.prefix, fileOf(c, p.at), p.at.Line)}
 		}
 	}
 	return nil
