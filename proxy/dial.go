@@ -123,12 +123,21 @@ var targetErrors = [...]error{
 	context.DeadlineExceeded, os.ErrDeadlineExceeded,
 }
 
+// connect dials from an address; from the kernel's choice where from isn't valid. Then the socket must not
+// be bound first, not even to nothing: a port that is chosen before the target is known is one for all
+// targets together, and is looked for among all that are in use or in TIME_WAIT.
 func connect(ctx context.Context, from, to netip.AddrPort) (*net.TCPConn, error) {
 	d := net.Dialer{KeepAlive: -1, Control: dialOptions(from.IsValid())} // keepalive: see dialOptions
 	d.SetMultipathTCP(false)
-	conn, err := d.DialTCP(ctx, "tcp", from, to)
+	var conn net.Conn
+	var err error
+	if from.IsValid() {
+		conn, err = d.DialTCP(ctx, "tcp", from, to)
+	} else {
+		conn, err = d.DialContext(ctx, "tcp", to.String())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("dial %v: %w", to, cause(err))
 	}
-	return conn, nil
+	return conn.(*net.TCPConn), nil
 }

@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -13,7 +16,11 @@ import (
 )
 
 const (
+	// probesAtOnce bounds the probes under way in each lane, probesOfOne those of one service in it.
 	probesAtOnce = 64
+	probesOfOne  = 8
+	// firstLook is how long a target may hold a slot of the lane for those that answer.
+	firstLook = 250 * time.Millisecond
 	// failuresToDown: one lost packet doesn't take a target down.
 	failuresToDown = 2
 	probeTimeout   = time.Second // at least; the probe interval where that is longer
@@ -24,8 +31,10 @@ const (
 type health struct {
 	proxy  *Proxy
 	view   atomic.Pointer[view]
-	slots  chan struct{} // held while a probe is under way
 	probes sync.WaitGroup
+	// Targets that answered last, or refused, or are new, and those that were silent, which hold a slot
+	// for as long as a probe may take: however many there are, the others are probed in time.
+	prompt, silent lane
 
 	mu        sync.Mutex // one writer of view at a time
 	inherited map[link.ID]bool
@@ -34,26 +43,28 @@ type health struct {
 
 // serviceHealth is immutable but for what it points to.
 type serviceHealth struct {
-	published *atomic.Bool
-	targets   map[netip.AddrPort]*targetHealth // none while the service has no live connection
+	published      *atomic.Bool
+	prompt, silent lane                             // the service's share
+	targets        map[netip.AddrPort]*targetHealth // none while the service has no live connection
 }
 
 // targetHealth is one target of one service.
 type targetHealth struct {
-	service   atomic.Pointer[link.Service] // as of the newest snapshot: for NAT and header
-	id        link.ID
-	addr      netip.AddrPort
-	published *atomic.Bool
-	down      atomic.Bool
-	up        atomic.Bool // answered, and not down since; neither: not known yet
-	failures  atomic.Int32
-	probed    chan struct{} // closed after the first probe, or when there will be none
-	once      sync.Once
-	stop      context.CancelFunc
+	service        atomic.Pointer[link.Service] // as of the newest snapshot: for NAT and header
+	id             link.ID
+	addr           netip.AddrPort
+	published      *atomic.Bool
+	prompt, silent lane
+	down           atomic.Bool
+	up             atomic.Bool // answered, and not down since; neither: not known yet
+	failures       atomic.Int32
+	probed         chan struct{} // closed after the first probe, or when there will be none
+	once           sync.Once
+	stop           context.CancelFunc
 }
 
 func newHealth(p *Proxy) *health {
-	h := &health{proxy: p, slots: make(chan struct{}, probesAtOnce), inherited: make(map[link.ID]bool)}
+	h := &health{proxy: p, prompt: newLane(probesAtOnce), silent: newLane(probesAtOnce), inherited: make(map[link.ID]bool)}
 	h.view.Store(new(view))
 	return h
 }
@@ -194,9 +205,9 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 	}
 	one := &serviceHealth{targets: make(map[netip.AddrPort]*targetHealth, len(service.Targets))}
 	if was != nil {
-		one.published = was.published
+		one.published, one.prompt, one.silent = was.published, was.prompt, was.silent
 	} else {
-		one.published = new(atomic.Bool)
+		one.published, one.prompt, one.silent = new(atomic.Bool), newLane(probesOfOne), newLane(probesOfOne)
 		one.published.Store(h.inherited[service.ID])
 		delete(h.inherited, service.ID)
 	}
@@ -213,7 +224,7 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 		if was != nil && was.targets[target.Addr] != nil {
 			one.targets[target.Addr] = was.targets[target.Addr]
 		} else if one.targets[target.Addr] == nil {
-			one.targets[target.Addr] = h.probe(service, target.Addr, one.published, heir)
+			one.targets[target.Addr] = h.probe(service, target.Addr, one, heir)
 		}
 		one.targets[target.Addr].service.Store(service)
 	}
@@ -222,9 +233,12 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 
 // probe starts the goroutine that probes a target. What was known of the address when it was one of
 // the service heir, nil for none, holds until then.
-func (h *health) probe(service *link.Service, addr netip.AddrPort, published *atomic.Bool, heir *serviceHealth) *targetHealth {
+func (h *health) probe(service *link.Service, addr netip.AddrPort, of, heir *serviceHealth) *targetHealth {
 	ctx, stop := context.WithCancel(h.proxy.ctx)
-	t := &targetHealth{id: service.ID, addr: addr, published: published, probed: make(chan struct{}), stop: stop}
+	t := &targetHealth{
+		id: service.ID, addr: addr, published: of.published, prompt: of.prompt, silent: of.silent,
+		probed: make(chan struct{}), stop: stop,
+	}
 	t.service.Store(service)
 	if heir != nil && heir.targets[addr] != nil {
 		was := heir.targets[addr]
@@ -242,15 +256,24 @@ func (h *health) probe(service *link.Service, addr netip.AddrPort, published *at
 // watch is the goroutine of a target: it probes until ctx is done.
 func (h *health) watch(ctx context.Context, t *targetHealth) {
 	defer t.once.Do(func() { close(t.probed) })
+	silent, slow := false, false
 	for {
-		select {
-		case h.slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		interval := h.proxy.settings.Load().ProbeInterval
-		err := probeTarget(ctx, t.service.Load(), t.addr, max(interval, probeTimeout))
-		<-h.slots
+		patience := max(interval, probeTimeout)
+		var err error
+		if !silent {
+			look := patience
+			if !slow {
+				look = firstLook
+			}
+			err = h.prompt.probe(ctx, t, t.prompt, look)
+			silent = timedOut(err)
+		}
+		if silent {
+			began := time.Now()
+			err = h.silent.probe(ctx, t, t.silent, patience)
+			silent, slow = timedOut(err), err == nil && time.Since(began) > firstLook/2
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -266,6 +289,30 @@ func (h *health) watch(ctx context.Context, t *targetHealth) {
 			return
 		}
 	}
+}
+
+// lane is a number of probes that may be under way at once.
+type lane chan struct{}
+
+func newLane(n int) lane { return make(lane, n) }
+
+// probe probes a target once there is room, first in the share of its service, then in the lane. The
+// wait is not part of the timeout. The error is that of ctx where it is done before.
+func (l lane) probe(ctx context.Context, t *targetHealth, share lane, timeout time.Duration) error {
+	for _, one := range [...]lane{share, l} {
+		select {
+		case one <- struct{}{}:
+			defer func() { <-one }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return probeTarget(ctx, t.service.Load(), t.addr, timeout)
+}
+
+// timedOut reports whether a target said nothing at all.
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT)
 }
 
 // probeTarget connects to a target as a flow would, and says in the header that it is no client.

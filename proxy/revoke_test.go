@@ -232,7 +232,10 @@ func (w *world) unjudged() (n int) {
 }
 
 // deafTarget is an address where a dial gets no answer: its queue of connections is full.
-func deafTarget(t testing.TB) netip.AddrPort {
+func deafTarget(t testing.TB) netip.AddrPort { return deafOn(t, [4]byte{127, 0, 0, 1}) }
+
+// deafOn is deafTarget for an address, or for every one.
+func deafOn(t testing.TB, bind [4]byte) netip.AddrPort {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -240,7 +243,7 @@ func deafTarget(t testing.TB) netip.AddrPort {
 	}
 	unix.CloseOnExec(fd)
 	t.Cleanup(func() { syscall.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: bind}); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Listen(fd, 0); err != nil {
