@@ -352,6 +352,42 @@ func TestInboundHeader(t *testing.T) {
 	})
 }
 
+// P20: where a header of a peer that isn't listed is there already, nothing is dialled. A client that
+// connects before the listener is accepted on has sent it for sure.
+func TestStrangersHeaderBeforeDial(t *testing.T) {
+	w := newWorld(t, Settings{})
+	w.swap(service("svc", 7001, newTarget(t).addr()), endpoint("e", "svc", nextAddr(t)))
+	step, err := w.proxy.Prepare(w.now.Load(), Settings{InboundHeaders: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, w.first())
+	io.WriteString(c, "PROXY TCP4 127.0.0.9 127.77.0.1 1 2\r\n")
+	step.Commit()
+	checkRefused(t, w, c, policy.Malformed)
+}
+
+// What a stranger has sent by the time it is looked at arrives whole, however much that is.
+func TestStrangersEarlyData(t *testing.T) {
+	g := newTarget(t)
+	w := newWorld(t, Settings{})
+	w.swap(service("svc", 7001, g.addr(), pinned), endpoint("e", "svc", nextAddr(t)))
+	step, err := w.proxy.Prepare(w.now.Load(), Settings{InboundHeaders: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := append(helloFor(t, "allowed.example"), random(30<<10)...)
+	c := dial(t, w.first())
+	c.Write(sent)
+	c.CloseWrite()
+	step.Commit()
+	far, first := g.next()
+	rest, err := io.ReadAll(far)
+	if got := append([]byte{first}, rest...); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes of %d, error %v", len(got), len(sent), err)
+	}
+}
+
 // header returns the next connection that isn't a probe, and its PROXY header.
 func (g *target) header() (*net.TCPConn, *proxyproto.Header, io.Reader) {
 	g.t.Helper()

@@ -138,7 +138,8 @@ func (f *flow) decide(r policy.Request) policy.Verdict {
 // judge reads the first bytes of a pinned flow, which begin with those given, and decides again.
 func (f *flow) judge(first []byte) ([]byte, *refusal) {
 	f.client.SetReadDeadline(time.Now().Add(f.settings.HelloTimeout))
-	h, err := hello.Read(&prefixed{first, f.client})
+	from := &prefixed{first, f.client}
+	h, err := hello.Read(from)
 	if err != nil {
 		return nil, refusedHello(err)
 	}
@@ -148,7 +149,7 @@ func (f *flow) judge(first []byte) ([]byte, *refusal) {
 	if v := f.decide(r); !v.Allow {
 		return nil, &refusal{reason: v.Reason}
 	}
-	return h.Bytes, nil
+	return append(h.Bytes, from.first...), nil // with what was read ahead of the hello's reader
 }
 
 // greet writes the PROXY header and the first bytes in one write.

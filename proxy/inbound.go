@@ -11,18 +11,25 @@ import (
 
 	"github.com/pires/go-proxyproto"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/header"
 )
 
 // inbound reads the PROXY header of a peer that must send one, and takes its source as the flow's,
 // and its destination where that is an endpoint address. It returns what the peer sent behind it.
-// A header of another peer is never read: it is payload, and guarded against.
+// A header of another peer is never read: it is payload, and guarded against. What such a peer has sent
+// by now is looked at before anything is dialled; a header that comes later is found by the guard of the
+// copy, with the target dialled, since waiting for it would stop protocols in which the server speaks first.
 func (f *flow) inbound() (first []byte, r *refusal) {
 	if len(f.settings.InboundHeaders) == 0 {
 		return nil, nil
 	}
 	if !f.settings.sendsHeader(f.peer.Addr()) {
 		f.stranger = true
-		return nil, nil
+		first = f.waiting()
+		if is, _ := header.Begins(first); is {
+			return nil, &refusal{policy.Malformed, errHeader.Error()}
+		}
+		return first, nil
 	}
 	f.client.SetReadDeadline(time.Now().Add(headerTimeout))
 	// Small, so that little of the payload is read ahead. The parser needs no more at once.

@@ -192,6 +192,27 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// P09: addresses of one IPv6 /64 are one source, those of IPv4 are each one.
+func TestSources(t *testing.T) {
+	var l live
+	l.init()
+	f := new(flow)
+	for _, test := range []struct {
+		addr string
+		ok   bool
+	}{
+		{"2001:db8::1", true}, {"2001:db8::2:1", false}, {"2001:db8:0:1::1", true}, {"192.0.2.1", true}, {"192.0.2.2", true}, {"192.0.2.1", false},
+	} {
+		if ok := l.claim(netip.MustParseAddr(test.addr), 1); ok != test.ok {
+			t.Errorf("%s: let in %v", test.addr, ok)
+		}
+	}
+	l.leave(f, netip.MustParseAddr("2001:db8::1"))
+	if !l.claim(netip.MustParseAddr("2001:db8::3"), 1) || len(l.sources) != 4 {
+		t.Errorf("left, and still counted: %v", l.sources)
+	}
+}
+
 // X26: many refusals of one source are a few lines and one summary; each is counted.
 func TestRefusalLines(t *testing.T) {
 	w := newWorld(t, Settings{}, service("svc", 7001, echo(t)), endpoint("e", "svc", nextAddr(t), "192.0.2.0/24"))

@@ -13,7 +13,7 @@ import (
 type live struct {
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
-	sources map[netip.Addr]int // flows by client address
+	sources map[netip.Addr]int // flows by sourceOf
 	closed  bool
 }
 
@@ -40,11 +40,21 @@ func (l *live) enter(f *flow, most int) policy.Reason {
 func (l *live) claim(source netip.Addr, most int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	source = sourceOf(source)
 	if l.sources[source] >= most {
 		return false
 	}
 	l.sources[source]++
 	return true
+}
+
+// sourceOf returns what a client address counts as: all addresses of an IPv6 /64 are one source, since
+// a single host has as many of them as it likes (RFC 8981).
+func sourceOf(a netip.Addr) netip.Addr {
+	if a.Is6() && !a.Is4In6() {
+		return netip.PrefixFrom(a.WithZone(""), 64).Masked().Addr()
+	}
+	return a
 }
 
 // leave removes a flow, and its claim where source is valid.
@@ -55,6 +65,7 @@ func (l *live) leave(f *flow, source netip.Addr) {
 	if !source.IsValid() {
 		return
 	}
+	source = sourceOf(source)
 	if l.sources[source]--; l.sources[source] <= 0 {
 		delete(l.sources, source)
 	}

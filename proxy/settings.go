@@ -12,7 +12,7 @@ type Settings struct {
 	DialTimeout    time.Duration  // to reach a target, all tries of one flow together: 5 s
 	DrainTimeout   time.Duration  // for live flows at shutdown: 30 s
 	MaxFlows       int            // at once: (descriptor limit - 512) / 6
-	MaxPerSource   int            // flows at once of one client address: a tenth of MaxFlows
+	MaxPerSource   int            // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
 	ProbeInterval  time.Duration  // between two probes of a target: 2 s
 	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
 	PerAddress     bool           // bind each endpoint address, even if it isn't loopback: false
