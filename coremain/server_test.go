@@ -233,12 +233,14 @@ func TestReloads(t *testing.T) {
 	}
 }
 
-// TestRefusedStart: exit code 1, one line, nothing served (C01, C05, C06, C11).
+// TestRefusedStart: exit code 1, one line, nothing served (C01, C05, C06, C10, C11, C12).
 func TestRefusedStart(t *testing.T) {
 	for name, c := range map[string]struct{ text, line, lint string }{
 		"empty":        {"", "Corefile:1 - no server block", "Corefile:1: no server block"},
 		"unknown":      {".:0 {\n privatelnk\n}\n", "Corefile:2 - privatelnk: unknown directive", "Corefile:2: privatelnk: unknown directive"},
 		"ours":         {".:0 {\n bind 127.0.0.1\n linknetwork corp 10.0.0.7/8\n}\n", "Corefile:3 - linknetwork: ", "Corefile:3: linknetwork: "},
+		"certificate":  {"tls://.:0 {\n bind 127.0.0.1\n tls nowhere.pem nowhere.key\n privatelink\n}\n", "Corefile:3 - tls: could not load TLS cert: open ", "Corefile:3: tls: could not load TLS cert: open "},
+		"metrics":      {".:0 {\n bind 127.0.0.1\n linknetwork a 10.1.0.0/16 {\n  endpoints 127.0.9.0/24\n }\n prometheus 127.0.9.1:9153\n}\n", "Corefile:6 - prometheus: \"127.0.9.1:9153\" is in the pool 127.0.9.0/24 at Corefile:4", "Corefile:6: prometheus: "},
 		"one of Caddy": {".:0 {\n bind 127.0.0.1\n privatelink\n cache {\n  bogus\n }\n}\n", "Corefile:5 - cache: ", "Corefile:5: cache: "},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -56,6 +56,8 @@ func TestSetup(t *testing.T) {
 		{"zone is its suffix", "privatelink {\nzone corp.example CORP.example\n}", nil, "corp.example is given twice"},
 		{"zone around its suffix", "privatelink {\nzone example a.example\n}", nil, "the public suffix a.example is inside the private zone example, so no name could have a private one"},
 		{"zone twice", "privatelink {\nzone pl.example example\nzone pl.example example\n}", nil, "zone pl.example of example is given already at Testfile:2"},
+		{"C05 ecs_from without a slash", "privatelink {\necs_from 10.0.0.53\n}", nil, `"10.0.0.53" has no prefix length; the address alone is 10.0.0.53/32`},
+		{"C05 ecs_from too long", "privatelink {\necs_from 10.0.0.53/33\n}", nil, `prefix "10.0.0.53/33" has the length "33"; 0 to 32 is allowed`},
 		{"C06 ecs_from", "privatelink {\necs_from 10.0.0.53/8\n}", nil, "did you mean 10.0.0.0/8?"},
 		{"ptr", "privatelink {\nptr no\n}", nil, `unknown word "no"; allowed are on, off`},
 	}
