@@ -57,12 +57,16 @@ type Node struct {
 	// install orders snapshots: only a newer one replaces the pointer.
 	install sync.Mutex
 
-	// config is the one in force. change is held while another takes its place.
+	// config is the one in force. change is held while another takes its place. owed is one that was
+	// committed and whose objects the store couldn't take yet; nil: none.
 	change sync.Mutex
 	config Config
+	owed   *Config
 
+	life     context.Context // until Close
 	stop     context.CancelFunc
-	followed chan struct{} // closed when follow has ended
+	followed chan struct{}  // closed when follow has ended
+	paying   sync.WaitGroup // goroutines of pay
 }
 
 // Open starts a node: it opens the state, applies the declaration and starts the data plane. Errors
@@ -85,9 +89,8 @@ func Open(ctx context.Context, c Config) (*Node, error) {
 // open takes the same steps as a reload: first all that can be refused, then the commit. A start that is
 // refused leaves the state as it was.
 func (n *Node) open(ctx context.Context, c Config) error {
-	life, stop := context.WithCancel(context.Background())
-	n.stop = stop
-	go n.follow(n.store.Watch(life))
+	n.life, n.stop = context.WithCancel(context.Background())
+	go n.follow(n.store.Watch(n.life))
 	known, err := n.store.Load(ctx)
 	if err != nil {
 		return err
@@ -257,6 +260,8 @@ func (n *Node) drain(ctx context.Context, p *proxy.Proxy) {
 
 // Close ends everything at once. It may be called once.
 func (n *Node) Close() error {
+	n.stop()
+	n.paying.Wait()
 	n.change.Lock()
 	defer n.change.Unlock()
 	var errs []error
@@ -266,7 +271,6 @@ func (n *Node) Close() error {
 	if n.metrics != nil {
 		n.register.Unregister(n.metrics)
 	}
-	n.stop()
 	<-n.followed
 	if p := n.proxy.Load(); p != nil {
 		errs = append(errs, p.Close())

@@ -19,6 +19,7 @@ import (
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/store"
+	"github.com/postern-link/postern/store/storetest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
@@ -345,4 +346,49 @@ func TestDrainEndsInTime(t *testing.T) {
 		t.Error("a node without flows took its whole drain time")
 	}
 	wantRefused(t, "127.77.0.5", port)
+}
+
+// TestOwedIsPaid: a revocation that couldn't be stored at the reload takes place when the store can
+// take it, and one that another reload has overtaken does not.
+func TestOwedIsPaid(t *testing.T) {
+	path, port := filepath.Join(t.TempDir(), "state.db"), freePort(t)
+	good := config(t, path, port, backend(t, "one"), "127.77.0.5")
+	revoked := config(t, path, port, good.Declaration.Services[0].Targets[0].Addr, "127.77.0.5")
+	revoked.Declaration.Services[0].AutoApprove = nil
+	n := open(t, good)
+	defer closeNode(t, n)
+	fault := &storetest.Fault{Store: n.store}
+	n.store = fault
+	reload := func(c Config, outcomes ...storetest.Outcome) error {
+		fault.Plan(outcomes...)
+		p, err := n.Prepare(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Commit(t.Context())
+	}
+	state := func() link.State { return n.Snapshot().Endpoint("e0").Connection.State }
+
+	if err := reload(revoked, storetest.Refuse, storetest.Refuse); err == nil {
+		t.Fatal("the reload says that it is in force")
+	}
+	if s := state(); s != link.Approved {
+		t.Errorf("state %s after a commit that failed, want it as it was", s)
+	}
+	waitFor(t, "the revocation", func() bool { return state() == link.Pending })
+	wantRefused(t, "127.77.0.5", port)
+
+	if err := reload(good); err != nil {
+		t.Fatal(err)
+	}
+	if err := reload(revoked, storetest.Refuse); err == nil {
+		t.Fatal("the reload says that it is in force")
+	}
+	if err := reload(good); err != nil {
+		t.Fatal(err)
+	}
+	n.paying.Wait() // what was overtaken has nothing left to do
+	if s := state(); s != link.Approved {
+		t.Errorf("state %s: an overtaken configuration came back", s)
+	}
 }

@@ -54,8 +54,9 @@ func (n *Node) prepare(c Config) (*Prepared, error) {
 	return p, nil
 }
 
-// Commit makes the prepared configuration the one in force. Where the declaration can't be applied any
-// more, because the state has changed since Prepare, the old objects stay and the error says why.
+// Commit makes the prepared configuration the one in force. Where the store can't take its objects, for
+// want of space or because the state has changed since Prepare, the old objects stay and the error says
+// why; the node tries again by itself until it succeeds or another configuration is committed.
 func (p *Prepared) Commit(ctx context.Context) error {
 	n := p.node
 	defer n.change.Unlock()
@@ -63,22 +64,69 @@ func (p *Prepared) Commit(ctx context.Context) error {
 		p.proxy.Commit()
 	}
 	known := n.Snapshot()
-	now, err := n.declare(ctx, p.config)
-	if err == nil {
-		n.config = p.config
-		n.put(now)
-	} else {
-		err = fmt.Errorf("the objects of the old configuration stay: %w", err)
+	n.owed = nil
+	err := n.adopt(ctx, p.config)
+	if err != nil {
+		err = fmt.Errorf("the objects of the old configuration stay, trying again: %w", err)
 		// The listeners were made for the new ones.
 		if running := n.proxy.Load(); running != nil {
 			running.Update(n.Snapshot())
 		}
+		n.owed = &p.config
+		n.paying.Go(func() { n.pay(&p.config) })
 	}
 	if p.config.Proxy == nil {
 		return errors.Join(err, n.dropProxy())
 	}
 	n.startProxy(ctx, p.fresh, known)
 	return err
+}
+
+// adopt commits the objects of a configuration and makes it the one in force. The caller holds change.
+func (n *Node) adopt(ctx context.Context, c Config) error {
+	now, err := n.declare(ctx, c)
+	if err != nil {
+		return err
+	}
+	n.config = c
+	n.put(now)
+	return nil
+}
+
+// How long pay waits before it tries again: doubled from the first to the last.
+const (
+	firstPay = 500 * time.Millisecond
+	lastPay  = 10 * time.Second
+)
+
+// pay tries to adopt a configuration that is owed: a revocation in it must not wait for somebody to notice.
+func (n *Node) pay(c *Config) {
+	for wait := firstPay; ; wait = min(2*wait, lastPay) {
+		select {
+		case <-n.life.Done():
+			return
+		case <-time.After(wait):
+		}
+		if n.tryPay(c) {
+			return
+		}
+	}
+}
+
+// tryPay reports whether there is nothing left to do.
+func (n *Node) tryPay(c *Config) bool {
+	n.change.Lock()
+	defer n.change.Unlock()
+	if n.owed != c {
+		return true // another configuration came
+	}
+	if err := n.adopt(n.life, *c); err != nil {
+		n.log.Error("the objects of the new configuration can't be stored yet, trying again", "error", err)
+		return false
+	}
+	n.owed = nil
+	n.log.Info("the objects of the new configuration are in force now")
+	return true
 }
 
 // dropProxy ends a data plane that the new configuration no longer has. Its flows go at once: nobody
