@@ -135,7 +135,7 @@ func (d *Draft) onShutdown() error {
 	switch {
 	case err != nil:
 		reloads.WithLabelValues("failed").Inc()
-		h.log.Error("RELOAD NOT IN FORCE: DNS runs with the new Corefile, state and data plane with the old one; reload again", "err", err)
+		h.log.Error("RELOAD NOT IN FORCE YET: DNS runs with the new Corefile, its objects can't be stored; trying again", "err", err)
 	case committed:
 		reloads.WithLabelValues("committed").Inc()
 	}
