@@ -2,17 +2,13 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/postern-link/postern/link"
-	"github.com/postern-link/postern/proxy/header"
 )
 
 const (
@@ -35,6 +31,7 @@ type health struct {
 	// Targets that answered last, or refused, or are new, and those that were silent, which hold a slot
 	// for as long as a probe may take: however many there are, the others are probed in time.
 	prompt, silent lane
+	asked          asked
 
 	mu        sync.Mutex // one writer of view at a time
 	inherited map[link.ID]bool
@@ -129,7 +126,7 @@ func (h *health) note(t *targetHealth, err error) {
 	}
 	t.up.Store(false)
 	if !t.down.Swap(true) {
-		h.proxy.log.Warn("target is down", "service", t.id, "target", t.addr)
+		h.proxy.log.Warn("target is down", "service", t.id, "target", t.addr, "error", err)
 		h.gauge(t)
 	}
 }
@@ -181,6 +178,7 @@ func (h *health) follow(s *link.Snapshot) {
 		}
 	}
 	h.view.Store(next)
+	h.asked.forget(time.Now())
 	for id, was := range old.services {
 		for addr, t := range was.targets {
 			if now := next.services[id]; now == nil || now.targets[addr] != t {
@@ -266,12 +264,12 @@ func (h *health) watch(ctx context.Context, t *targetHealth) {
 			if !slow {
 				look = firstLook
 			}
-			err = h.prompt.probe(ctx, t, t.prompt, look)
+			err = h.ask(ctx, t, h.prompt, t.prompt, look)
 			silent = timedOut(err)
 		}
 		if silent {
 			began := time.Now()
-			err = h.silent.probe(ctx, t, t.silent, patience)
+			err = h.ask(ctx, t, h.silent, t.silent, patience)
 			silent, slow = timedOut(err), err == nil && time.Since(began) > firstLook/2
 		}
 		if ctx.Err() != nil {
@@ -289,44 +287,6 @@ func (h *health) watch(ctx context.Context, t *targetHealth) {
 			return
 		}
 	}
-}
-
-// lane is a number of probes that may be under way at once.
-type lane chan struct{}
-
-func newLane(n int) lane { return make(lane, n) }
-
-// probe probes a target once there is room, first in the share of its service, then in the lane. The
-// wait is not part of the timeout. The error is that of ctx where it is done before.
-func (l lane) probe(ctx context.Context, t *targetHealth, share lane, timeout time.Duration) error {
-	for _, one := range [...]lane{share, l} {
-		select {
-		case one <- struct{}{}:
-			defer func() { <-one }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return probeTarget(ctx, t.service.Load(), t.addr, timeout)
-}
-
-// timedOut reports whether a target said nothing at all.
-func timedOut(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT)
-}
-
-// probeTarget connects to a target as a flow would, and says in the header that it is no client.
-func probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) error {
-	conn, err := dialTarget(ctx, service, addr, timeout)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if head := header.AppendLocal(nil, service.ProxyProtocol); len(head) > 0 {
-		conn.SetWriteDeadline(time.Now().Add(timeout))
-		_, err = conn.Write(head)
-	}
-	return err
 }
 
 // wait waits until each target was probed once.
