@@ -51,7 +51,7 @@ type Store struct {
 	// write holds one token: whoever has it may write to what follows, and to the file.
 	write   chan struct{}
 	db      *bbolt.DB
-	witness *os.File
+	witness *os.File // nil: there was no room for one yet
 	anchor  anchor
 
 	broken    atomic.Pointer[error] // set once: why nothing is written any more
@@ -96,17 +96,28 @@ func (s *Store) open(reg prometheus.Registerer) error {
 	s.db, s.anchor = db, c.anchor
 	s.current.Store(c.snapshot)
 	s.feed.Publish(c.snapshot)
-	if s.witness, err = openWitness(s.path, s.witnessNow()); err != nil {
+	sweep(s.path, s.log) // before the witness: what is left over may be what fills the disk
+	if s.witness, err = openWitness(s.path, s.witnessNow()); noRoom(err) {
+		// The state file has proved itself, and DNS and data plane need no room.
+		s.log.Warn("no room for the witness file of the state, trying again with the next commit", "path", s.path+witnessSuffix, "error", err)
+	} else if err != nil {
 		return errors.Join(fmt.Errorf("witness file: %w", err), db.Close())
 	}
 	if s.metrics, err = newMetrics(reg, s); err != nil {
-		return errors.Join(fmt.Errorf("metrics: %w", err), s.witness.Close(), db.Close())
+		return errors.Join(fmt.Errorf("metrics: %w", err), s.closeWitness(), db.Close())
 	}
 	return nil
 }
 
 func (s *Store) witnessNow() witness {
 	return witness{Format: anchorFormat, File: s.anchor.File, Revision: s.anchor.Revision, PID: os.Getpid()}
+}
+
+func (s *Store) closeWitness() error {
+	if s.witness == nil {
+		return nil
+	}
+	return s.witness.Close()
 }
 
 // Load implements [store.Store]. It never waits.
@@ -161,7 +172,7 @@ func (s *Store) Close() error {
 		defer func() { <-s.write }()
 		s.feed.Close()
 		s.metrics.unregister()
-		s.closeErr = errors.Join(s.witness.Close(), guard(s.db.Close))
+		s.closeErr = errors.Join(s.closeWitness(), guard(s.db.Close))
 		if s.closeErr != nil {
 			s.closeErr = fmt.Errorf("close state file %s: %w", s.path, s.closeErr)
 		}

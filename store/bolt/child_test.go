@@ -42,8 +42,9 @@ func runChild(what, path string) error {
 		return childHold(path)
 	case "commit":
 		return childCommit(path)
-	case "full":
-		return childFull(path)
+	}
+	if f := diskChildren[what]; f != nil {
+		return f(path)
 	}
 	return fmt.Errorf("no child %q", what)
 }

@@ -169,10 +169,13 @@ func put(b *bbolt.Bucket, set *store.Set, d link.Delta) error {
 func harmless(err error) bool {
 	var pe *fs.PathError
 	if errors.As(err, &pe) && (pe.Op == "write" || pe.Op == "truncate") {
-		return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+		return noRoom(err) || errors.Is(err, unix.EFBIG)
 	}
 	return false
 }
+
+// noRoom reports whether an error says that the disk, or its owner's part of it, is full.
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // visible returns the revision that the file shows, ^0 where it can't be read.
 func (s *Store) visible() uint64 {
@@ -193,13 +196,25 @@ func (s *Store) visible() uint64 {
 // tellWitness writes the revision into the witness file. A failure isn't one of the commit, which
 // is on disk: the witness stays behind and vouches for less.
 func (s *Store) tellWitness() {
-	b, err := s.witnessNow().encode()
-	if err == nil {
-		_, err = s.witness.WriteAt(b, 0)
-	}
-	if err != nil {
+	if err := s.writeWitness(); err != nil {
 		s.log.Warn("witness file of the state can't be written", "path", s.path+witnessSuffix, "error", err)
 	}
+}
+
+func (s *Store) writeWitness() error {
+	if s.witness == nil {
+		f, err := openWitness(s.path, s.witnessNow())
+		if err == nil {
+			s.witness = f
+		}
+		return err
+	}
+	b, err := s.witnessNow().encode()
+	if err != nil {
+		return err
+	}
+	_, err = s.witness.WriteAt(b, 0)
+	return err
 }
 
 func auditKey(revision uint64) []byte { return binary.BigEndian.AppendUint64(nil, revision) }

@@ -16,26 +16,59 @@ import (
 	"github.com/postern-link/postern/store/storetest"
 )
 
-// TestS05Full runs childFull in a mount namespace of its own.
-func TestS05Full(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounting a file system needs root")
-	}
-	cmd := child(t, "full", t.TempDir())
-	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	if out, err := cmd.Output(); errors.Is(err, unix.EPERM) {
-		t.Skip("mount namespaces aren't allowed here")
-	} else if err != nil {
-		t.Errorf("%v: %s", err, out)
+// TestS05 runs children that mount a file system, each in a mount namespace of its own.
+func TestS05(t *testing.T) {
+	for what := range diskChildren {
+		t.Run(what, func(t *testing.T) {
+			if os.Getuid() != 0 {
+				t.Skip("mounting a file system needs root")
+			}
+			cmd := child(t, what, t.TempDir())
+			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+			if out, err := cmd.Output(); errors.Is(err, unix.EPERM) {
+				t.Skip("mount namespaces aren't allowed here")
+			} else if err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }
 
-// childFull mounts a file system of 1 MiB on dir, lets it run full, and makes space again.
-func childFull(dir string) error {
+// diskChildren are the tests on a disk of 1 MiB. Each gets its empty directory.
+var diskChildren = map[string]func(dir string) error{
+	"commit on a full disk": childFull,
+	"open on a full disk":   childOpenFull,
+	"read without writing":  childRead,
+}
+
+// mountDisk mounts a file system of 1 MiB on dir.
+func mountDisk(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+	return unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m")
+}
+
+// fill fills the disk at dir to its last page, again if need be, and returns the file that it's in.
+func fill(dir string) (string, error) {
+	filler := filepath.Join(dir, "filler")
+	f, err := os.OpenFile(filler, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(make([]byte, 1<<20))
+	if err := f.Close(); err != nil {
+		return "", err
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		return "", fmt.Errorf("filling the disk: %v, want ENOSPC", err)
+	}
+	return filler, nil
+}
+
+// childFull lets the disk run full under a store, and makes space again.
+func childFull(dir string) error {
+	if err := mountDisk(dir); err != nil {
 		return err
 	}
 	ctx, path := context.Background(), filepath.Join(dir, "state")
@@ -43,10 +76,9 @@ func childFull(dir string) error {
 	if err != nil {
 		return err
 	}
-	filler := filepath.Join(dir, "filler")
-	err = os.WriteFile(filler, make([]byte, 1<<20), 0o600)
-	if !errors.Is(err, unix.ENOSPC) {
-		return fmt.Errorf("filling the disk: %v, want ENOSPC", err)
+	filler, err := fill(dir)
+	if err != nil {
+		return err
 	}
 	refused := 0
 	for n := range 200 {

@@ -54,7 +54,7 @@ func create(path string, log *slog.Logger) error {
 	if w != nil && w.Revision > 0 {
 		return fmt.Errorf("%w: it is gone, but revision %d was committed to it", store.ErrDamaged, w.Revision)
 	}
-	f, err := os.CreateTemp(dirOf(path), baseOf(path)+".new-*")
+	f, err := os.CreateTemp(dirOf(path), baseOf(path)+newSuffix+"*")
 	if err != nil {
 		return err
 	}
@@ -63,13 +63,13 @@ func create(path string, log *slog.Logger) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := initialise(tmp); err != nil {
-		return fmt.Errorf("create: %w", err)
+	if err = initialise(tmp); err == nil {
+		err = publish(tmp, path)
 	}
-	if err := publish(tmp, path); err != nil {
-		if errors.Is(err, os.ErrExist) {
-			return nil // another process was faster: its file is as good
-		}
+	if _, statErr := os.Stat(path); err != nil && statErr == nil {
+		return nil // another process was faster, and may have swept ours away: its file is as good
+	}
+	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	log.Info("created an empty state file", "path", path)
@@ -137,19 +137,13 @@ func openDB(path string, log *slog.Logger) (*bbolt.DB, *contents, error) {
 	return db, c, nil
 }
 
-// lockFile opens and locks the file at path, which must exist: bbolt would make an empty one.
+// lockFile opens and locks the file at path for writing, which must exist: bbolt would make an empty one.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openLocked(path, os.O_RDWR, unix.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
-	if err := lock(f); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("%w by %s", store.ErrLocked, holder(f, path))
-		}
-		return nil, errors.Join(err, f.Close())
-	}
-	if err := checkMode(f, path); err != nil {
+	if err := restrict(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	// A process that was killed may have left its last commit in the kernel alone. What we are going to
@@ -160,10 +154,28 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-func lock(f *os.File) error {
+// openLocked opens the plain file at path and locks it: how is unix.LOCK_EX or unix.LOCK_SH.
+func openLocked(path string, flags, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(f, how); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("%w by %s", store.ErrLocked, holder(f, path))
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	if err := checkPlain(f, path); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func lock(f *os.File, how int) error {
 	deadline := time.Now().Add(lockTimeout)
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
 			return err
 		}
@@ -171,8 +183,8 @@ func lock(f *os.File) error {
 	}
 }
 
-// checkMode refuses what isn't a plain file and takes other users' rights away: aliases are secrets.
-func checkMode(f *os.File, path string) error {
+// checkPlain refuses what isn't a plain file, or has another name by now.
+func checkPlain(f *os.File, path string) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err
@@ -182,6 +194,15 @@ func checkMode(f *os.File, path string) error {
 	}
 	if named, err := os.Stat(path); err != nil || !os.SameFile(st, named) {
 		return fmt.Errorf("%w: it was replaced while it was opened", store.ErrLocked)
+	}
+	return nil
+}
+
+// restrict takes other users' rights away: aliases are secrets.
+func restrict(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		if err := f.Chmod(0o600); err != nil {
