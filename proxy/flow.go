@@ -69,9 +69,13 @@ func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
 	f := &flow{
 		proxy: p, settings: p.settings.Load(), id: p.ids.next(),
 		client: client, peer: peer, local: local, began: time.Now(),
+		request: policy.Request{Source: peer, Local: local},
 	}
 	if reason := p.live.enter(f, f.settings.MaxFlows); reason != "" {
-		f.detail = "not let in"
+		f.detail = "the node takes no more flows: max_flows"
+		if reason == policy.Drain {
+			f.detail = "the node is ending"
+		}
 		f.end(reason)
 		p.record(f)
 		return
@@ -101,7 +105,6 @@ func (f *flow) finish() {
 
 // run takes the flow to where only copying is left. A refusal ends it with a reset.
 func (f *flow) run(ctx context.Context) *refusal {
-	f.request.Source, f.request.Local = f.peer, f.local
 	first, r := f.inbound()
 	if r != nil {
 		return r

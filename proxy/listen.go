@@ -153,7 +153,7 @@ func (n *Prepared) Commit() {
 	if newest := p.snapshot(); newest != nil && (s == nil || newest.Revision() > s.Revision()) {
 		s = newest
 	}
-	p.settings.Store(&n.settings)
+	p.tellLimits(p.settings.Swap(&n.settings), n.settings)
 	p.listen(s, n.settings)
 	n.discard()
 	// Answers are given from the snapshot in force, which the prepared one may not be yet.

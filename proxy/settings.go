@@ -38,6 +38,22 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
+// fewFlows is what a data plane should be able to carry at least.
+const fewFlows = 1000
+
+// tellLimits logs the limits that are in force from now on, where they are others than before. They
+// follow from the limit of open files, which is easily overlooked.
+func (p *Proxy) tellLimits(old *Settings, now Settings) {
+	if old != nil && old.MaxFlows == now.MaxFlows && old.MaxPerSource == now.MaxPerSource {
+		return
+	}
+	tell := p.log.Info
+	if now.MaxFlows < fewFlows {
+		tell = p.log.Warn
+	}
+	tell("limits of the data plane", "max_flows", now.MaxFlows, "max_per_source", now.MaxPerSource, "open_files", descriptorLimit())
+}
+
 // Drain returns the drain timeout in force.
 func (s Settings) Drain() time.Duration { return s.withDefaults().DrainTimeout }
 
