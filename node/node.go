@@ -158,7 +158,7 @@ func (n *Node) startProxy(ctx context.Context, p *plane, known *link.Snapshot) {
 	ctx, cancel := context.WithTimeout(ctx, firstProbes)
 	defer cancel()
 	if err := p.proxy.Probed(ctx); err != nil {
-		n.log.Warn("some targets have not been probed yet; their names stay unanswered until they are", "waited", firstProbes)
+		n.log.Warn("some targets have not answered a first probe yet; until they do, their names are passed on as if there were no endpoint", "waited", firstProbes)
 	}
 }
 
