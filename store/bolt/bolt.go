@@ -55,6 +55,7 @@ type Store struct {
 	anchor  anchor
 
 	broken    atomic.Pointer[error] // set once: why nothing is written any more
+	failing   atomic.Bool           // the last commit could not be written
 	closed    chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -143,7 +144,8 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	return store.WriteBackup(ctx, w, snap, s.now())
 }
 
-// Err returns why the store takes no more commits, nil while it does: for a health check.
+// Err returns why the store takes no more commits until it is opened again, nil while it does: for a health
+// check. A full disk is no such reason; the metric postern_store_writable tells of both.
 func (s *Store) Err() error {
 	if err := s.broken.Load(); err != nil {
 		return *err

@@ -51,6 +51,7 @@ func (s *Store) commit(ctx context.Context, base *link.Snapshot, entry store.Ent
 	}
 	entry.Describe(next.Revision(), deltas)
 	a, err := s.store(entry, deltas)
+	s.failing.Store(err != nil)
 	if err != nil {
 		return nil, fmt.Errorf("commit revision %d to %s: %w", entry.Revision, s.path, err)
 	}

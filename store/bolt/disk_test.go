@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-link/postern/link"
@@ -72,7 +73,8 @@ func childFull(dir string) error {
 		return err
 	}
 	ctx, path := context.Background(), filepath.Join(dir, "state")
-	s, err := Open(path, Options{})
+	reg := prometheus.NewRegistry()
+	s, err := Open(path, Options{Registerer: reg})
 	if err != nil {
 		return err
 	}
@@ -83,6 +85,9 @@ func childFull(dir string) error {
 	refused := 0
 	for n := range 200 {
 		snap, err := s.Commit(ctx, s.current.Load(), storetest.Entry(n), link.PutNetwork{Network: storetest.Network(n)})
+		if told := writable(reg, err == nil); told != nil {
+			return fmt.Errorf("commit %d: %w", n, told)
+		}
 		if err == nil {
 			continue // found room in the file
 		}
@@ -97,12 +102,20 @@ func childFull(dir string) error {
 	if refused == 0 {
 		return errors.New("the disk is full and no commit noticed")
 	}
+	// What a rule refuses says nothing of the disk.
+	_, err = s.Commit(ctx, s.current.Load(), storetest.Entry(998), link.DeleteNetwork{ID: "no-such"})
+	if told := writable(reg, false); err == nil || told != nil {
+		return fmt.Errorf("a commit that isn't allowed: %v, %w", err, told)
+	}
 	if err := os.Remove(filler); err != nil {
 		return err
 	}
 	want, err := s.Commit(ctx, s.current.Load(), storetest.Entry(999), link.PutNetwork{Network: storetest.Network(999)})
 	if err != nil {
 		return fmt.Errorf("commit with room again: %w", err)
+	}
+	if err := writable(reg, true); err != nil {
+		return fmt.Errorf("with room again: %w", err)
 	}
 	if err := s.Close(); err != nil {
 		return err
@@ -114,6 +127,24 @@ func childFull(dir string) error {
 		return fmt.Errorf("revision %d after reopening, want %d", got.Revision(), want.Revision())
 	}
 	return s.Close()
+}
+
+// writable returns an error unless the metric says so.
+func writable(reg prometheus.Gatherer, want bool) error {
+	families, err := reg.Gather()
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		if f.GetName() != "postern_store_writable" {
+			continue
+		}
+		if got := f.GetMetric()[0].GetGauge().GetValue() == 1; got != want {
+			return fmt.Errorf("postern_store_writable says %t", got)
+		}
+		return nil
+	}
+	return errors.New("no metric postern_store_writable")
 }
 
 // swap puts the file at with, opened with flags, in the place of the store's descriptor of its own file.
@@ -156,20 +187,27 @@ func TestS08NoMoreWrites(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "state")
-			s := mustOpen(t, path)
+			reg := prometheus.NewRegistry()
+			s, err := Open(path, Options{Registerer: reg})
+			if err != nil {
+				t.Fatal(err)
+			}
 			want := mustCommit(t, s, 1, link.PutNetwork{Network: storetest.Network(1)})
 			with := c.with
 			if with == "" {
 				with = path
 			}
 			swap(t, path, with, c.flags)
-			_, err := s.Commit(t.Context(), want, storetest.Entry(2), link.PutNetwork{Network: storetest.Network(2)})
+			_, err = s.Commit(t.Context(), want, storetest.Entry(2), link.PutNetwork{Network: storetest.Network(2)})
 			if !errors.Is(err, c.want) || errors.Is(err, store.ErrUnknownOutcome) {
 				t.Errorf("commit: %v, want %v", err, c.want)
 			}
 			_, err = s.Commit(t.Context(), want, storetest.Entry(3), link.PutNetwork{Network: storetest.Network(3)})
 			if !errors.Is(err, errReopen) || s.Err() == nil {
 				t.Errorf("next commit: %v, health %v; want a refusal", err, s.Err())
+			}
+			if err := writable(reg, false); err != nil {
+				t.Error(err)
 			}
 			if got, err := s.Load(t.Context()); err != nil || got != want {
 				t.Errorf("load: %v, %v", got, err)

@@ -37,9 +37,9 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		m.commits, m.duration,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("revision", "Revision of the state.")),
 			func() float64 { return float64(s.current.Load().Revision()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("writable", "1 while the store takes commits, else 0.")),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("writable", "0 from a commit that could not be written, as on a full disk, until one is; else 1.")),
 			func() float64 {
-				if s.Err() != nil {
+				if s.Err() != nil || s.failing.Load() {
 					return 0
 				}
 				return 1

@@ -50,7 +50,7 @@ postern_store_commits_total{outcome="stored"} 1
 # HELP postern_store_revision Revision of the state.
 # TYPE postern_store_revision gauge
 postern_store_revision 1
-# HELP postern_store_writable 1 while the store takes commits, else 0.
+# HELP postern_store_writable 0 from a commit that could not be written, as on a full disk, until one is; else 1.
 # TYPE postern_store_writable gauge
 postern_store_writable 1
 `
