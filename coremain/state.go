@@ -116,25 +116,23 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// openBackup returns the bytes of a backup of the state at path.
+// openBackup returns the bytes of a backup of the state at path. Without a node it needs the right to read
+// the file and nothing else: a disk that is full or read-only is a reason to make a backup.
 func openBackup(ctx context.Context, path string) (io.ReadCloser, error) {
-	body, err := askBackup(ctx, path)
-	if !errors.Is(err, errNoNode) {
-		return body, err
+	body, asked := askBackup(ctx, path)
+	// Whose socket it is that we may not open, the lock of the file tells: of a node, or left by one.
+	if !errors.Is(asked, errNoNode) && !errors.Is(asked, os.ErrPermission) {
+		return body, asked
 	}
-	// Opening would make a file where there is none: nothing to back up is an error.
-	if _, err := os.Stat(path); err != nil {
-		return nil, err
-	}
-	s, err := bolt.Open(path, bolt.Options{})
+	snap, err := bolt.Read(path)
 	if err != nil {
+		if !errors.Is(asked, errNoNode) {
+			err = fmt.Errorf("%w; %w", asked, err)
+		}
 		return nil, err
 	}
 	r, w := io.Pipe()
-	go func() {
-		err := s.Backup(ctx, w)
-		w.CloseWithError(errors.Join(err, s.Close()))
-	}()
+	go func() { w.CloseWithError(store.WriteBackup(ctx, w, snap, time.Now())) }()
 	return r, nil
 }
 
