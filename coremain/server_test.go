@@ -97,8 +97,16 @@ func corefileText(port, addr string) string {
 func startServer(t *testing.T, text string, port string) *server {
 	t.Helper()
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startIn(t, dir, port)
+}
+
+// startIn starts postern with the Corefile of a directory.
+func startIn(t *testing.T, dir, port string) *server {
+	t.Helper()
 	s := &server{t: t, dns: "127.0.0.1:" + port, conf: filepath.Join(dir, "Corefile"), more: make(chan struct{}, 1)}
-	s.write(text)
 	s.cmd = program(t, dir)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
