@@ -67,11 +67,10 @@ func smallDisk(t *testing.T, dir string) (disk string) {
 	return disk
 }
 
-// fill takes the last page of a disk, and returns the file that has it.
-func fill(t *testing.T, disk string) string {
+// fill takes the last page of a disk.
+func fill(t *testing.T, disk string) {
 	t.Helper()
-	filler := filepath.Join(disk, "filler")
-	f, err := os.OpenFile(filler, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(disk, "filler"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +80,6 @@ func fill(t *testing.T, disk string) string {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return filler
 }
 
 // files returns the names in a directory, but for the filler and the socket of a node.
@@ -152,6 +150,10 @@ func TestS05FullDisk(t *testing.T) {
 	}
 	run(0, "revision 1, 1 object", "backup", "-state", state, "-o", "first.backup")
 	big := bigBackup(t)
+	damaged := filepath.Join(disk, "damaged.db")
+	if err := os.WriteFile(damaged, []byte("something else"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	fill(t, disk)
 	before := files(t, disk)
 
@@ -167,6 +169,8 @@ func TestS05FullDisk(t *testing.T) {
 	run(1, "no space left", "restore", "-replace", "-state", state, big)
 	run(0, "revision 1, 1 object", "backup", "-state", state, "-o", "third.backup")
 	run(1, "no space left", "backup", "-state", state, "-o", filepath.Join(disk, "beside.backup"))
+	run(1, "no space left", "restore", "-replace", "-state", damaged, "first.backup")
+	run(1, "not a state of this program", "restore", "-state", damaged, "first.backup") // it isn't an empty one now
 	if after := files(t, disk); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("files %v, want %v", after, before)
 	}

@@ -214,29 +214,38 @@ func readBackup(name string) (body []byte, revision uint64, objects []link.Objec
 
 // restoreFile restores to the state file of a node that isn't running.
 func restoreFile(ctx context.Context, path string, revision uint64, objects []link.Object, replace bool, stdout io.Writer) (uint64, error) {
+	now := uint64(0)
+	fill := func(s *bolt.Store) (err error) {
+		now, err = restoreTo(ctx, s, revision, objects)
+		return err
+	}
 	s, err := bolt.Open(path, bolt.Options{})
-	if errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrForeign) {
-		if !replace {
-			return 0, fmt.Errorf("%w; \"postern restore -replace\" does the moving too", err)
-		}
-		aside, err := bolt.SetAside(path, time.Now())
+	switch {
+	case err == nil:
+	case !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrForeign):
+		return 0, err
+	case !replace:
+		return 0, fmt.Errorf("%w; \"postern restore -replace\" does the moving too", err)
+	default:
+		aside, err := bolt.Replace(path, time.Now(), fill)
 		if err != nil {
 			return 0, err
 		}
 		fmt.Fprintf(stdout, "%s: damaged, kept as %s\n", path, aside)
-		s, err = bolt.Open(path, bolt.Options{})
-		if err != nil {
-			return 0, err
-		}
-	} else if err != nil {
-		return 0, err
+		return now, nil
 	}
-	if there, err := s.Load(ctx); err != nil || there.Revision() > 0 && !replace {
-		if err == nil {
-			err = fmt.Errorf("it holds a state of revision %d; -replace makes it that of the backup", there.Revision())
-		}
-		return 0, errors.Join(err, s.Close())
+	there, err := s.Load(ctx)
+	if err == nil && there.Revision() > 0 && !replace {
+		err = fmt.Errorf("it holds a state of revision %d; -replace makes it that of the backup", there.Revision())
 	}
+	if err == nil {
+		err = fill(s)
+	}
+	return now, errors.Join(err, s.Close())
+}
+
+// restoreTo commits the objects of a backup, and returns the revision after it.
+func restoreTo(ctx context.Context, s *bolt.Store, revision uint64, objects []link.Object) (uint64, error) {
 	next, err := store.Update(ctx, s, func(*link.Snapshot) (store.Entry, []link.Change, error) {
 		return store.Entry{
 			At:     time.Now(),
@@ -245,7 +254,7 @@ func restoreFile(ctx context.Context, path string, revision uint64, objects []li
 			Action: "restore",
 		}, []link.Change{link.Restore{Objects: objects}}, nil
 	})
-	if err = errors.Join(err, s.Close()); err != nil {
+	if err != nil {
 		return 0, err
 	}
 	return next.Revision(), nil

@@ -97,15 +97,35 @@ func initialise(path string) error {
 	return errors.Join(err, db.Close())
 }
 
-// publish gives the file tmp the name path, unless that exists: then the error is os.ErrExist.
+// publish gives the file tmp the name path for good, unless that exists: then the error is os.ErrExist.
 func publish(tmp, path string) error {
-	err := os.Link(tmp, path)
-	if errors.Is(err, unix.EPERM) || errors.Is(err, errors.ErrUnsupported) { // no hard links here
-		err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
-	}
-	if err != nil {
+	if err := nameNew(tmp, path); err != nil {
 		return err
 	}
+	return syncDir(path)
+}
+
+// nameNew gives a file a new name, and leaves it the old one where it can have both. The error is
+// os.ErrExist where there is a file of that name.
+func nameNew(from, to string) error {
+	err := os.Link(from, to)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, errors.ErrUnsupported) { // no hard links here
+		return renameNew(from, to)
+	}
+	return err
+}
+
+// renameNew renames a file. The error is os.ErrExist where there is one of the new name.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if err != nil {
+		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// syncDir makes the names beside path last.
+func syncDir(path string) error {
 	d, err := os.Open(dirOf(path))
 	if err != nil {
 		return err
