@@ -2,8 +2,6 @@
 package linkstore
 
 import (
-	"errors"
-
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
 	"github.com/postern-link/postern/link"
@@ -47,9 +45,6 @@ func directive(s *settings) block.Directive {
 				return err
 			}
 			if len(args) == 2 {
-				if args[1] == "" {
-					return errors.New("the path is empty")
-				}
 				s.path = args[1]
 			}
 			return nil

@@ -63,10 +63,13 @@ func Parse(c *caddy.Controller, d Directive) (Position, error) {
 	}
 	if d.Set != nil {
 		if err := d.Set(args); err != nil {
-			return at, at.Errorf("%w", err)
+			return at, at.Errorf("%w%s", err, hint(args))
 		}
 	}
 	if !c.NextArg() { // RemainingArgs stops at an opening brace only
+		if ahead := *c; ahead.Next() && ahead.Val() == "{" { // the tokens are shared, where it stands is not
+			return at, stray(Here(&ahead, d.Name), "{")
+		}
 		return at, nil
 	}
 	at.lines = make(map[string]place)
@@ -109,7 +112,7 @@ func parseProperty(c *caddy.Controller, d Directive, at Position) error {
 		if p.Secret {
 			return here.Errorf("%s: the value is not valid; usage: %s %s", name, p.Name, p.Usage)
 		}
-		return here.Errorf("%s: %w", name, err)
+		return here.Errorf("%s: %w%s", name, err, hint(args))
 	}
 	return nil
 }
@@ -131,10 +134,26 @@ func checkArgs(at Position, args []string, usage string, least, most int) error 
 	if slices.Contains(args, "}") {
 		return at.Errorf("the closing brace must stand on a line of its own")
 	}
+	if slices.Contains(args, "") {
+		return at.Errorf("an argument is empty; is an environment variable of this line not set? usage: %s", usage)
+	}
 	if n := len(args); n < least || most != Any && n > most {
-		return at.Errorf("%s given, %s allowed; usage: %s", count(n), bounds(least, most), usage)
+		return at.Errorf("%s given, %s allowed; usage: %s%s", count(n), bounds(least, most), usage, hint(args))
 	}
 	return nil
+}
+
+// hint says what arguments that were refused look like they were meant to be, "" where they don't.
+func hint(args []string) string {
+	for _, arg := range args {
+		switch {
+		case strings.Contains(arg, ","):
+			return "; separate by spaces, without commas"
+		case strings.HasSuffix(arg, "{"):
+			return "; put a space before {"
+		}
+	}
+	return ""
 }
 
 func count(n int) string {
