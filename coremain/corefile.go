@@ -45,29 +45,6 @@ func parseCorefile(path string, body []byte, known []string) (*corefile, error) 
 	return c, nil
 }
 
-// scan balances the braces and notes the keys of the server blocks.
-func (c *corefile) scan(body []byte) error {
-	d := caddyfile.NewDispenser(c.path, bytes.NewReader(body))
-	var open []int // lines of the braces that are open
-	for d.Next() {
-		text, line := d.Val(), d.Line()
-		switch {
-		case text == "{":
-			open = append(open, line)
-		case text == "}" && len(open) > 0:
-			open = open[:len(open)-1]
-		case strings.Trim(text, "{}") == "" && len(text) > 0 && len(open) == 0:
-			return &problem{c.path, line, "", quote(text) + " outside of a server block: it closes nothing"}
-		case len(open) == 0:
-			c.keys = append(c.keys, keyToken{strings.TrimSuffix(text, ","), line})
-		}
-	}
-	if len(open) > 0 {
-		return &problem{c.path, open[0], "", "the brace that opens here is never closed: a \"}\" is missing"}
-	}
-	return nil
-}
-
 // firstLine returns the line where a directive first stands, 0 where it doesn't.
 func (c *corefile) firstLine(directive string) int {
 	line := 0

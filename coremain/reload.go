@@ -95,7 +95,9 @@ func (l *loader) reload(current *caddy.Instance) {
 	}
 	if _, err := current.Restart(in); err != nil {
 		refused(explain(err, c))
+		return
 	}
+	warn(c)
 }
 
 // refused reports a Corefile that wasn't taken and counts it.

@@ -14,7 +14,7 @@ import (
 
 // rules are what a Corefile as a whole must obey beyond Caddy's grammar, in the order in which they
 // are looked at. Each returns what is wrong, or nil.
-var rules = []func(*corefile) *problem{notEmpty, hasOwn, servedHere, noTwice, trustedProxies, privateListeners, ownAddresses}
+var rules = []func(*corefile) *problem{notEmpty, hasOwn, servedHere, noTwice, trustedProxies, privateListeners, ownAddresses, ownPorts}
 
 // notEmpty: there is a server block, and each has directives. A block without any would take the
 // zone's queries and refuse them all.

@@ -105,6 +105,7 @@ func start(o *options, stderr io.Writer) int {
 		// Through the log, so that it has the log's format.
 		clog.Infof("%s-%s", Name, Version())
 	}
+	warn(c)
 	code := r.run()
 	for _, f := range caddy.OnProcessExit {
 		f() // removes the pid file

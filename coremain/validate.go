@@ -42,6 +42,9 @@ func validate(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, explain(err, c).Lint())
 		return 1
 	}
+	for _, w := range warnings(c) {
+		fmt.Fprintln(stderr, w.Lint())
+	}
 	fmt.Fprintf(stdout, "%s: ok (%s)\n", c.path, c.summary())
 	return 0
 }
