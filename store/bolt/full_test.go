@@ -146,6 +146,9 @@ func openFullCommit(dir, path, filler string) error {
 			return err
 		}
 	}
+	if s.witness == nil {
+		return errors.New("each commit makes a witness file anew")
+	}
 	return s.Close()
 }
 
