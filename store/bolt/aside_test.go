@@ -34,9 +34,11 @@ func refused(t *testing.T, damage func(path string) error) (path string) {
 }
 
 var damages = map[string]func(path string) error{
-	"cut":             func(path string) error { return os.Truncate(path, pageSize) },
-	"cut, no witness": func(path string) error { return errors.Join(os.Truncate(path, pageSize), os.Remove(path+witnessSuffix)) },
-	"gone":            os.Remove,
+	"cut": func(path string) error { return os.Truncate(path, pageSize) },
+	"cut, no witness": func(path string) error {
+		return errors.Join(os.Truncate(path, pageSize), os.Remove(path+witnessSuffix))
+	},
+	"gone": os.Remove,
 }
 
 // contentsOf returns the files of a directory by name.
