@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -72,8 +73,8 @@ func TestAnswer(t *testing.T) {
 			client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 				DisableKeepAlives: true,
 				TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: "demo.example.net"},
-				Dial: func(network, _ string) (net.Conn, error) {
-					conn, err := net.Dial(network, addr)
+				DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+					conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 					if err != nil || !c.header {
 						return conn, err
 					}
