@@ -61,6 +61,8 @@ type Connection struct {
 	RequestedAt time.Time `json:"requestedAt"`
 	// Asked counts the requests made on the endpoint, 1 for the first.
 	Asked uint32 `json:"asked"`
+	// Lasting: whoever approved it allowed later changes of the service's targets and names.
+	Lasting bool `json:"lasting,omitempty"`
 }
 
 // Live reports whether the connection carries traffic and answers DNS.

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -31,6 +32,19 @@ func ParseID(s string) (ID, error) {
 	return ID(strings.ToLower(s)), nil
 }
 
+// Subscription returns the subscription that an object of the API is in, the first of its three
+// segments, and "" for an object of a Corefile.
+func (id ID) Subscription() string {
+	if strings.Count(string(id), "/") != 2 {
+		return ""
+	}
+	first, _, _ := strings.Cut(string(id), "/")
+	return first
+}
+
+// Last returns the last segment of an ID: the name of the object within its group.
+func (id ID) Last() string { return string(id[strings.LastIndexByte(string(id), '/')+1:]) }
+
 // Kind is the kind of an object.
 type Kind string
 
@@ -40,10 +54,13 @@ const (
 	KindService  Kind = "service"
 	KindEndpoint Kind = "endpoint"
 	KindRetired  Kind = "retired"
+	KindZone     Kind = "zone"
+	KindRecord   Kind = "record"
+	KindDocument Kind = "document"
 )
 
-// Object is one of [*Network], [*Service], [*Endpoint] and [*Retired]: what a snapshot is made
-// of and what a store keeps. Objects taken from a snapshot are shared and must not be modified.
+// Object is one of [*Network], [*Service], [*Endpoint], [*Retired], [*PrivateZone], [*RecordSet] and
+// [*Document]: what a snapshot is made of and what a store keeps. Objects taken from a snapshot are shared and must not be modified.
 type Object interface {
 	// Kind and Key together name the object within a snapshot.
 	Kind() Kind
@@ -65,15 +82,41 @@ func (o Origin) String() string {
 	return fmt.Sprintf("%s:%d", o.File, o.Line)
 }
 
+// Facet is what an object carries and the domain doesn't read.
+type Facet struct {
+	// UID tells an object from another that had its ID before: 128 random bits in hexadecimal, chosen
+	// by whoever creates it, kept by Apply. Objects of a Corefile have none.
+	UID string `json:"uid,omitempty"`
+	// API is the control API's own part of the object, such as tags and location.
+	API json.RawMessage `json:"api,omitempty"`
+	// Extra are the fields of a stored object that this version doesn't know, of a newer one beside it.
+	Extra map[string]json.RawMessage `json:"-"`
+}
+
+// keep gives f, of an object that takes the place of one with old, what lasts.
+func (f *Facet) keep(old Facet) {
+	f.UID = old.UID
+	if f.Extra == nil {
+		f.Extra = old.Extra
+	}
+}
+
 // Network is a consumer's address space.
 type Network struct {
 	ID     ID     `json:"id"`
 	Tenant string `json:"tenant,omitempty"` // "" is the operator's own tenant
+	Facet
 	// Prefixes are the client addresses of the network: masked, no IPv4-mapped IPv6.
 	Prefixes []netip.Prefix `json:"prefixes"`
 	// Pools are the prefixes that endpoint addresses are taken from. No two networks share a pool
 	// address. The first and last address of an IPv4 pool shorter than /31 are never given out.
 	Pools []netip.Prefix `json:"pools,omitempty"`
+	// Subnets are named parts of the prefixes that endpoints may take their addresses from instead of
+	// the pools. Other hosts, targets among them, may have addresses of a subnet too.
+	Subnets []Subnet `json:"subnets,omitempty"`
+	// Egress lists what the network may have endpoints to: "*", "tenant/NAME", the ID or the alias of
+	// a service. Empty: the services of its own tenant.
+	Egress []string `json:"egress,omitempty"`
 	// ByListener: clients are never found by their address, only where a listener names the
 	// network. Such a network may have the prefixes of another.
 	ByListener bool   `json:"byListener,omitempty"`
@@ -85,6 +128,13 @@ func (*Network) Kind() Kind { return KindNetwork }
 
 // Key implements [Object].
 func (n *Network) Key() string { return string(n.ID) }
+
+// Subnet is a named part of a network. The first four and the last address of an IPv4 subnet shorter than
+// /29, as those of a pool in a longer one, are never given out.
+type Subnet struct {
+	Name     string         `json:"name"` // lower case, a segment of an ID
+	Prefixes []netip.Prefix `json:"prefixes"`
+}
 
 // ResourceName is one DNS name that a service is.
 type ResourceName struct {
@@ -104,7 +154,7 @@ type Target struct {
 }
 
 // Party is one entry of an access list: "*" for anyone, "tenant/NAME" for all networks of a
-// tenant, or the ID of a network.
+// tenant, "subscription/ID" for those of a subscription, or the ID of a network.
 type Party string
 
 // Anyone is the party that matches every network.
@@ -144,20 +194,23 @@ const (
 type Service struct {
 	ID     ID     `json:"id"`
 	Tenant string `json:"tenant,omitempty"`
+	Facet
 	// Alias is how a consumer of another tenant names the service: 128 random bits, see [NewAlias].
 	// Apply keeps it for the life of the service.
 	Alias string         `json:"alias"`
 	Names []ResourceName `json:"names,omitempty"`
 	// Port is the TCP port that endpoints of the service listen on.
 	Port    uint16   `json:"port"`
-	Targets []Target `json:"targets"`
+	Targets []Target `json:"targets"` // none: of the API, a service whose backends aren't known yet
 	// Visible lists who may ask for an endpoint, AutoApprove (a subset) who needs no decision,
 	// Reject who may not whatever the others say. An empty list is nobody.
 	Visible     []Party `json:"visible,omitempty"`
 	AutoApprove []Party `json:"autoApprove,omitempty"`
 	Reject      []Party `json:"reject,omitempty"`
 	// MaxConnections bounds the approved connections; a request beyond stays Pending. 0: no bound.
-	MaxConnections int           `json:"maxConnections,omitempty"`
+	MaxConnections int `json:"maxConnections,omitempty"`
+	// MaxPerConsumer bounds the approved connections of each consumer, a tenant. 0: no bound.
+	MaxPerConsumer int           `json:"maxPerConsumer,omitempty"`
 	Pin            Pin           `json:"pin"`
 	ProxyProtocol  ProxyProtocol `json:"proxyProtocol"`
 	// NAT are the source addresses towards the targets, at most [MaxNAT]. Empty: the kernel's choice.
@@ -165,8 +218,11 @@ type Service struct {
 	// IdleTimeout ends a flow that carried nothing for so long. 0: [DefaultIdleTimeout].
 	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
 	// FallbackPublic lets the public name be answered by the next plugin while no target is healthy.
-	FallbackPublic bool   `json:"fallbackPublic,omitempty"`
-	Origin         Origin `json:"origin,omitzero"`
+	FallbackPublic bool `json:"fallbackPublic,omitempty"`
+	// Strict: a node that can't confirm its view of the state cuts the flows of the service, whatever
+	// the node's own setting.
+	Strict bool   `json:"strict,omitempty"`
+	Origin Origin `json:"origin,omitzero"`
 }
 
 // Kind implements [Object].
@@ -185,16 +241,22 @@ func (s *Service) Idle() time.Duration {
 
 // Endpoint is an address in a consumer's network that stands for one service.
 type Endpoint struct {
-	ID      ID     `json:"id"`
-	Tenant  string `json:"tenant,omitempty"`
-	Network ID     `json:"network"`
+	ID     ID     `json:"id"`
+	Tenant string `json:"tenant,omitempty"`
+	Facet
+	Network ID `json:"network"`
+	// Subnet is the one of the network that the address is taken from, "" for its pools.
+	Subnet string `json:"subnet,omitempty"`
 	// Service stays as it is when the service is deleted; the connection is Disconnected then.
 	Service ID         `json:"service"`
 	Address netip.Addr `json:"address"`
 	// Allow are the client addresses that may connect. Empty: the prefixes of the network.
-	Allow      []netip.Prefix `json:"allow,omitempty"`
-	Connection Connection     `json:"connection"`
-	Origin     Origin         `json:"origin,omitzero"`
+	Allow []netip.Prefix `json:"allow,omitempty"`
+	// Zones are the private zones that the names of the service are answered in, for all the networks
+	// that a zone is linked to. Without: in the endpoint's own network alone.
+	Zones      *ZoneGroup `json:"zones,omitempty"`
+	Connection Connection `json:"connection"`
+	Origin     Origin     `json:"origin,omitzero"`
 }
 
 // Kind implements [Object].

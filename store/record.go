@@ -87,6 +87,12 @@ func newObject(kind link.Kind) link.Object {
 		return new(link.Endpoint)
 	case link.KindRetired:
 		return new(link.Retired)
+	case link.KindZone:
+		return new(link.PrivateZone)
+	case link.KindRecord:
+		return new(link.RecordSet)
+	case link.KindDocument:
+		return new(link.Document)
 	}
 	return nil
 }

@@ -20,20 +20,23 @@ func samples() []link.Object {
 	return []link.Object{
 		&link.Network{
 			ID: "corp/lan", Tenant: "a", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")},
+			Facet: facet(),
 			Pools: []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24")}, ByListener: true,
+			Subnets: []link.Subnet{{Name: "pe", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.0/24")}}}, Egress: []string{"*"},
 			Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 3},
 		},
 		&link.Service{
-			ID: "contoso-sql", Tenant: "b", Alias: "contoso-sql.00ff.postern",
+			ID: "contoso-sql", Tenant: "b", Facet: facet(), Alias: "contoso-sql.00ff.postern",
 			Names: []link.ResourceName{{Public: "contoso.database.windows.net", Private: "contoso.privatelink.database.windows.net", Zone: "privatelink.database.windows.net"}},
 			Port:  1433, Targets: []link.Target{{Addr: netip.MustParseAddrPort("10.20.0.4:1433")}},
-			Visible: []link.Party{link.Anyone}, AutoApprove: []link.Party{"corp"}, Reject: []link.Party{"tenant/c"}, MaxConnections: 7,
+			Visible: []link.Party{link.Anyone}, AutoApprove: []link.Party{"corp"}, Reject: []link.Party{"tenant/c"}, MaxConnections: 7, MaxPerConsumer: 3, Strict: true,
 			Pin: link.PinTLS, ProxyProtocol: link.ProxyAzure, NAT: []netip.Addr{netip.MustParseAddr("10.20.0.9")},
 			IdleTimeout: time.Minute, FallbackPublic: true, Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 9},
 		},
 		&link.Endpoint{
 			ID: "contoso-sql-corp", Tenant: "a", Network: "corp/lan", Service: "contoso-sql", Address: netip.MustParseAddr("10.200.0.5"),
 			Allow: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+			Facet: facet(), Subnet: "pe", Zones: &link.ZoneGroup{Name: "default", Configs: []link.ZoneConfig{{Name: "a", Zone: "s/g/corp.internal"}}},
 			Connection: link.Connection{
 				LinkID: 0x210045C1, State: link.Approved, Decision: link.Decision{Actor: "eve", Reason: "<ok> & \u2028", At: when},
 				Suspended: &link.Decision{Rule: "r", At: when}, Message: "please", RequestedAt: when, Asked: 2,
@@ -41,8 +44,16 @@ func samples() []link.Object {
 			Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 20},
 		},
 		&link.Retired{LinkID: 0xFFFFFFFF, At: when},
+		&link.PrivateZone{
+			ID: "s/g/corp.internal", Tenant: "a", Facet: facet(), Name: "corp.internal",
+			Links: []link.ZoneLink{{Name: "hub", Network: "corp/lan", Redirect: true, API: []byte(`{}`)}},
+		},
+		&link.RecordSet{Zone: "s/g/corp.internal", Type: "A", Name: "db", Facet: facet(), TTL: 10, Data: []string{"10.1.2.3"}},
+		&link.Document{Type: "group", ID: "s/g", Tenant: "a", Facet: facet()},
 	}
 }
+
+func facet() link.Facet { return link.Facet{UID: "00ff", API: []byte(`{"tags":{"a":"b"}}`)} }
 
 func encode(t testing.TB, o link.Object) []byte {
 	t.Helper()
