@@ -269,6 +269,8 @@ func (e *Endpoint) Key() string { return string(e.ID) }
 type Retired struct {
 	LinkID LinkID    `json:"linkId"`
 	At     time.Time `json:"at"`
+	// Extra is as in [Facet].
+	Extra map[string]json.RawMessage `json:"-"`
 }
 
 // Kind implements [Object].

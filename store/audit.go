@@ -7,8 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-
-	"github.com/postern-link/postern/link"
+	"iter"
 )
 
 // Chain is what the audit record adds up to after one of its lines: the SHA-256 of the chain before,
@@ -44,8 +43,8 @@ func (c Chain) Next(revision uint64, line []byte) (Entry, Chain, error) {
 		return Entry{}, c, fmt.Errorf("audit entry %d: %w: the chain of the audit record is broken", revision, ErrDamaged)
 	}
 	var e Entry
-	if err := unmarshalStrict(body, &e); err != nil {
-		return Entry{}, c, fmt.Errorf("audit entry %d: %w", revision, err)
+	if err := json.Unmarshal(body, &e); err != nil { // not strict: nobody writes it back
+		return Entry{}, c, fmt.Errorf("audit entry %d: %w: %w", revision, ErrForeign, err)
 	}
 	if e.Revision != revision {
 		return Entry{}, c, fmt.Errorf("audit entry %d: %w: its body is of %d", revision, ErrDamaged, e.Revision)
@@ -88,23 +87,28 @@ func (c *Chain) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Describe fills in what Commit sets of an entry: its revision, its ID where the caller gave none,
-// and what the deltas did.
-func (e *Entry) Describe(revision uint64, deltas []link.Delta) {
-	e.Revision = revision
-	if e.ID == "" {
-		e.ID = NewID()
-	}
-	e.Changes = make([]string, 0, len(deltas))
-	for _, d := range deltas {
-		what := "updated"
-		switch {
-		case d.Old == nil:
-			what = "created"
-		case d.New == nil:
-			what = "deleted"
+// Entries decodes what lines yields, each checked against the one before it, from a revision on: what
+// backends build Audit on. lines is their Lines.
+func Entries(ctx context.Context, lines func(context.Context, uint64) iter.Seq2[Line, error], from uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		var chain Chain
+		for l, err := range lines(ctx, max(from, 2)-1) { // with the line before, which carries the chain so far
+			var e Entry
+			switch {
+			case err != nil:
+			case l.Revision < from:
+				chain, err = LineChain(l.Bytes)
+			default:
+				e, chain, err = chain.Next(l.Revision, l.Bytes)
+			}
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if l.Revision >= from && !yield(e, nil) {
+				return
+			}
 		}
-		e.Changes = append(e.Changes, fmt.Sprintf("%s/%s: %s", d.Kind, d.Key, what))
 	}
 }
 

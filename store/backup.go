@@ -59,9 +59,9 @@ func WriteBackup(ctx context.Context, w io.Writer, s *link.Snapshot, at time.Tim
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("write backup: %w", context.Cause(ctx))
 		}
-		body, err := json.Marshal(o)
+		body, err := encodeBody(o)
 		if err != nil {
-			return fmt.Errorf("write backup: %s/%s: %w", o.Kind(), o.Key(), err)
+			return fmt.Errorf("write backup: %w", err)
 		}
 		if err := writeLine(both, backupLine{o.Kind(), body}); err != nil {
 			return fmt.Errorf("write backup: %w", err)
@@ -179,9 +179,9 @@ func decodeLine(line []byte) (link.Object, error) {
 	}
 	o := newObject(l.Kind)
 	if o == nil {
-		return nil, fmt.Errorf("%w: unknown kind %q", ErrForeign, string(l.Kind))
+		return nil, fmt.Errorf("%w: unknown kind %q: %s", ErrForeign, string(l.Kind), upgrade)
 	}
-	if err := unmarshalStrict(l.Object, o); err != nil {
+	if err := decodeBody(l.Object, o); err != nil {
 		return nil, err
 	}
 	return o, nil

@@ -3,10 +3,7 @@ package store
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math/bits"
 
 	"github.com/postern-link/postern/link"
@@ -27,9 +24,9 @@ const recordHead = 1 + len(Sum{}) // format, sum
 // Kind and key aren't in it: they are the key it is stored under, and the sum covers them, so that a
 // record found under another key is damage.
 func EncodeRecord(o link.Object) ([]byte, error) {
-	body, err := json.Marshal(o)
+	body, err := encodeBody(o)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s/%s: %w", o.Kind(), o.Key(), err)
+		return nil, err
 	}
 	rec := make([]byte, recordHead, recordHead+len(body))
 	rec[0] = RecordFormat
@@ -39,8 +36,8 @@ func EncodeRecord(o link.Object) ([]byte, error) {
 }
 
 // DecodeRecord is the reverse of [EncodeRecord] for a record found under kind and key. The error wraps
-// [ErrForeign] where the kind is unknown, the format newer, or the body has fields that we don't know
-// (writing it back would lose them), else [ErrDamaged].
+// [ErrForeign] where the kind is unknown, the format newer, or a part of the object has fields that we
+// don't know, else [ErrDamaged]. Fields of the object itself that we don't know are kept: see body.go.
 func DecodeRecord(kind link.Kind, key string, rec []byte) (link.Object, error) {
 	if len(rec) == 0 {
 		return nil, fmt.Errorf("record %s/%q: %w: it is empty", kind, key, ErrDamaged)
@@ -50,7 +47,7 @@ func DecodeRecord(kind link.Kind, key string, rec []byte) (link.Object, error) {
 	}
 	o := newObject(kind)
 	if o == nil {
-		return nil, fmt.Errorf("record %q/%q: %w: unknown kind", string(kind), key, ErrForeign)
+		return nil, fmt.Errorf("record %q/%q: %w: unknown kind: %s", string(kind), key, ErrForeign, upgrade)
 	}
 	sum, err := RecordSum(rec)
 	if err != nil {
@@ -60,7 +57,7 @@ func DecodeRecord(kind link.Kind, key string, rec []byte) (link.Object, error) {
 	if sum != sumOf(kind, key, body) {
 		return nil, fmt.Errorf("record %s/%q: %w: the checksum is wrong", kind, key, ErrDamaged)
 	}
-	if err := unmarshalStrict(body, o); err != nil {
+	if err := decodeBody(body, o); err != nil {
 		return nil, fmt.Errorf("record %s/%q: %w", kind, key, err)
 	}
 	if o.Key() != key {
@@ -105,19 +102,6 @@ func sumOf(kind link.Kind, key string, body []byte) Sum {
 	h.Write(head)
 	h.Write(body)
 	return Sum(h.Sum(head[:0])[:len(Sum{})])
-}
-
-// unmarshalStrict decodes exactly one JSON value that has no unknown field.
-func unmarshalStrict(data []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("%w: its body isn't one that this program writes: %w", ErrForeign, err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: bytes after its body", ErrDamaged)
-	}
-	return nil
 }
 
 // Set is a fingerprint of a set of records that is updated in constant time: their number and the sum

@@ -43,7 +43,7 @@ func samples() []link.Object {
 			},
 			Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 20},
 		},
-		&link.Retired{LinkID: 0xFFFFFFFF, At: when},
+		&link.Retired{LinkID: 0xFFFFFFFF, At: when, Extra: facet().Extra},
 		&link.PrivateZone{
 			ID: "s/g/corp.internal", Tenant: "a", Facet: facet(), Name: "corp.internal",
 			Links: []link.ZoneLink{{Name: "hub", Network: "corp/lan", Redirect: true, API: []byte(`{}`)}},
@@ -53,7 +53,11 @@ func samples() []link.Object {
 	}
 }
 
-func facet() link.Facet { return link.Facet{UID: "00ff", API: []byte(`{"tags":{"a":"b"}}`)} }
+func facet() link.Facet {
+	return link.Facet{UID: "00ff", API: []byte(`{"tags":{"a":"b"}}`), Extra: map[string]json.RawMessage{
+		"aNewField": []byte(`{"x":[1,"\u003ca"]}`), "other": []byte(`null`),
+	}}
+}
 
 func encode(t testing.TB, o link.Object) []byte {
 	t.Helper()
@@ -86,6 +90,29 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 }
 
+// TestUnknownFieldsStay: what a newer version added to an object is there after this one read, changed and
+// wrote it.
+func TestUnknownFieldsStay(t *testing.T) {
+	body := `{"id":"a","prefixes":["10.0.0.0/8"],"egressMode":{"b":[1,2]},"Pools":["10.200.0.0/24"]}`
+	o, err := DecodeRecord(link.KindNetwork, "a", resealed(link.KindNetwork, "a", body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := *o.(*link.Network)
+	if len(n.Pools) != 1 || len(n.Extra) != 1 || string(n.Extra["egressMode"]) != `{"b":[1,2]}` {
+		t.Fatalf("read as %+v", n)
+	}
+	n.Tenant = "b"
+	want := `{"id":"a","tenant":"b","prefixes":["10.0.0.0/8"],"pools":["10.200.0.0/24"],"egressMode":{"b":[1,2]}}`
+	if got := encode(t, &n)[recordHead:]; string(got) != want {
+		t.Errorf("written as %s, want %s", got, want)
+	}
+	n.Extra = map[string]json.RawMessage{"tenant": []byte(`"evil"`)} // known by now
+	if got := encode(t, &n)[recordHead:]; strings.Contains(string(got), "evil") {
+		t.Errorf("a field that is known was written twice: %s", got)
+	}
+}
+
 // resealed returns a record of the given body whose checksum is right.
 func resealed(kind link.Kind, key, body string) []byte {
 	sum := sumOf(kind, key, []byte(body))
@@ -111,7 +138,10 @@ func TestRecordRefused(t *testing.T) {
 		{"under another kind", link.KindNetwork, "00000001", rec, ErrDamaged},
 		{"newer format", link.KindRetired, "00000001", newer, ErrForeign},
 		{"unknown kind", "tunnel", "00000001", rec, ErrForeign},
-		{"unknown field", link.KindRetired, "00000001", resealed(link.KindRetired, "00000001", `{"linkId":1,"at":"2026-01-02T03:04:05Z","new":1}`), ErrForeign},
+		{"unknown field in a part", link.KindNetwork, "a", resealed(link.KindNetwork, "a", `{"id":"a","prefixes":["10.0.0.0/8"],"origin":{"new":1}}`), ErrForeign},
+		{"unknown field in a part, and one of the object", link.KindNetwork, "a", resealed(link.KindNetwork, "a", `{"id":"a","new":1,"origin":{"new":1}}`), ErrForeign},
+		{"unknown field and a wrong type", link.KindNetwork, "a", resealed(link.KindNetwork, "a", `{"id":"a","new":1,"prefixes":"10.0.0.0/8"}`), ErrForeign},
+		{"unknown field and two values", link.KindRetired, "00000001", resealed(link.KindRetired, "00000001", `{"linkId":1,"new":1}{}`), ErrForeign},
 		{"two values", link.KindRetired, "00000001", resealed(link.KindRetired, "00000001", `{"linkId":1}{}`), ErrDamaged},
 		{"body of another key", link.KindRetired, "00000001", resealed(link.KindRetired, "00000001", `{"linkId":2}`), ErrDamaged},
 		{"no JSON", link.KindRetired, "00000001", resealed(link.KindRetired, "00000001", `linkId`), ErrForeign},
@@ -187,7 +217,9 @@ func TestChain(t *testing.T) {
 	var chain Chain
 	for r := range uint64(4) {
 		e := Entry{ID: NewID(), At: when, Actor: "eve", From: "f", Action: "a", Object: "o", Reason: "r"}
-		e.Describe(r+1, []link.Delta{{Kind: link.KindNetwork, Key: "x", New: &link.Network{}}})
+		if err := e.Describe(r+1, []link.Delta{{Kind: link.KindNetwork, Key: "x", New: &link.Network{}}}); err != nil {
+			t.Fatal(err)
+		}
 		line, after, err := chain.Append(e)
 		if err != nil {
 			t.Fatal(err)

@@ -22,7 +22,8 @@ const (
 func NewID() string { return rand.Text() }
 
 // Update loads, decides and commits, again after each [ErrConflict] until ctx is done. A decide that
-// returns no changes ends it with the snapshot that it saw. decide may be called many times and must
+// returns no changes ends it with the snapshot that it saw, unless its entry has a Result, such as
+// [Refused]: that is stored by itself. decide may be called many times and must
 // not act on its own. After [ErrUnknownOutcome] the commit is looked for: where it landed Update
 // returns the newest snapshot and no error, else that error, and nothing is done twice.
 func Update(ctx context.Context, s Store, decide func(*link.Snapshot) (Entry, []link.Change, error)) (*link.Snapshot, error) {
@@ -36,7 +37,7 @@ func Update(ctx context.Context, s Store, decide func(*link.Snapshot) (Entry, []
 		if err != nil {
 			return nil, err
 		}
-		if len(changes) == 0 {
+		if len(changes) == 0 && entry.Result == "" {
 			return base, nil
 		}
 		if entry.ID == "" {

@@ -49,7 +49,9 @@ func (s *Store) commit(ctx context.Context, base *link.Snapshot, entry store.Ent
 	if err != nil {
 		return nil, err
 	}
-	entry.Describe(next.Revision(), deltas)
+	if err := entry.Describe(next.Revision(), deltas); err != nil {
+		return nil, err
+	}
 	a, err := s.store(entry, deltas)
 	s.failing.Store(err != nil)
 	if err != nil {

@@ -121,6 +121,7 @@ func testAudit(t *testing.T, place Factory) {
 		if len(e.Changes) == 0 {
 			e.Changes = nil
 		}
+		e.Diffs = nil // testLines looks at them
 		if !reflect.DeepEqual(e, want) {
 			t.Errorf("entry %d: %+v, want %+v", i, e, want)
 		}

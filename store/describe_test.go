@@ -1,0 +1,101 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern-link/postern/link"
+)
+
+func TestDescribe(t *testing.T) {
+	given := []string{"s9", "s1"}
+	e := Entry{Scopes: given}
+	err := e.Describe(7, []link.Delta{
+		{Kind: link.KindDocument, Key: "group:s1/g", Old: &link.Document{Type: "group", ID: "s1/g"}},
+		{Kind: link.KindEndpoint, Key: "s2/g/e", Old: &link.Endpoint{ID: "s2/g/e"}, New: &link.Endpoint{ID: "s2/g/e", Tenant: "t"}},
+		{Kind: link.KindNetwork, Key: "lan", New: &link.Network{ID: "lan"}},
+		{Kind: link.KindRecord, Key: "s3/g/z/a/@", New: &link.RecordSet{Zone: "s3/g/z", Type: "A", Name: "@"}},
+		{Kind: link.KindRetired, Key: "00000001", New: &link.Retired{LinkID: 1}},
+		{Kind: link.KindService, Key: "s1/g/v", New: &link.Service{ID: "s1/g/v"}},
+		{Kind: link.KindZone, Key: "s4/g/z", New: &link.PrivateZone{ID: "s4/g/z"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Revision != 7 || e.ID == "" {
+		t.Errorf("revision %d, ID %q", e.Revision, e.ID)
+	}
+	if want := []string{"s1", "s2", "s3", "s4", "s9"}; !slices.Equal(e.Scopes, want) {
+		t.Errorf("scopes %q, want %q", e.Scopes, want)
+	}
+	if !slices.Equal(given, []string{"s9", "s1"}) {
+		t.Error("the caller's scopes were altered")
+	}
+	if len(e.Changes) != 7 || e.Changes[0] != "document/group:s1/g: deleted" || e.Changes[1] != "endpoint/s2/g/e: updated" {
+		t.Errorf("changes %q", e.Changes)
+	}
+	var objects []string
+	for _, d := range e.Diffs {
+		objects = append(objects, d.Object)
+	}
+	if want := []string{"document/group:s1/g", "endpoint/s2/g/e", "network/lan", "record/s3/g/z/a/@", "service/s1/g/v", "zone/s4/g/z"}; !slices.Equal(objects, want) || e.Truncated != 0 {
+		t.Errorf("diffs of %q and %d more, want %q", objects, e.Truncated, want)
+	}
+	if d := e.Diffs[0]; d.After != nil || !json.Valid(d.Before) {
+		t.Errorf("deleted: %s, %s", d.Before, d.After)
+	}
+	if d := e.Diffs[1]; string(d.Before) == string(d.After) || !strings.Contains(string(d.After), `"tenant":"t"`) {
+		t.Errorf("updated: %s, %s", d.Before, d.After)
+	}
+	if d := e.Diffs[2]; d.Before != nil || !json.Valid(d.After) {
+		t.Errorf("created: %s, %s", d.Before, d.After)
+	}
+}
+
+// TestDescribeBounds: an entry says at most so much about the objects, and how much it doesn't say.
+func TestDescribeBounds(t *testing.T) {
+	deltas := func(n, size int) (ds []link.Delta) {
+		for i := range n {
+			o := &link.Document{ID: link.ID(fmt.Sprintf("s/g/%06d", i)), Tenant: strings.Repeat("x", size)}
+			ds = append(ds, link.Delta{Kind: link.KindDocument, Key: o.Key(), New: o})
+		}
+		return ds
+	}
+	for _, c := range []struct {
+		name                string
+		n, size             int
+		wantDiffs, wantMore int
+	}{
+		{"as many as it holds", MaxDiffs, 10, MaxDiffs, 0},
+		{"one more", MaxDiffs + 1, 10, MaxDiffs, 1},
+		{"a hundred thousand", 100_000, 10, MaxDiffs, 100_000 - MaxDiffs},
+		{"large ones", 10, MaxDiffBytes / 3, 2, 8},
+		{"too large for any", 2, MaxDiffBytes, 0, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var e Entry
+			if err := e.Describe(1, deltas(c.n, c.size)); err != nil {
+				t.Fatal(err)
+			}
+			if len(e.Diffs) != c.wantDiffs || e.Truncated != c.wantMore || len(e.Changes) != c.n {
+				t.Errorf("%d diffs, %d more, %d changes; want %d, %d, %d", len(e.Diffs), e.Truncated, len(e.Changes), c.wantDiffs, c.wantMore, c.n)
+			}
+		})
+	}
+}
+
+// TestEntryOfNewerVersion: a line with fields that we don't know is read without them.
+func TestEntryOfNewerVersion(t *testing.T) {
+	body := []byte(`{"id":"x","revision":1,"at":"2026-01-02T03:04:05Z","actor":"eve","action":"a","region":{"b":1},"diffs":[{"object":"o","by":"z"}]}`)
+	chain := Chain{}.after(1, body)
+	line := append(append([]byte{RecordFormat}, chain[:]...), body...)
+	e, after, err := Chain{}.Next(1, line)
+	want := Entry{ID: "x", Revision: 1, At: when.Truncate(1e9), Actor: "eve", Action: "a", Diffs: []Diff{{Object: "o"}}}
+	if err != nil || after != chain || !reflect.DeepEqual(e, want) {
+		t.Errorf("%+v, %v; want %+v", e, err, want)
+	}
+}
