@@ -29,6 +29,8 @@ type Config struct {
 	From string
 	// Proxy are the settings of the data plane; nil: this node only answers DNS.
 	Proxy *proxy.Settings
+	// API is the control API; nil: none. A configuration has a value of its own.
+	API API
 	// Log and Registerer are kept for the life of the node. A nil Log is silent, a nil Registerer
 	// takes no metrics.
 	Log        *slog.Logger
@@ -44,6 +46,7 @@ const defaultDrain = 30 * time.Second
 
 // Node is one running process. Its methods are safe for concurrent use.
 type Node struct {
+	name     string
 	path     string
 	log      *slog.Logger
 	register prometheus.Registerer
@@ -53,6 +56,7 @@ type Node struct {
 
 	snapshot atomic.Pointer[link.Snapshot]
 	proxy    atomic.Pointer[proxy.Proxy] // nil: no data plane
+	apis     apis
 
 	// install orders snapshots: only a newer one replaces the pointer.
 	install sync.Mutex
@@ -79,7 +83,7 @@ func Open(ctx context.Context, c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{path: c.StatePath, log: c.Log, register: c.Registerer, store: st, followed: make(chan struct{})}
+	n := &Node{name: hostName(), path: c.StatePath, log: c.Log, register: c.Registerer, store: st, followed: make(chan struct{})}
 	if err := n.open(ctx, c); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -103,18 +107,27 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if n.admin, err = n.serveAdmin(); err != nil {
+	if err := n.prepareAPI(c.API); err != nil {
 		return errors.Join(err, plane.discard())
 	}
-	now, err := n.declare(ctx, c)
-	if err != nil {
+	if err := n.begin(ctx, c); err != nil {
+		if c.API != nil {
+			c.API.Abandon()
+		}
 		return errors.Join(err, plane.discard())
 	}
-	n.config = c
-	n.put(now)
 	n.startProxy(ctx, plane, known)
+	n.apis.replace(c.API)
 	n.metrics, err = registerMetrics(n.register, n.Snapshot)
 	return err
+}
+
+// begin is the commit of the first configuration.
+func (n *Node) begin(ctx context.Context, c Config) (err error) {
+	if n.admin, err = n.serveAdmin(); err != nil {
+		return err
+	}
+	return n.adopt(ctx, c)
 }
 
 // plane is a data plane that has opened its listeners and accepts nothing yet.
@@ -128,7 +141,7 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	if settings == nil {
 		return nil, nil
 	}
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Log: n.log, Registerer: n.register})
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Log: n.log, Registerer: n.register})
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -264,7 +277,7 @@ func (n *Node) Close() error {
 	n.paying.Wait()
 	n.change.Lock()
 	defer n.change.Unlock()
-	var errs []error
+	errs := []error{n.apis.close()}
 	if n.admin != nil {
 		errs = append(errs, n.admin.close())
 	}

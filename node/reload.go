@@ -48,10 +48,24 @@ func (n *Node) prepare(c Config) (*Prepared, error) {
 	} else {
 		p.fresh, err = n.newProxy(next, c.Proxy)
 	}
+	if err == nil {
+		err = n.prepareAPI(c.API)
+	}
 	if err != nil {
+		p.discard()
 		return nil, err
 	}
 	return p, nil
+}
+
+// discard closes what the step has opened of the data plane.
+func (p *Prepared) discard() {
+	if p.proxy != nil {
+		p.proxy.Abandon()
+	}
+	if err := p.fresh.discard(); err != nil {
+		p.node.log.Error("close the data plane of an abandoned configuration", "error", err)
+	}
 }
 
 // Commit makes the prepared configuration the one in force. Where the store can't take its objects, for
@@ -63,6 +77,7 @@ func (p *Prepared) Commit(ctx context.Context) error {
 	if p.proxy != nil {
 		p.proxy.Commit()
 	}
+	n.apis.replace(p.config.API)
 	known := n.Snapshot()
 	n.owed = nil
 	err := n.adopt(ctx, p.config)
@@ -143,12 +158,10 @@ func (n *Node) dropProxy() error {
 // Abandon undoes Prepare.
 func (p *Prepared) Abandon() {
 	defer p.node.change.Unlock()
-	if p.proxy != nil {
-		p.proxy.Abandon()
+	if p.config.API != nil {
+		p.config.API.Abandon()
 	}
-	if err := p.fresh.discard(); err != nil {
-		p.node.log.Error("close the data plane of an abandoned configuration", "error", err)
-	}
+	p.discard()
 }
 
 // restore makes the state that of a backup, with the objects of the Corefile in force on top.

@@ -17,6 +17,19 @@ type Request struct {
 	// Judged: the first bytes were read, and Name is the server name that they carry.
 	Judged bool
 	Name   link.Name
+	// View is how fresh the snapshot is. Zero: as fresh as can be.
+	View Freshness
+	// Live: the flow was let in before, and is asked about again. It then outlives a stale view, but
+	// not an expired one.
+	Live bool
+}
+
+// stale returns whether the view is too old to let the flow in, or to let it go on.
+func (r *Request) stale(v *link.Service) bool {
+	if r.Live {
+		return r.View.Level(v.Strict) >= Expired
+	}
+	return r.View.Level(v.Strict) >= Stale
 }
 
 // Verdict is the answer to a request. The zero Verdict denies.
@@ -39,8 +52,8 @@ func (v Verdict) deny(reason Reason, rule string) Verdict {
 }
 
 // Decide judges a request: route by local address and port, connection Approved and not suspended,
-// source in the allow-list, and, once the request is judged, name among those of a pinned service.
-// Whatever it doesn't know it denies: no snapshot, no service, a pin of another version.
+// view fresh enough, source in the allow-list, and, once the request is judged, name among those of a
+// pinned service. Whatever it doesn't know it denies: no snapshot, no service, a pin of another version.
 func Decide(s *link.Snapshot, r Request) Verdict {
 	var v Verdict
 	if s == nil {
@@ -60,6 +73,8 @@ func Decide(s *link.Snapshot, r Request) Verdict {
 		return v.deny(NotApproved, "service is gone")
 	case v.Service.Port != r.Local.Port():
 		return v.deny(NoPort, "service has another port")
+	case r.stale(v.Service):
+		return v.deny(PolicyError, r.View.String())
 	}
 	rule, ok := source(s, e, r.Source.Addr())
 	if !ok {

@@ -133,6 +133,8 @@ func (f *flow) run(ctx context.Context) *refusal {
 func (f *flow) decide(r policy.Request) policy.Verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	// How fresh the snapshot is at least: one that comes in between is fresher.
+	r.View = f.proxy.fresh()
 	f.request, f.routed = r, true
 	f.verdict = policy.Decide(f.proxy.snapshot(), r)
 	return f.verdict
@@ -196,8 +198,13 @@ func (f *flow) review() {
 	if !f.routed || f.reason != "" {
 		return // not decided yet, and it will be on a newer snapshot; or over
 	}
-	v := policy.Decide(f.proxy.snapshot(), f.request)
+	r := f.request
+	r.View, r.Live = f.proxy.fresh(), true
+	v := policy.Decide(f.proxy.snapshot(), r)
 	if !f.stands(v) {
+		if !v.Allow && v.Service != nil {
+			f.verdict = v // for the line: why it was revoked
+		}
 		f.endLocked(policy.Revoked)
 		return
 	}

@@ -30,7 +30,9 @@ import (
 
 // Config is what a proxy is made of.
 type Config struct {
-	Snapshot   func() *link.Snapshot // the newest, without waiting; nil: none yet, every flow is refused
+	Snapshot func() *link.Snapshot // the newest, without waiting; nil: none yet, every flow is refused
+	// Freshness says how fresh it is now, without waiting. Nil: always fresh.
+	Freshness  func() policy.Freshness
 	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
 }
@@ -38,6 +40,7 @@ type Config struct {
 // Proxy is a running data plane.
 type Proxy struct {
 	snapshot func() *link.Snapshot
+	fresh    func() policy.Freshness
 	log      *slog.Logger // through lines
 	lines    *lines
 	metrics  *metrics
@@ -72,8 +75,12 @@ func New(c Config) *Proxy {
 	if c.Snapshot == nil {
 		c.Snapshot = func() *link.Snapshot { return nil }
 	}
+	if c.Freshness == nil {
+		c.Freshness = func() policy.Freshness { return policy.Freshness{} }
+	}
 	p := &Proxy{
 		snapshot:  c.Snapshot,
+		fresh:     c.Freshness,
 		ids:       newFlowIDs(),
 		listeners: make(map[netip.AddrPort]*listener),
 		missing:   make(map[netip.AddrPort]error),

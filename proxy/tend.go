@@ -7,7 +7,7 @@ import (
 )
 
 // tend is the goroutine that looks after everything now and then: idle flows, byte counters,
-// missing listeners, summaries of refusals. One ticker for all flows costs less than a timer each.
+// flows on a view that has expired, missing listeners, summaries of refusals. One ticker for all flows costs less than a timer each.
 func (p *Proxy) tend() {
 	ticker := time.NewTicker(tendInterval)
 	defer ticker.Stop()
@@ -16,12 +16,25 @@ func (p *Proxy) tend() {
 		case <-p.ctx.Done():
 			return
 		case now := <-ticker.C:
-			for _, f := range p.live.all() {
+			flows := p.live.all()
+			for _, f := range flows {
 				f.tend(now)
 			}
+			p.expire(flows)
 			p.retry()
 			p.refusals.tend(now, p.log)
 		}
+	}
+}
+
+// expire cuts the flows whose view of the state has expired: nothing else asks about them again while
+// no new snapshot comes.
+func (p *Proxy) expire(flows []*flow) {
+	if p.fresh().Worst() < policy.Expired {
+		return
+	}
+	for _, f := range flows {
+		f.review()
 	}
 }
 

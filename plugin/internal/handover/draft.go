@@ -28,6 +28,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/internal/block"
 	"github.com/postern-link/postern/proxy"
 )
@@ -47,6 +48,8 @@ type Draft struct {
 	origin   string // "" is the host's name
 	proxy    *proxy.Settings
 	proxyAt  block.Position
+	api      node.API
+	apiAt    block.Position
 	objects  objects
 	declared map[declaredKey]block.Position
 }
@@ -138,6 +141,16 @@ func (d *Draft) SetProxy(at block.Position, s proxy.Settings) error {
 		return at.Errorf("given already at %s; a process has one data plane", d.proxyAt)
 	}
 	d.proxy, d.proxyAt = &s, at
+	return nil
+}
+
+// SetAPI switches the control API on. A Corefile has one. api is called as [node.API] says, and not at
+// all where the Corefile is only validated.
+func (d *Draft) SetAPI(at block.Position, api node.API) error {
+	if d.api != nil {
+		return at.Errorf("given already at %s; a process has one control API", d.apiAt)
+	}
+	d.api, d.apiAt = api, at
 	return nil
 }
 

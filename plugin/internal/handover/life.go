@@ -160,6 +160,7 @@ func (d *Draft) Config() (node.Config, error) {
 		Declaration: d.declaration(),
 		From:        d.first.File,
 		Proxy:       d.proxy,
+		API:         d.api,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
 	}, nil
@@ -170,7 +171,10 @@ func (d *Draft) explain(err error) error {
 	at := d.first
 	var about *link.ObjectError
 	var path *fs.PathError
+	var api *node.APIError
 	switch {
+	case errors.As(err, &api):
+		at = d.apiAt
 	case errors.As(err, &about):
 		return d.positioned(at, err)
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrForeign), errors.As(err, &path):

@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"iter"
+	"net/netip"
+	"time"
+
+	"github.com/postern-link/postern/link"
+)
+
+// FlowState is how far a flow has come.
+type FlowState string
+
+// The states.
+const (
+	FlowDeciding    FlowState = "deciding"    // not decided yet, or the first bytes aren't read
+	FlowDialing     FlowState = "dialing"     // allowed, and on its way to a target
+	FlowEstablished FlowState = "established" // the target may have bytes of it
+	FlowEnding      FlowState = "ending"      // was ended, and is being cleaned up
+)
+
+// FlowInfo is a live flow as of one moment. What isn't known yet is zero.
+type FlowInfo struct {
+	ID         string         // 32 hexadecimal digits, unique among all nodes: that of logs and PROXY headers
+	Endpoint   link.ID        // what it was routed to
+	Service    link.ID        // of the endpoint
+	LinkID     link.LinkID    // of the connection
+	Source     netip.AddrPort // the client
+	Local      netip.AddrPort // the endpoint's address and port
+	Target     netip.AddrPort // that is dialled or connected
+	ServerName link.Name      // that the client asked for, of a service pinned to names
+	State      FlowState
+	Started    time.Time
+	ToTarget   int64 // payload bytes
+	ToClient   int64 // payload bytes
+}
+
+// List yields the live flows of this moment, in no order. No lock is held meanwhile: a flow may have
+// ended before it is yielded, and one that has begun since is missing.
+func (p *Proxy) List() iter.Seq[FlowInfo] {
+	return func(yield func(FlowInfo) bool) {
+		for _, f := range p.live.all() {
+			if !yield(f.info()) {
+				return
+			}
+		}
+	}
+}
+
+func (f *flow) info() FlowInfo {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := FlowInfo{
+		ID: f.id.String(), Source: f.peer, Local: f.local, Target: f.address, State: f.state(), Started: f.began,
+		ToTarget: f.toTarget.Load(), ToClient: f.toClient.Load(),
+	}
+	if f.routed { // before, the request is of the goroutine that reads the PROXY header
+		i.Source, i.Local, i.ServerName = f.request.Source, f.request.Local, f.request.Name
+	}
+	if e := f.verdict.Endpoint; e != nil {
+		i.Endpoint, i.Service, i.LinkID = e.ID, e.Service, e.Connection.LinkID
+	}
+	return i
+}
+
+// state returns how far the flow has come. The caller holds mu.
+func (f *flow) state() FlowState {
+	switch {
+	case f.reason != "":
+		return FlowEnding
+	case f.established:
+		return FlowEstablished
+	case f.verdict.Allow && !f.verdict.Unjudged:
+		return FlowDialing
+	}
+	return FlowDeciding
+}
