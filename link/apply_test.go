@@ -205,7 +205,7 @@ func TestAliasStays(t *testing.T) {
 		t.Errorf("alias %q, want the first one", a)
 	}
 	alias, err := NewAlias("sub/group/sql", bytes.NewReader(make([]byte, 16)))
-	if want := "sql.00000000000000000000000000000000.postern"; err != nil || alias != want {
+	if want := "sql.00000000000000000000000000000000.postern.azure.privatelinkservice"; err != nil || alias != want {
 		t.Errorf("alias %q, %v, want %q", alias, err, want)
 	}
 	if _, err := NewAlias("sql", bytes.NewReader(nil)); err == nil {
