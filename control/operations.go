@@ -2,11 +2,8 @@ package control
 
 import (
 	"context"
-	"iter"
-	"net/netip"
 
 	"github.com/postern-link/postern/link"
-	"github.com/postern-link/postern/store"
 )
 
 // Control runs operations. Its methods are safe for concurrent use.
@@ -95,42 +92,6 @@ func (c *Control) EditRecordSet(ctx context.Context, op Op, zone link.ID, rtype,
 // VisibleService returns the service of an alias that a network of the subscription may ask for, or
 // [ErrNoService].
 func (c *Control) VisibleService(caller Caller, subscription, alias string) (*link.Service, error) {
-	panic("unfinished")
-}
-
-// Explain says what happens to a client that resolves a name and connects to it, and why.
-func (c *Control) Explain(ctx context.Context, caller Caller, subscription string, client netip.Addr, name link.Name, port uint16) (Explanation, error) {
-	panic("unfinished")
-}
-
-// Flows yields the live flows of this node whose endpoint or service is in the subscription.
-func (c *Control) Flows(ctx context.Context, caller Caller, subscription string) (iter.Seq[Flow], error) {
-	panic("unfinished")
-}
-
-// Audit returns the entries that a query selects, oldest first, as far as the caller may see them.
-func (c *Control) Audit(ctx context.Context, caller Caller, q AuditQuery) ([]store.Entry, error) {
-	panic("unfinished")
-}
-
-// AuditLines yields the raw record from a revision on, for an operator to verify.
-func (c *Control) AuditLines(ctx context.Context, caller Caller, from uint64) (iter.Seq2[store.Line, error], error) {
-	panic("unfinished")
-}
-
-// Usage returns how much of each limit a subscription uses.
-func (c *Control) Usage(caller Caller, subscription string) ([]Usage, error) {
-	panic("unfinished")
-}
-
-// Plan decides on a set of objects as one change and says what it would do: which objects change, which
-// names begin or cease to be answered in which network, which flows of this node would be cut.
-func (c *Control) Plan(ctx context.Context, op Op, m Manifest) (Plan, error) {
-	panic("unfinished")
-}
-
-// Apply commits what Plan would do.
-func (c *Control) Apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 	panic("unfinished")
 }
 
