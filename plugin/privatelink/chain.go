@@ -58,7 +58,13 @@ func (d *downstream) continued(m *dns.Msg) *dns.Msg {
 		chain = append(chain, alias)
 		at = alias.Target
 		var buf [maxName]byte
-		f := d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], at))
+		name := canonical(buf[:0], at)
+		f := d.p.find(d.q.gen, d.q.view.network, name)
+		if d.q.old {
+			if why := d.p.untrusted(d.q, f, name); why != "" {
+				return d.failed(why)
+			}
+		}
 		switch {
 		case f.kind == foundMiss && f.policy == missRefuse:
 			d.p.stats.miss(d.q.server, d.p.Zones.Template([]byte(f.zone)), f.policy)

@@ -2,8 +2,8 @@
 // an endpoint in the client's network, from the newest snapshot, and passes everything else on.
 //
 // What is answered is a function of the snapshot and of what the data plane observes; nothing is
-// stored. Where it can't know (no snapshot yet, or one without the network of the server block), it
-// fails and passes nothing on: the next plugin would give the public address.
+// stored. Where it can't know (no snapshot yet, one without the network of the server block, or one that
+// is too old for the name), it fails and passes nothing on: the next plugin would give the public address.
 package privatelink
 
 import (
@@ -31,6 +31,10 @@ type Privatelink struct {
 	Snapshot  func() *link.Snapshot
 	Published func(service link.ID) bool
 	Healthy   func(service link.ID) bool
+	// Stale says why the snapshot is too old to answer from: for a service that demands strict
+	// freshness, or for all others. "" is fresh enough, which it always is for the latter where it is
+	// for the former.
+	Stale func(strict bool) (why string)
 
 	// Zones is the table of privatelink zones.
 	Zones *link.Zones
@@ -67,6 +71,7 @@ type query struct {
 	gen    *generation
 	view   view
 	server string // the listener, for the counters
+	old    bool   // the snapshot is too old for some names
 }
 
 // ServeDNS implements [plugin.Handler].
@@ -79,7 +84,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	if s == nil {
 		return p.fail(&q, noState)
 	}
-	q.gen = p.generation(s)
+	q.gen, q.old = p.generation(s), p.Stale(true) != ""
 	q.view = p.viewOf(q.gen, w, r)
 	if q.view.absent {
 		return p.fail(&q, "network "+string(p.network)+" of this server is not in the state")
@@ -89,7 +94,13 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	}
 	var buf [maxName]byte
 	asked := canonical(buf[:0], r.Question[0].Name)
-	return p.answer(ctx, &q, p.find(q.gen, q.view.network, asked))
+	f := p.find(q.gen, q.view.network, asked)
+	if q.old {
+		if why := p.untrusted(&q, f, asked); why != "" {
+			return p.fail(&q, why)
+		}
+	}
+	return p.answer(ctx, &q, f)
 }
 
 // answer writes what was found, or passes the query on.

@@ -23,6 +23,12 @@ var (
 // noState is why queries fail before there is a snapshot.
 const noState = "no state yet"
 
+// notReady is why queries fail: this server can't know what is private. It isn't Stale Answer, which
+// marks an answer that is given all the same (RFC 8914 section 4.4).
+func notReady(why string) *dns.EDNS0_EDE {
+	return &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: why}
+}
+
 // header returns the header of a record.
 func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
 	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
@@ -139,7 +145,7 @@ func (p *Privatelink) notImplemented(q *query) (int, error) {
 
 // fail answers SERVFAIL: what is private can't be known, and the next plugin would give public addresses.
 func (p *Privatelink) fail(q *query, why string) (int, error) {
-	m := p.reply(q, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNotReady, ExtraText: why})
+	m := p.reply(q, notReady(why))
 	m.Authoritative = false
 	m.Rcode = dns.RcodeServerFailure
 	return p.write(q, m, servfail)

@@ -40,7 +40,7 @@ func setup(c *caddy.Controller) error {
 		return err
 	}
 	p := &Privatelink{
-		Snapshot: draft.Snapshot, Published: draft.Published, Healthy: draft.Healthy,
+		Snapshot: draft.Snapshot, Published: draft.Published, Healthy: draft.Healthy, Stale: draft.Stale,
 		settings: parsed.settings, stats: shared,
 	}
 	config := dnsserver.GetConfig(c)

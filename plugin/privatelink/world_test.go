@@ -145,6 +145,7 @@ type server struct {
 	*Privatelink
 	snapshot       *link.Snapshot
 	unproven, down map[link.ID]bool
+	stale          [2]string // what Stale answers: for services that don't demand strict freshness, for those that do
 	up             *upstream
 }
 
@@ -160,10 +161,16 @@ func newServer(t testing.TB, s *link.Snapshot) *server {
 		Snapshot:  func() *link.Snapshot { return srv.snapshot },
 		Published: func(id link.ID) bool { return !srv.unproven[id] },
 		Healthy:   func(id link.ID) bool { return !srv.down[id] && !srv.unproven[id] },
-		Zones:     link.DefaultZones(),
-		Forwards:  true,
-		settings:  defaults(),
-		stats:     newCounters(prometheus.NewRegistry()),
+		Stale: func(strict bool) string {
+			if strict {
+				return srv.stale[1]
+			}
+			return srv.stale[0]
+		},
+		Zones:    link.DefaultZones(),
+		Forwards: true,
+		settings: defaults(),
+		stats:    newCounters(prometheus.NewRegistry()),
 	}
 	return srv
 }

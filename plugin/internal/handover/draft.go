@@ -117,6 +117,15 @@ func (d *Draft) Healthy(service link.ID) bool {
 	return h != nil && h.node.Healthy(service)
 }
 
+// Stale says why the snapshot is too old to answer from, for a service that demands strict freshness
+// or for all others; "" where it isn't.
+func (d *Draft) Stale(strict bool) string {
+	if h := d.node.Load(); h != nil {
+		return h.node.Stale(strict)
+	}
+	return ""
+}
+
 // SetStore says where the state lives and which name owns the declared objects; "" is the default of
 // either. A Corefile has one state.
 func (d *Draft) SetStore(at block.Position, path string, origin link.ID) error {
