@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/store"
 )
 
@@ -45,7 +46,10 @@ var (
 	ErrUnproven = errors.New("domain not proven")
 	// ErrEgress: the consumer's network may not have endpoints to the service.
 	ErrEgress = errors.New("egress list of the network")
-	// ErrUnavailable: the store can't take the change now. Nothing was changed.
+	// ErrAddress: an address or port that nobody gave the tenant. It comes with [link.ErrInvalid].
+	ErrAddress = errors.New("address not allowed")
+	// ErrUnavailable: the store can't take the change now. Nothing was changed, unless the error is a
+	// [store.ErrUnknownOutcome] too: then the change may yet turn out to have been made.
 	ErrUnavailable = errors.New("state can't be changed now")
 )
 
@@ -95,8 +99,10 @@ type Config struct {
 	Own func() []netip.AddrPort
 	// Flows yields the live flows of this node; nil where it has no data plane.
 	Flows func(yield func(Flow) bool)
-	// Published and Healthy are what the data plane observes of a service's targets.
+	// Published and Healthy are what the data plane observes of a service's targets; nil where there is none.
 	Published, Healthy func(service link.ID) bool
+	// View says how fresh the snapshot is; nil: as fresh as can be.
+	View func() policy.Freshness
 	// Expiry ends requests that nobody has decided on for so long. 0: never.
 	Expiry     time.Duration
 	Node       string // this node's name, for the audit
@@ -117,7 +123,9 @@ type Op struct {
 type Result struct {
 	Snapshot *link.Snapshot // the state after it
 	Created  bool           // the object wasn't there before
-	Changed  bool           // something was committed
+	Changed  bool           // something was committed; of a dry run: would be
+
+	trial trial // what led to it
 }
 
 // Ask is what a consumer wants of an endpoint.
@@ -149,8 +157,8 @@ type Flow struct {
 	Endpoint   link.ID        `json:"endpoint"`
 	Service    link.ID        `json:"service"`
 	LinkID     link.LinkID    `json:"linkId"`
-	Source     netip.AddrPort `json:"source"`
-	Local      netip.AddrPort `json:"local"`
+	Source     netip.AddrPort `json:"source,omitzero"`
+	Local      netip.AddrPort `json:"local,omitzero"`
 	Target     netip.AddrPort `json:"target,omitzero"`
 	ServerName link.Name      `json:"serverName,omitempty"`
 	State      string         `json:"state"` // what it is doing, such as "hello", "dial", "copy"

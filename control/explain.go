@@ -2,32 +2,177 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 )
 
-// Explanation says what would happen to a client, step by step.
+// Explanation says what would happen to a client that resolves a name and connects to what it is given.
 type Explanation struct {
+	Revision  uint64     `json:"revision"`          // of the state that was looked at
 	Network   link.ID    `json:"network,omitempty"` // "" where the client is in none
-	Answer    string     `json:"answer"`            // what DNS does: "endpoint", "pass", "nodata", "servfail", ...
+	Answer    string     `json:"answer"`            // what DNS does: endpoint, zone, pass, nodata, servfail
 	Addresses []string   `json:"addresses,omitempty"`
 	Endpoint  link.ID    `json:"endpoint,omitempty"`
 	Service   link.ID    `json:"service,omitempty"`
 	State     link.State `json:"state,omitempty"`
-	Allowed   bool       `json:"allowed"`
-	Reason    string     `json:"reason,omitempty"` // of a refusal, from the closed list of package policy
-	Steps     []Step     `json:"steps"`
+	// Allowed: a connection to the endpoint would reach a target. What is no endpoint's isn't allowed, and
+	// isn't stopped here either.
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason,omitempty"` // of a refusal, from the closed list of package policy
+	Steps   []Step `json:"steps"`
 }
 
 // Step is one thing that was looked at, in order.
 type Step struct {
-	What   string `json:"what"`           // view, name, endpoint, connection, source, pin, target
+	What   string `json:"what"`           // view, name, zone, endpoint, connection, source, pin, target
 	Result string `json:"result"`         // what was found
 	Rule   string `json:"rule,omitempty"` // what decided
 }
 
-// Explain says what happens to a client that resolves a name and connects to it, and why.
+func (x *Explanation) step(what, result, rule string) {
+	x.Steps = append(x.Steps, Step{What: what, Result: result, Rule: rule})
+}
+
+// Explain says what happens to a client that resolves a name and connects to it, and why. A port of 0 is
+// that of the service. It speaks of clients in the networks of the subscription; to a caller of another one
+// such a client is in no network at all. Names are judged as the directive privatelink does by default.
 func (c *Control) Explain(ctx context.Context, caller Caller, subscription string, client netip.Addr, name link.Name, port uint16) (Explanation, error) {
-	panic("unfinished")
+	sees, err := scopeOf(caller, subscription)
+	if err != nil {
+		return Explanation{}, err
+	}
+	client = client.Unmap()
+	switch {
+	case !client.IsValid() || client.Zone() != "":
+		return Explanation{}, fmt.Errorf("%w: client address", link.ErrInvalid)
+	case name == "":
+		return Explanation{}, fmt.Errorf("%w: no name", link.ErrInvalid)
+	}
+	s := c.config.Snapshot()
+	if s == nil {
+		x := Explanation{Answer: AnswerFail, Reason: string(policy.PolicyError)}
+		x.step("view", "none", "no state was loaded yet")
+		return x, nil
+	}
+	return c.explain(s, c.observed(), sees, client, name, port), nil
+}
+
+func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip.Addr, name link.Name, port uint16) Explanation {
+	x := Explanation{Revision: s.Revision(), Answer: AnswerPass, Steps: []Step{}}
+	n := s.NetworkOf(client)
+	if n == nil || !sees.holds(n.ID) {
+		x.step("view", "none", "no network has the client's address")
+		return x
+	}
+	x.Network = n.ID
+	x.step("view", "network "+string(n.ID), prefixRule(n, client))
+	r := o.resolve(s, n, name, c.config.Zones)
+	x.Answer, x.Addresses, x.Service = r.answer, r.addresses, r.service
+	result := r.answer
+	if len(r.addresses) > 0 {
+		result += " " + commas(r.addresses)
+	}
+	x.step("name", result, r.rule)
+	if len(r.endpoints) == 0 {
+		return x
+	}
+	c.explainFlow(s, o, sees, &x, r.endpoints[0], netip.AddrPortFrom(client, 0), name, port)
+	return x
+}
+
+// explainFlow adds what becomes of a connection to an endpoint. Both questions are put to [policy.Decide],
+// before and after the first bytes, so that source and pin each have the rule that decided.
+func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Explanation, e *link.Endpoint, source netip.AddrPort, name link.Name, port uint16) {
+	v := s.Service(e.Service)
+	if port == 0 && v != nil {
+		port = v.Port
+	}
+	x.Endpoint, x.State = e.ID, e.Connection.State
+	x.step("endpoint", fmt.Sprintf("%s %s", e.ID, netip.AddrPortFrom(e.Address, port)), "")
+	x.connectionStep(e, sees.holds(e.Service))
+	ask := policy.Request{Source: source, Local: netip.AddrPortFrom(e.Address, port), View: o.view}
+	before := policy.Decide(s, ask)
+	ask.Judged, ask.Name = true, name
+	after := policy.Decide(s, ask)
+	x.Allowed, x.Reason = after.Allow, string(after.Reason)
+	switch {
+	case before.Reason == policy.NotApproved, before.Reason == policy.Suspended:
+		return // the connection step has said it
+	case before.Reason == policy.SourceDenied:
+		x.step("source", "denied", before.Rule)
+		return
+	case !before.Allow:
+		x.step("flow", "denied: "+string(before.Reason), before.Rule)
+		return
+	}
+	x.step("source", "allowed", before.Rule)
+	switch {
+	case !before.Unjudged:
+		x.step("pin", "address", "any first bytes are let through")
+	case !after.Allow:
+		x.step("pin", "denied: "+string(after.Reason), after.Rule)
+		return
+	default:
+		x.step("pin", "tls", after.Rule)
+	}
+	x.targetStep(v, o, sees.holds(e.Service))
+}
+
+// connectionStep says the state of a connection, and to its provider which rule or person decided.
+func (x *Explanation) connectionStep(e *link.Endpoint, provider bool) {
+	k := e.Connection
+	result, d := string(k.State), k.Decision
+	if k.Suspended != nil {
+		result, d = result+", suspended", *k.Suspended
+	}
+	rule := d.Reason
+	if provider {
+		switch {
+		case d.Rule != "" && rule != "":
+			rule = d.Rule + ": " + rule
+		case d.Rule != "":
+			rule = d.Rule
+		case d.Actor != "" && rule != "":
+			rule = d.Actor + ": " + rule
+		case d.Actor != "":
+			rule = d.Actor
+		}
+	}
+	x.step("connection", result, rule)
+}
+
+// targetStep says what the data plane observes of the targets. Their addresses are for the provider.
+func (x *Explanation) targetStep(v *link.Service, o observed, provider bool) {
+	rule := ""
+	if provider {
+		list := make([]string, len(v.Targets))
+		for i, t := range v.Targets {
+			list[i] = t.Addr.String()
+		}
+		rule = "targets " + commas(list)
+	}
+	switch {
+	case len(v.Targets) == 0:
+		x.step("target", "none", "the service has no target yet")
+	case o.healthy(v.ID):
+		x.step("target", "answers", rule)
+		return
+	default:
+		x.step("target", "none answers", rule)
+	}
+	x.Allowed, x.Reason = false, string(policy.NoTarget)
+}
+
+// prefixRule names the prefix by which a network has a client's address.
+func prefixRule(n *link.Network, client netip.Addr) string {
+	best := netip.Prefix{}
+	for _, p := range n.Prefixes {
+		if p.Contains(client) && (!best.IsValid() || p.Bits() > best.Bits()) {
+			best = p
+		}
+	}
+	return "prefix " + best.String()
 }

@@ -1,0 +1,164 @@
+package control
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
+)
+
+// What DNS does with a name, as [Explanation] says it.
+const (
+	AnswerEndpoint = "endpoint" // the addresses of endpoints
+	AnswerZone     = "zone"     // by a private zone that is linked to the network
+	AnswerPass     = "pass"     // as if nothing of Postern's existed: the next server is asked
+	AnswerNoData   = "nodata"   // the name exists and has no address
+	AnswerFail     = "servfail" // the state can't be trusted: better no answer than the public one
+)
+
+// observed is what is known of a moment beside the snapshot.
+type observed struct {
+	published, healthy func(service link.ID) bool
+	view               policy.Freshness
+}
+
+func (c *Control) observed() observed {
+	yes := func(link.ID) bool { return true }
+	o := observed{published: c.config.Published, healthy: c.config.Healthy}
+	if o.published == nil {
+		o.published = yes
+	}
+	if o.healthy == nil {
+		o.healthy = yes
+	}
+	if c.config.View != nil {
+		o.view = c.config.View()
+	}
+	return o
+}
+
+// resolution is what DNS does with a name in one network.
+type resolution struct {
+	answer    string
+	rule      string // what decided
+	service   link.ID
+	zone      link.Name
+	endpoints []*link.Endpoint // of the service in the network, in any state: those that answer come first
+	addresses []string         // that are answered
+}
+
+// resolve says what the directive privatelink does by default with a name that a client of the network
+// asks for. It is the same walk as in that plugin, which has a test that both agree.
+func (o observed) resolve(s *link.Snapshot, n *link.Network, name link.Name, zones *link.Zones) resolution {
+	asked := []byte(name)
+	owner, _, owned := s.Owner(n.ID, asked)
+	r := resolution{answer: AnswerPass}
+	if owned {
+		r = o.ofOwner(s, n, owner)
+		if r.answer != AnswerPass {
+			return r
+		}
+	}
+	return o.inZone(s, n, asked, zones, owned, r)
+}
+
+// ofOwner is resolve for a name that endpoints of a service have in the network.
+func (o observed) ofOwner(s *link.Snapshot, n *link.Network, owner link.Owner) resolution {
+	r := resolution{answer: AnswerPass, service: owner.Service, zone: owner.Name.Zone}
+	v := s.Service(owner.Service)
+	strict, fallback := v != nil && v.Strict, v != nil && v.FallbackPublic
+	live := 0
+	for e := range s.EndpointsFor(n.ID, owner.Service) {
+		if e.Connection.Live() {
+			r.endpoints = slices.Insert(r.endpoints, live, e)
+			live++
+		} else {
+			r.endpoints = append(r.endpoints, e)
+		}
+	}
+	switch {
+	case o.view.Level(strict) >= policy.Stale:
+		r.answer, r.rule = AnswerFail, o.view.String()
+	case live == 0:
+		r.rule = "no connection is in force"
+	case !o.published(owner.Service):
+		r.rule = "no target has answered a probe yet"
+	case fallback && !o.healthy(owner.Service):
+		r.rule = "no target answers, and the service wants its public address then"
+	default:
+		r.answer, r.rule = AnswerEndpoint, "name "+string(owner.Name.Public)
+		for _, e := range r.endpoints[:live] {
+			r.addresses = append(r.addresses, e.Address.String())
+		}
+	}
+	return r
+}
+
+// inZone completes the resolution of a name without an answer that may lie in a privatelink zone.
+func (o observed) inZone(s *link.Snapshot, n *link.Network, asked []byte, zones *link.Zones, owned bool, r resolution) resolution {
+	zone := zoneOf(s, n.ID, asked, zones)
+	if zone == "" {
+		if r.rule == "" {
+			r.rule = "no endpoint of the network has the name"
+		}
+		return r
+	}
+	r.zone = zone
+	apex := len(asked) == len(zone)
+	switch {
+	case !s.HasZone(n.ID, []byte(zone)):
+		if r.rule == "" {
+			r.rule = "no endpoint of the network has a name in zone " + string(zone)
+		}
+		return r
+	case apex:
+		r.answer, r.rule = AnswerNoData, "apex of zone "+string(zone)
+	case !owned && s.OwnsBelow(n.ID, asked):
+		r.answer, r.rule = AnswerNoData, "only names below it have endpoints (RFC 8020)"
+	case r.rule == "":
+		r.rule = "no endpoint in zone " + string(zone) + ": the default miss policy"
+		return r
+	default:
+		return r
+	}
+	if o.view.Level(false) >= policy.Stale {
+		r.answer, r.rule = AnswerFail, o.view.String()
+	}
+	return r
+}
+
+// zoneOf returns the privatelink zone of a name: one of the table, or one that a service brought along.
+func zoneOf(s *link.Snapshot, network link.ID, asked []byte, zones *link.Zones) link.Name {
+	if zones != nil {
+		if zone := zones.Zone(asked); zone != "" {
+			return zone
+		}
+	}
+	for rest := asked; ; {
+		if s.HasZone(network, rest) {
+			for { // the zone is the last of the names that exist
+				_, parent, ok := bytes.Cut(rest, []byte("."))
+				if !ok || !s.OwnsBelow(network, parent) {
+					return link.Name(rest)
+				}
+				rest = parent
+			}
+		}
+		_, parent, ok := bytes.Cut(rest, []byte("."))
+		if !ok {
+			return ""
+		}
+		rest = parent
+	}
+}
+
+// commas joins what is listed in one line.
+func commas[T ~string](list []T) string {
+	words := make([]string, len(list))
+	for i, s := range list {
+		words[i] = string(s)
+	}
+	return strings.Join(words, ", ")
+}

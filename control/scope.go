@@ -1,0 +1,49 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/postern-link/postern/link"
+)
+
+// scope is what a caller may see from one subscription. The zero scope sees nothing.
+type scope struct {
+	all          bool   // everything: the operator's
+	subscription string // its objects, and of others what they have to do with it
+}
+
+// scopeOf returns the scope of a caller in a subscription, [ErrNoSubscription] where it has no role there.
+func scopeOf(caller Caller, subscription string) (scope, error) {
+	if caller.Rights(subscription)&Read == 0 {
+		return scope{}, fmt.Errorf("%w: %s", ErrNoSubscription, subscription)
+	}
+	return scope{all: caller.Operator, subscription: subscription}, nil
+}
+
+// holds reports whether the object of an ID is the subscription's own, or in the operator's sight.
+func (s scope) holds(id link.ID) bool {
+	return s.all || s.subscription != "" && id.Subscription() == s.subscription
+}
+
+// holdsKey is holds for an object as the audit names it, "kind/key". The key of a document begins with its
+// type, that of a record ends with its name.
+func (s scope) holdsKey(object string) bool {
+	if s.all {
+		return true
+	}
+	_, key, _ := strings.Cut(object, "/")
+	if typ, rest, ok := strings.Cut(key, ":"); ok && !strings.Contains(typ, "/") {
+		key = rest
+	}
+	first, _, _ := strings.Cut(key, "/")
+	return s.subscription != "" && first == s.subscription
+}
+
+// operator returns an error unless the caller is the operator's.
+func operator(caller Caller, what string) error {
+	if !caller.Operator || len(caller.Subscriptions()) == 0 {
+		return fmt.Errorf("%w: %s is for the operator", ErrForbidden, what)
+	}
+	return nil
+}
