@@ -2,23 +2,41 @@ package control
 
 import (
 	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/postern-link/postern/link"
 )
 
 // Control runs operations. Its methods are safe for concurrent use.
 type Control struct {
-	config Config
+	config   Config
+	metrics  *metrics
+	refusals refusals
+	newest   atomic.Pointer[link.Snapshot] // that an operation here has led to; nil: none yet
 }
 
-// New returns a Control.
-func New(c Config) *Control { return &Control{config: c} }
+// New returns a Control. Store, Snapshot and Tenants of c must be there; what else it leaves out has a
+// default.
+func New(c Config) *Control {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Control{config: c, metrics: newMetrics(c.Registerer)}
+}
 
 // View returns the newest snapshot for reading the objects of a subscription: with [ErrNoSubscription]
 // where the caller has no role in it. What others own may be followed from there only as far as an
 // object of the subscription refers to it.
 func (c *Control) View(caller Caller, subscription string) (*link.Snapshot, error) {
-	panic("unfinished")
+	if err := c.authorise(caller, subscription, Read); err != nil {
+		return nil, err
+	}
+	return c.view()
 }
 
 // EditDocument creates, replaces or deletes a document. right is what it takes.
