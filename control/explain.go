@@ -40,7 +40,7 @@ func (x *Explanation) step(what, result, rule string) {
 // that of the service. It speaks of clients in the networks of the subscription; to a caller of another one
 // such a client is in no network at all. Names are judged as the directive privatelink does by default.
 func (c *Control) Explain(ctx context.Context, caller Caller, subscription string, client netip.Addr, name link.Name, port uint16) (Explanation, error) {
-	sees, err := scopeOf(caller, subscription)
+	sees, err := c.scopeOf(caller, subscription)
 	if err != nil {
 		return Explanation{}, err
 	}
@@ -51,8 +51,8 @@ func (c *Control) Explain(ctx context.Context, caller Caller, subscription strin
 	case name == "":
 		return Explanation{}, fmt.Errorf("%w: no name", link.ErrInvalid)
 	}
-	s := c.config.Snapshot()
-	if s == nil {
+	s, err := c.view()
+	if err != nil {
 		x := Explanation{Answer: AnswerFail, Reason: string(policy.PolicyError)}
 		x.step("view", "none", "no state was loaded yet")
 		return x, nil

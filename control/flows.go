@@ -12,7 +12,7 @@ import (
 // isn't told the endpoint's address, nor the consumer the target's; a service whose targets get no PROXY
 // header doesn't learn the client's address here either.
 func (c *Control) Flows(ctx context.Context, caller Caller, subscription string) (iter.Seq[Flow], error) {
-	sees, err := scopeOf(caller, subscription)
+	sees, err := c.scopeOf(caller, subscription)
 	if err != nil {
 		return nil, err
 	}

@@ -14,9 +14,9 @@ type scope struct {
 }
 
 // scopeOf returns the scope of a caller in a subscription, [ErrNoSubscription] where it has no role there.
-func scopeOf(caller Caller, subscription string) (scope, error) {
-	if caller.Rights(subscription)&Read == 0 {
-		return scope{}, fmt.Errorf("%w: %s", ErrNoSubscription, subscription)
+func (c *Control) scopeOf(caller Caller, subscription string) (scope, error) {
+	if err := c.authorise(caller, subscription, Read); err != nil {
+		return scope{}, err
 	}
 	return scope{all: caller.Operator, subscription: subscription}, nil
 }
