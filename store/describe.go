@@ -19,8 +19,14 @@ func (e *Entry) Describe(revision uint64, deltas []link.Delta) error {
 	}
 	e.Changes = make([]string, 0, len(deltas))
 	e.Scopes = slices.Clone(e.Scopes) // the caller's own may be in use elsewhere
-	for _, d := range deltas {
-		e.Changes = append(e.Changes, fmt.Sprintf("%s/%s: %s", d.Kind, d.Key, d.Verb()))
+	size := 0
+	for i, d := range deltas {
+		if size < MaxChangeBytes {
+			e.Changes = append(e.Changes, fmt.Sprintf("%s/%s: %s", d.Kind, d.Key, d.Verb()))
+			if size += len(e.Changes[i]); size >= MaxChangeBytes && i+1 < len(deltas) {
+				e.Changes = append(e.Changes, fmt.Sprintf("and %d more", len(deltas)-i-1))
+			}
+		}
 		if sub := scope(d); sub != "" {
 			e.Scopes = append(e.Scopes, sub)
 		}

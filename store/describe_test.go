@@ -81,8 +81,18 @@ func TestDescribeBounds(t *testing.T) {
 			if err := e.Describe(1, deltas(c.n, c.size)); err != nil {
 				t.Fatal(err)
 			}
-			if len(e.Diffs) != c.wantDiffs || e.Truncated != c.wantMore || len(e.Changes) != c.n {
-				t.Errorf("%d diffs, %d more, %d changes; want %d, %d, %d", len(e.Diffs), e.Truncated, len(e.Changes), c.wantDiffs, c.wantMore, c.n)
+			if len(e.Diffs) != c.wantDiffs || e.Truncated != c.wantMore {
+				t.Errorf("%d diffs, %d more; want %d, %d", len(e.Diffs), e.Truncated, c.wantDiffs, c.wantMore)
+			}
+			told, size := len(e.Changes), 0
+			for _, c := range e.Changes {
+				size += len(c)
+			}
+			if size > MaxChangeBytes+100 {
+				t.Errorf("%d bytes of changes", size)
+			}
+			if told != c.n && e.Changes[told-1] != fmt.Sprintf("and %d more", c.n-told+1) {
+				t.Errorf("%d changes, the last is %q", told, e.Changes[told-1])
 			}
 		})
 	}

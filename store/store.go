@@ -24,6 +24,8 @@ var (
 	ErrDamaged = errors.New("state is damaged")
 	// ErrForeign: what is there isn't Postern's state, or of a newer format.
 	ErrForeign = errors.New("not a state of this program")
+	// ErrReadOnly: the store was opened for reading.
+	ErrReadOnly = errors.New("store is read-only")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
 )
@@ -44,7 +46,8 @@ type Entry struct {
 	// Scopes are the subscriptions that it concerns, in order: those that the caller gave and, from
 	// Commit, those of the objects that it changed. Who may read one of them may read the entry.
 	Scopes []string `json:"scopes,omitempty"`
-	// Changes lists what it did, "kind/key: created|updated|deleted", set by Commit.
+	// Changes lists what it did, "kind/key: created|updated|deleted", set by Commit. Beyond
+	// [MaxChangeBytes] the last line is "and N more".
 	Changes []string `json:"changes,omitempty"`
 	// Diffs are the same objects before and after, in order of kind and key, set by Commit: at most
 	// [MaxDiffs] of them and [MaxDiffBytes] in all. Truncated is the number left out at the end.
@@ -55,10 +58,12 @@ type Entry struct {
 // Refused is the Result of an [Entry] about something that was asked for and not done.
 const Refused = "refused"
 
-// The bounds of what one entry says about the objects that it changed. Changes isn't bounded.
+// The bounds of what one entry says about the objects that it changed: a line of the audit record must
+// fit into one request to any store.
 const (
-	MaxDiffs     = 32
-	MaxDiffBytes = 64 << 10
+	MaxDiffs       = 32
+	MaxDiffBytes   = 64 << 10
+	MaxChangeBytes = 512 << 10
 )
 
 // Diff is one object before and after a commit, as JSON. The link IDs that came to rest are left out: they

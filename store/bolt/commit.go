@@ -130,7 +130,7 @@ func (s *Store) fill(tx *bbolt.Tx, entry store.Entry, deltas []link.Delta) (anch
 		return a, err
 	}
 	a.Revision, a.Audit = entry.Revision, chain
-	b, err := seal(a)
+	b, err := store.Seal(a)
 	if err != nil {
 		return a, err
 	}

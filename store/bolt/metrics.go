@@ -1,12 +1,10 @@
 package bolt
 
 import (
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/store"
 )
 
@@ -68,23 +66,8 @@ func (m *metrics) committed(took time.Duration, err error) {
 	if m == nil {
 		return
 	}
-	m.commits.WithLabelValues(outcome(err)).Inc()
+	m.commits.WithLabelValues(store.Outcome(err)).Inc()
 	if err == nil {
 		m.duration.Observe(took.Seconds())
 	}
-}
-
-func outcome(err error) string {
-	switch {
-	case err == nil:
-		return "stored"
-	case errors.Is(err, store.ErrConflict):
-		return "conflict"
-	}
-	for _, rule := range []error{link.ErrInvalid, link.ErrNotFound, link.ErrConflict, link.ErrStale, link.ErrExhausted} {
-		if errors.Is(err, rule) {
-			return "refused"
-		}
-	}
-	return "failed"
 }

@@ -88,7 +88,7 @@ func initialise(path string) error {
 				return err
 			}
 		}
-		a, err := seal(anchor{Format: anchorFormat, File: rand.Text()})
+		a, err := store.Seal(anchor{Format: anchorFormat, File: rand.Text()})
 		if err != nil {
 			return err
 		}

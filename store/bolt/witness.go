@@ -51,7 +51,7 @@ func decodeWitness(f *os.File) (*witness, error) {
 		return nil, err
 	}
 	var w witness
-	if err := unseal(bytes.TrimRight(b, " \n"), &w); err != nil {
+	if err := store.Unseal(bytes.TrimRight(b, " \n"), &w); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	if w.Format != anchorFormat {
@@ -151,7 +151,7 @@ func writeSynced(f *os.File, b []byte) error {
 }
 
 func (w witness) encode() ([]byte, error) {
-	b, err := seal(w)
+	b, err := store.Seal(w)
 	if err != nil {
 		return nil, err
 	}
