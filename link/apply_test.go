@@ -20,7 +20,7 @@ func TestRefused(t *testing.T) {
 	svcWith := func(f func(*Service)) Change {
 		v := service("other", "fabrikam")
 		f(&v)
-		return PutService{v}
+		return PutService{Service: v}
 	}
 	two := service("two", "contoso", Anyone)
 	for name, tt := range map[string]struct {
@@ -69,7 +69,7 @@ func TestRefused(t *testing.T) {
 		"C17 address given twice":        {[]Change{at("x", "corp", "sql", "10.200.0.5")}, ErrConflict, "endpoint sql-corp"},
 		"C08 broadcast address":          {[]Change{at("x", "corp", "sql", "10.200.0.255")}, ErrInvalid, "first or last"},
 		"C08 network address":            {[]Change{at("x", "corp", "sql", "10.200.0.0")}, ErrInvalid, "first or last"},
-		"two owners of one name":         {[]Change{PutService{two}, endpoint("x", "corp", "two")}, ErrConflict, "belongs to endpoint sql-corp"},
+		"two owners of one name":         {[]Change{PutService{Service: two}, endpoint("x", "corp", "two")}, ErrConflict, "belongs to endpoint sql-corp"},
 		"endpoint moves":                 {[]Change{endpoint("sql-corp", "lab", "sql")}, ErrConflict, "never change"},
 		"allow-list with host bits":      {[]Change{PutEndpoint{Endpoint: Endpoint{ID: "x", Network: "corp", Service: "sql", Allow: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/16")}}}}, ErrInvalid, "10.1.0.0/16"},
 		"unknown endpoint deleted":       {[]Change{DeleteEndpoint{"x"}}, ErrNotFound, "endpoint x"},
@@ -88,7 +88,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestOneNameInTwoNetworks(t *testing.T) {
-	s := must(t, world(t), PutService{service("two", "contoso", Anyone)}, endpoint("two-lab", "lab", "two"))
+	s := must(t, world(t), PutService{Service: service("two", "contoso", Anyone)}, endpoint("two-lab", "lab", "two"))
 	for network, want := range map[ID]ID{"corp": "sql", "lab": "two"} {
 		if o, _, _ := s.Owner(network, []byte("contoso.database.windows.net")); o.Service != want {
 			t.Errorf("in %s the name belongs to %+v, want %s", network, o, want)
@@ -99,7 +99,7 @@ func TestOneNameInTwoNetworks(t *testing.T) {
 func TestOwnerOfPattern(t *testing.T) {
 	v := service("web", "", Anyone)
 	v.Names = []ResourceName{{Public: "*.apps.example.com"}, {Public: "www.apps.example.com"}}
-	s := must(t, world(t), PutService{v}, endpoint("web-corp", "corp", "web"))
+	s := must(t, world(t), PutService{Service: v}, endpoint("web-corp", "corp", "web"))
 	for name, want := range map[string]Name{
 		"x.apps.example.com":   "*.apps.example.com",
 		"www.apps.example.com": "www.apps.example.com",
@@ -150,7 +150,7 @@ func TestNetworkOf(t *testing.T) {
 }
 
 func TestAllocation(t *testing.T) {
-	s := must(t, Empty(), PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/29")}, PutService{service("sql", "")})
+	s := must(t, Empty(), PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/29")}, PutService{Service: service("sql", "")})
 	s = must(t, s, at("fixed", "corp", "sql", "10.200.0.2"))
 	ask := func(id ID) string {
 		t.Helper()
@@ -183,7 +183,7 @@ func TestAllocation(t *testing.T) {
 func TestAddressRestsLongest(t *testing.T) {
 	n := network("corp", "10.1.0.0/16", "10.200.0.0/30")
 	n.Pools = append(n.Pools, prefixes("10.200.1.0/30")...)
-	s := must(t, Empty(), PutNetwork{n}, PutService{service("sql", "")})
+	s := must(t, Empty(), PutNetwork{n}, PutService{Service: service("sql", "")})
 	var got []string
 	for range 9 {
 		s = must(t, s, endpoint("a", "corp", "sql"))
@@ -200,7 +200,7 @@ func TestAliasStays(t *testing.T) {
 	s := world(t)
 	v := service("sql", "contoso")
 	v.Alias = "another"
-	s = must(t, s, PutService{v})
+	s = must(t, s, PutService{Service: v})
 	if a := s.Service("sql").Alias; a != "sql.alias" {
 		t.Errorf("alias %q, want the first one", a)
 	}

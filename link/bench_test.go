@@ -57,7 +57,7 @@ func BenchmarkApply(b *testing.B) {
 		s := warmed(b, large(b, n))
 		e := s.Endpoint("e0")
 		for name, change := range map[string]Change{
-			"decide":  Decide{e.ID, e.Connection.LinkID, Rejected, Decision{Actor: "bob"}},
+			"decide":  Decide{Endpoint: e.ID, LinkID: e.Connection.LinkID, State: Rejected, Decision: Decision{Actor: "bob"}},
 			"request": endpoint("new", "n0", "s1"),
 			"delete":  DeleteEndpoint{e.ID},
 		} {
@@ -87,7 +87,7 @@ func BenchmarkOwner(b *testing.B) {
 
 // BenchmarkManyOfOne measures a change of the names of a service with all its endpoints in one network.
 func BenchmarkManyOfOne(b *testing.B) {
-	s, _, err := Empty().Apply(noon, PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/16")}, PutService{service("sql", "one", Anyone)})
+	s, _, err := Empty().Apply(noon, PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/16")}, PutService{Service: service("sql", "one", Anyone)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func BenchmarkManyOfOne(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if _, _, err := s.Apply(noon, PutService{service("sql", "two", Anyone)}); err != nil {
+		if _, _, err := s.Apply(noon, PutService{Service: service("sql", "two", Anyone)}); err != nil {
 			b.Fatal(err)
 		}
 	}

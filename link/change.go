@@ -21,7 +21,12 @@ type DeleteNetwork struct{ ID ID }
 // connections that its lists now approve are approved. A service of a declaration is the operator's
 // word: there a connection that a rule had approved and that the lists no longer name goes back to
 // Pending, or to Rejected where the reject list names it, and each network that a list names must exist.
-type PutService struct{ Service Service }
+// Of another service, an approved connection goes back to Pending when a target, a name or another port is
+// added or its pin is loosened, unless the lists approve it, it is Lasting, or Approver is named.
+type PutService struct {
+	Service  Service
+	Approver string // who makes the change, where they may approve connections too
+}
 
 // DeleteService deletes a service; its connections become Disconnected. Without Force it is
 // refused while there are others.
@@ -30,7 +35,8 @@ type DeleteService struct {
 	Force bool
 }
 
-// PutEndpoint asks for an endpoint, or replaces the allow-list of the one of its ID. A new endpoint
+// PutEndpoint asks for an endpoint, or replaces the allow-list, the zone group and the API's part of the one
+// of its ID. A new endpoint
 // without an address is given one of its network's pools. The connection of Endpoint is ignored: a
 // new one starts Pending, or Approved where the service says so. Tenant, network, service and address
 // of an endpoint never change.
@@ -89,7 +95,10 @@ func (c PutService) apply(t *tx) error {
 			return about(&v, v.ID, v.Origin, err)
 		}
 	}
-	return t.putService(old, &v)
+	if err := t.putService(old, &v); err != nil || old == nil || c.Approver != "" || !widens(old, &v) {
+		return err
+	}
+	return t.rethink(&v)
 }
 
 // placeService puts a service without a look at the connections to it.
@@ -113,7 +122,7 @@ func (t *tx) putService(old, v *Service) error {
 	}
 	if v.Origin.Declaration != "" {
 		for _, p := range slices.Concat(v.Visible, v.AutoApprove, v.Reject) {
-			if p != Anyone && t.next.Network(ID(p)) == nil && !isTenant(p) {
+			if p != Anyone && t.next.Network(ID(p)) == nil && !isGroup(p) {
 				return about(v, v.ID, v.Origin, fmt.Errorf("%w: network %s", ErrNotFound, p))
 			}
 		}
@@ -194,7 +203,7 @@ func (t *tx) putEndpoint(old, e *Endpoint, message string) error {
 
 // samePlace reports whether e stands where old does; an address left out is the one it has.
 func samePlace(old, e *Endpoint) bool {
-	return e.Network == old.Network && e.Service == old.Service && (!e.Address.IsValid() || e.Address == old.Address)
+	return e.Network == old.Network && e.Subnet == old.Subnet && e.Service == old.Service && (!e.Address.IsValid() || e.Address == old.Address)
 }
 
 func (c DeleteEndpoint) apply(t *tx) error {

@@ -10,7 +10,7 @@ import (
 // This file holds the rules that an object obeys by itself. Rules between objects are in tx.go.
 
 func (n *Network) check() error {
-	if first, _, _ := strings.Cut(string(n.ID), "/"); first == "tenant" || n.ID == ID(Anyone) {
+	if first, _, _ := strings.Cut(string(n.ID), "/"); first == "tenant" || first == "subscription" || n.ID == ID(Anyone) {
 		return fmt.Errorf("%w: %q can't be the name of a network", ErrInvalid, n.ID)
 	}
 	if len(n.Prefixes) == 0 {
@@ -37,6 +37,47 @@ func (n *Network) check() error {
 			if p.Overlaps(q) {
 				return fmt.Errorf("%w: pools %s and %s overlap", ErrInvalid, q, p)
 			}
+		}
+	}
+	for _, e := range n.Egress {
+		if e == "" || len(e) > 512 {
+			return fmt.Errorf("%w: egress list: an entry of %d bytes", ErrInvalid, len(e))
+		}
+	}
+	return n.checkSubnets()
+}
+
+func (n *Network) checkSubnets() error {
+	taken := slices.Clone(n.Pools)
+	for i, sub := range n.Subnets {
+		if id, err := ParseID(sub.Name); err != nil || string(id) != sub.Name || strings.Contains(sub.Name, "/") {
+			return fmt.Errorf("%w: name %q of a subnet", ErrInvalid, clip(sub.Name))
+		}
+		if slices.ContainsFunc(n.Subnets[:i], func(o Subnet) bool { return o.Name == sub.Name }) {
+			return fmt.Errorf("%w: subnet %s is given twice", ErrInvalid, sub.Name)
+		}
+		if len(sub.Prefixes) == 0 {
+			return fmt.Errorf("%w: subnet %s has no prefix", ErrInvalid, sub.Name)
+		}
+		for _, p := range sub.Prefixes {
+			if err := CheckPrefix(p); err != nil {
+				return fmt.Errorf("subnet %s: %w", sub.Name, err)
+			}
+			within := func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Contains(p.Addr()) }
+			if !slices.ContainsFunc(n.Prefixes, within) {
+				return fmt.Errorf("%w: subnet %s: %s is outside of the prefixes of the network: %s", ErrOutside, sub.Name, p, list(n.Prefixes))
+			}
+			for _, q := range notForHosts {
+				if p.Overlaps(q) {
+					return fmt.Errorf("%w: subnet %s: %s has addresses of %s, which no endpoint can have", ErrInvalid, sub.Name, p, q)
+				}
+			}
+			for _, q := range taken {
+				if p.Overlaps(q) {
+					return fmt.Errorf("%w: subnet %s: %s overlaps %s", ErrOverlap, sub.Name, p, q)
+				}
+			}
+			taken = append(taken, p)
 		}
 	}
 	return nil
@@ -77,7 +118,7 @@ func (s *Service) check() error {
 	if s.Port == 0 {
 		return fmt.Errorf("%w: port 0", ErrInvalid)
 	}
-	if len(s.Targets) == 0 {
+	if len(s.Targets) == 0 && s.ID.Subscription() == "" {
 		return fmt.Errorf("%w: a service has at least one target", ErrInvalid)
 	}
 	for i, t := range s.Targets {
@@ -175,14 +216,14 @@ func (s *Service) checkParties() error {
 	return nil
 }
 
-// ParseParty returns s as a party: "*", "tenant/NAME" or the ID of a network. The error wraps [ErrInvalid].
+// ParseParty returns s as a party: "*", "tenant/NAME", "subscription/ID" or the ID of a network. The error wraps [ErrInvalid].
 func ParseParty(s string) (Party, error) {
 	if s == string(Anyone) {
 		return Anyone, nil
 	}
 	id, err := ParseID(s)
-	if err == nil && id == "tenant" {
-		err = fmt.Errorf("%w: party %q: a tenant is written tenant/NAME", ErrInvalid, s)
+	if err == nil && (id == "tenant" || id == "subscription") {
+		err = fmt.Errorf("%w: party %q: write %s/NAME", ErrInvalid, s, id)
 	}
 	return Party(id), err
 }
@@ -191,6 +232,9 @@ func ParseParty(s string) (Party, error) {
 func (p Party) Matches(n *Network) bool {
 	if tenant, ok := strings.CutPrefix(string(p), "tenant/"); ok {
 		return n.Tenant == tenant
+	}
+	if sub, ok := strings.CutPrefix(string(p), "subscription/"); ok {
+		return n.ID.Subscription() == sub
 	}
 	return p == Anyone || p == Party(n.ID)
 }
@@ -206,6 +250,9 @@ func match(list []Party, n *Network) Party {
 }
 
 func (e *Endpoint) check() error {
+	if e.Zones != nil && len(e.Zones.Configs) > MaxZoneConfigs {
+		return fmt.Errorf("%w: %d zones in a zone group, %d are allowed", ErrInvalid, len(e.Zones.Configs), MaxZoneConfigs)
+	}
 	if a := e.Address; a.IsValid() && (a.Is4In6() || a.Zone() != "") {
 		return fmt.Errorf("%w: address %s", ErrInvalid, a)
 	}

@@ -15,14 +15,16 @@ func TestStates(t *testing.T) {
 		want   State
 		err    error
 	}
-	approve := func(id LinkID) Change { return Decide{"sql-lab", id, Approved, bob} }
-	reject := func(id LinkID) Change { return Decide{"sql-lab", id, Rejected, bob} }
+	approve := func(id LinkID) Change { return Decide{Endpoint: "sql-lab", LinkID: id, State: Approved, Decision: bob} }
+	reject := func(id LinkID) Change { return Decide{Endpoint: "sql-lab", LinkID: id, State: Rejected, Decision: bob} }
 	remove := func(id LinkID) Change { return Disconnect{"sql-lab", id, bob} }
 	suspend := func(id LinkID) Change { return Suspend{"sql-lab", id, bob} }
 	resume := func(id LinkID) Change { return Resume{"sql-lab", id, bob} }
 	again := func(LinkID) Change { return AskAgain{Endpoint: "sql-lab"} }
 	drop := func(LinkID) Change { return DeleteService{"sql", true} }
-	stale := func(id LinkID) Change { return Decide{"sql-lab", id + 1, Approved, bob} }
+	stale := func(id LinkID) Change {
+		return Decide{Endpoint: "sql-lab", LinkID: id + 1, State: Approved, Decision: bob}
+	}
 	for name, steps := range map[string][]step{
 		"approve":                        {{approve, Approved, nil}},
 		"reject":                         {{reject, Rejected, nil}},
@@ -67,7 +69,7 @@ func TestDecisionIsKept(t *testing.T) {
 	s := must(t, world(t), endpoint("sql-lab", "lab", "sql"))
 	e := s.Endpoint("sql-lab")
 	at := noon.Add(time.Hour)
-	s, _, err := s.Apply(at, Decide{e.ID, e.Connection.LinkID, Approved, Decision{Actor: "bob", Reason: "ticket 7"}})
+	s, _, err := s.Apply(at, Decide{Endpoint: e.ID, LinkID: e.Connection.LinkID, State: Approved, Decision: Decision{Actor: "bob", Reason: "ticket 7"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +110,7 @@ func TestLists(t *testing.T) {
 	with := func(f func(*Service)) PutService {
 		v := service("sql", "contoso")
 		f(&v)
-		return PutService{v}
+		return PutService{Service: v}
 	}
 	for name, tt := range map[string]struct {
 		service PutService
@@ -128,12 +130,14 @@ func TestLists(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab := network("lab", "10.2.0.0/16", "10.201.0.0/24")
-			lab.Tenant = "acme"
+			lab.Tenant, lab.Egress = "acme", []string{"*"}
+			request := endpoint("sql-lab", "lab", "sql")
+			request.Endpoint.Tenant = "acme"
 			s := must(t, Empty(), PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/24")}, PutNetwork{lab})
 			if tt.service.Service.MaxConnections > 0 {
 				s = must(t, s, tt.service, endpoint("first", "corp", "sql"))
 			}
-			s, _, err := s.Apply(noon, tt.service, endpoint("sql-lab", "lab", "sql"))
+			s, _, err := s.Apply(noon, tt.service, request)
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("error %v, want %v", err, tt.err)
 			}
@@ -147,17 +151,17 @@ func TestLists(t *testing.T) {
 func TestLimit(t *testing.T) {
 	v := service("sql", "contoso", Anyone)
 	v.MaxConnections = 1
-	s := must(t, Empty(), PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/24")}, PutService{v},
+	s := must(t, Empty(), PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/24")}, PutService{Service: v},
 		endpoint("a", "corp", "sql"), endpoint("b", "corp", "sql"))
 	b := s.Endpoint("b").Connection
 	if b.State != Pending || !strings.Contains(b.Decision.Reason, "limit of 1") {
 		t.Errorf("over the limit: %+v, want Pending with the limit as its reason", b)
 	}
-	if _, _, err := s.Apply(noon, Decide{"b", b.LinkID, Approved, Decision{Actor: "bob"}}); !errors.Is(err, ErrExhausted) {
+	if _, _, err := s.Apply(noon, Decide{Endpoint: "b", LinkID: b.LinkID, State: Approved, Decision: Decision{Actor: "bob"}}); !errors.Is(err, ErrExhausted) {
 		t.Errorf("approve over the limit: %v, want %v", err, ErrExhausted)
 	}
 	v.MaxConnections = 2
-	s = must(t, s, PutService{v})
+	s = must(t, s, PutService{Service: v})
 	if c := s.Endpoint("b").Connection; c.State != Approved {
 		t.Errorf("after the limit was raised: %+v, want Approved", c)
 	}

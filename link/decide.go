@@ -12,6 +12,7 @@ type Decide struct {
 	Endpoint ID
 	LinkID   LinkID
 	State    State
+	Lasting  bool // approved whatever the service's targets and names will be
 	Decision Decision
 }
 
@@ -50,16 +51,20 @@ func (c Decide) apply(t *tx) error {
 	switch {
 	case c.State != Approved && c.State != Rejected:
 		err = fmt.Errorf("%w: a decision is %s or %s, not %q", ErrInvalid, Approved, Rejected, c.State)
-	case c.State == e.Connection.State:
+	case c.State == e.Connection.State && (c.State == Rejected || !c.Lasting || e.Connection.Lasting):
 		return nil
-	case c.State == Approved:
+	case c.State == Approved && e.Connection.State != Approved:
 		err = t.mayApprove(e)
 	}
 	if err != nil {
 		return about(e, e.ID, e.Origin, err)
 	}
 	return t.alter(e, func(k *Connection) {
-		k.State, k.Decision, k.Suspended = c.State, t.stamped(c.Decision), nil
+		if k.State != c.State {
+			k.Suspended = nil
+		}
+		k.State, k.Decision = c.State, t.stamped(c.Decision)
+		k.Lasting = c.State == Approved && (c.Lasting || k.Lasting)
 	})
 }
 
@@ -69,12 +74,16 @@ func (t *tx) mayApprove(e *Endpoint) error {
 	if p := match(v.Reject, t.next.Network(e.Network)); p != "" {
 		return fmt.Errorf("%w: the reject list of service %s names %s", ErrConflict, v.ID, p)
 	}
-	return t.withinLimit(v)
+	return t.withinLimit(v, e.Tenant)
 }
 
-func (t *tx) withinLimit(v *Service) error {
+// withinLimit returns why a connection of a consumer, a tenant, can't be approved in addition.
+func (t *tx) withinLimit(v *Service, consumer string) error {
 	if v.MaxConnections > 0 && t.next.Approved(v.ID) >= v.MaxConnections {
-		return fmt.Errorf("%w: service %s has its limit of %d approved connections", ErrExhausted, v.ID, v.MaxConnections)
+		return fmt.Errorf("%w: the service has its limit of %d approved connections", ErrExhausted, v.MaxConnections)
+	}
+	if v.MaxPerConsumer > 0 && t.next.ApprovedOf(v.ID, consumer) >= v.MaxPerConsumer {
+		return fmt.Errorf("%w: the consumer has its limit of %d approved connections to the service", ErrExhausted, v.MaxPerConsumer)
 	}
 	return nil
 }
@@ -89,7 +98,7 @@ func (c Disconnect) apply(t *tx) error {
 
 func (t *tx) disconnect(e *Endpoint, d Decision) error {
 	return t.alter(e, func(k *Connection) {
-		k.State, k.LinkID, k.Decision, k.Suspended = Disconnected, 0, t.stamped(d), nil
+		k.State, k.LinkID, k.Decision, k.Suspended, k.Lasting = Disconnected, 0, t.stamped(d), nil, false
 	})
 }
 
@@ -190,8 +199,13 @@ func (t *tx) request(e *Endpoint, message string, asked uint32) (Connection, err
 		return Connection{}, fmt.Errorf("%w: network %s", ErrNotFound, e.Network)
 	case !both && match(v.Reject, n) != "":
 		return Connection{}, fmt.Errorf("%w: service %s: its reject list names %s", ErrNotFound, v.ID, match(v.Reject, n))
-	case !both && match(v.Visible, n) == "":
+	case !both && match(v.Visible, n) == "" && (v.ID.Subscription() == "" || v.ID.Subscription() != n.ID.Subscription()):
 		return Connection{}, fmt.Errorf("%w: service %s: it isn't visible to network %s", ErrNotFound, v.ID, n.ID)
+	case e.Tenant != n.Tenant:
+		return Connection{}, fmt.Errorf("%w: the endpoint is of tenant %q and its network of %q", ErrInvalid, e.Tenant, n.Tenant)
+	}
+	if rule, ok := n.Reaches(v); !ok && !both {
+		return Connection{}, fmt.Errorf("%w: service %s is not for endpoints of network %s: %s", ErrEgress, v.ID, n.ID, rule)
 	}
 	id, err := t.newLinkID(e.ID, asked)
 	k := Connection{LinkID: id, State: Pending, Message: message, RequestedAt: t.at, Asked: asked}
@@ -209,17 +223,50 @@ func (t *tx) automatic(v *Service, n *Network) (State, Decision) {
 	if p == "" {
 		return Pending, t.stamped(Decision{})
 	}
-	if err := t.withinLimit(v); err != nil {
-		return Pending, t.stamped(Decision{Rule: limitRule, Reason: fmt.Sprintf("the service has its limit of %d approved connections", v.MaxConnections)})
+	if err := t.withinLimit(v, n.Tenant); err != nil {
+		return Pending, t.stamped(Decision{Rule: limitRule, Reason: strings.TrimPrefix(err.Error(), ErrExhausted.Error()+": ")})
 	}
 	return Approved, t.stamped(Decision{Rule: autoRule + string(p)})
 }
 
+// rethink takes back the approval of connections to a service that was widened, unless its lists or
+// whoever approved them allow it.
+func (t *tx) rethink(v *Service) error {
+	for _, e := range slices.Collect(t.next.EndpointsOf(v.ID)) {
+		k := e.Connection
+		if k.State != Approved || k.Lasting || match(v.AutoApprove, t.next.Network(e.Network)) != "" {
+			continue
+		}
+		d := t.stamped(Decision{Rule: widenedRule, Reason: "targets or names of the service have changed since it was approved"})
+		if err := t.alter(e, func(c *Connection) { c.State, c.Decision, c.Suspended = Pending, d, nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// widens reports whether a consumer of now may reach what one of old could not: another target, name or
+// port, or less of a pin.
+func widens(old, now *Service) bool {
+	for _, target := range now.Targets {
+		if !slices.Contains(old.Targets, target) {
+			return true
+		}
+	}
+	for _, n := range now.Names {
+		if !slices.ContainsFunc(old.Names, func(o ResourceName) bool { return o.Public == n.Public }) {
+			return true
+		}
+	}
+	return now.Port != old.Port || now.Pin != old.Pin && now.Pin == PinAddress
+}
+
 // The rules that a decision can name.
 const (
-	autoRule   = "auto-approve: "
-	rejectRule = "reject: "
-	limitRule  = "limit"
+	widenedRule = "service changed"
+	autoRule    = "auto-approve: "
+	rejectRule  = "reject: "
+	limitRule   = "limit"
 )
 
 // reconsider gives the connections of a service the state that its lists now say: see [PutService].
@@ -252,4 +299,7 @@ func (t *tx) reconsider(v *Service) error {
 	return nil
 }
 
-func isTenant(p Party) bool { return strings.HasPrefix(string(p), "tenant/") }
+// isGroup reports whether a party speaks of networks by who has them.
+func isGroup(p Party) bool {
+	return strings.HasPrefix(string(p), "tenant/") || strings.HasPrefix(string(p), "subscription/")
+}

@@ -126,7 +126,7 @@ func (c Declare) remove(t *tx) error {
 			continue
 		}
 		now, n := endpoints[e.ID], networks[e.Network]
-		if now == nil || !samePlace(e, now) || now.Tenant != e.Tenant || n != nil && n.fits(e.Address) != nil {
+		if now == nil || !samePlace(e, now) || now.Tenant != e.Tenant || n != nil && n.fits(e) != nil {
 			if err := t.deleteEndpoint(e); err != nil {
 				return err
 			}

@@ -75,7 +75,7 @@ func TestDeclareEdits(t *testing.T) {
 func TestDecisionsOutliveDeclarations(t *testing.T) {
 	s := must(t, Empty(), declaration(nil))
 	e := s.Endpoint("sql-corp")
-	s = must(t, s, Decide{e.ID, e.Connection.LinkID, Rejected, Decision{Actor: "bob"}})
+	s = must(t, s, Decide{Endpoint: e.ID, LinkID: e.Connection.LinkID, State: Rejected, Decision: Decision{Actor: "bob"}})
 	s = must(t, s, declaration(func(d *Declare) { d.Services[0].MaxConnections = 9 }))
 	if c := s.Endpoint("sql-corp").Connection; c.State != Rejected {
 		t.Errorf("connection %+v, want Rejected still", c)
@@ -181,8 +181,8 @@ func TestDeclareConflicts(t *testing.T) {
 		"held by another declaration": {[]Change{Declare{Declaration: "elsewhere", Networks: []Network{{ID: "corp", Prefixes: prefixes("10.5.0.0/16"), Origin: Origin{Declaration: "elsewhere", File: "/etc/other", Line: 3}}}}}, nil, ErrConflict, "/etc/other:3"},
 		"given twice":                 {nil, func(d *Declare) { d.Networks = append(d.Networks, d.Networks[0]) }, ErrConflict, "declared in Corefile:2 already"},
 		"of no declaration":           {nil, func(d *Declare) { d.Services[0].Origin = Origin{} }, ErrInvalid, `of declaration ""`},
-		"address of an API endpoint":  {[]Change{PutNetwork{network("x", "10.6.0.0/16", "10.206.0.0/24")}, PutService{service("s", "", Anyone)}, at("api", "x", "s", "10.206.0.5")}, func(d *Declare) { d.Networks[0].Pools = prefixes("10.206.0.0/25") }, ErrConflict, "network x"},
-		"dropped network in use":      {[]Change{declaration(nil), PutService{service("api", "", Anyone)}, endpoint("guest", "corp", "api")}, func(d *Declare) { *d = Declare{Declaration: "host"} }, ErrConflict, "endpoint guest"},
+		"address of an API endpoint":  {[]Change{PutNetwork{network("x", "10.6.0.0/16", "10.206.0.0/24")}, PutService{Service: service("s", "", Anyone)}, at("api", "x", "s", "10.206.0.5")}, func(d *Declare) { d.Networks[0].Pools = prefixes("10.206.0.0/25") }, ErrConflict, "network x"},
+		"dropped network in use":      {[]Change{declaration(nil), PutService{Service: service("api", "", Anyone)}, endpoint("guest", "corp", "api")}, func(d *Declare) { *d = Declare{Declaration: "host"} }, ErrConflict, "endpoint guest"},
 		"without a name":              {nil, func(d *Declare) { d.Declaration = "" }, ErrInvalid, "has a name"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestDeclaredIsNotChangedOtherwise(t *testing.T) {
 	for name, c := range map[string]Change{
 		"put network":     PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/24")},
 		"delete network":  DeleteNetwork{"corp"},
-		"put service":     PutService{service("sql", "contoso")},
+		"put service":     PutService{Service: service("sql", "contoso")},
 		"delete service":  DeleteService{"sql", true},
 		"put endpoint":    endpoint("sql-corp", "corp", "sql"),
 		"delete endpoint": DeleteEndpoint{"sql-corp"},
@@ -212,7 +212,7 @@ func TestDeclaredIsNotChangedOtherwise(t *testing.T) {
 		})
 	}
 	e := s.Endpoint("sql-corp")
-	must(t, s, Decide{e.ID, e.Connection.LinkID, Rejected, Decision{Actor: "bob"}})
+	must(t, s, Decide{Endpoint: e.ID, LinkID: e.Connection.LinkID, State: Rejected, Decision: Decision{Actor: "bob"}})
 }
 
 func TestRestore(t *testing.T) {

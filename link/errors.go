@@ -19,6 +19,25 @@ var (
 	ErrExhausted = errors.New("exhausted")
 )
 
+// Finer errors, each of which is one of those above too.
+var (
+	// ErrOutside: an address is in none of the prefixes that it has to be in.
+	ErrOutside error = &finer{ErrInvalid}
+	// ErrOverlap: two subnets of a network have addresses in common.
+	ErrOverlap error = &finer{ErrInvalid}
+	// ErrReserved: an address is one that is never given out.
+	ErrReserved error = &finer{ErrInvalid}
+	// ErrTaken: an address is another's, which the message may not name.
+	ErrTaken error = &finer{ErrConflict}
+	// ErrEgress: the consumer's network may not have endpoints to the service.
+	ErrEgress error = &finer{ErrConflict}
+)
+
+type finer struct{ error }
+
+// Unwrap returns the error that it is a case of.
+func (f *finer) Unwrap() error { return f.error }
+
 // ObjectError says which object an error is about.
 type ObjectError struct {
 	Kind   Kind

@@ -86,7 +86,7 @@ func TestFollowIsLoad(t *testing.T) {
 // TestFollowSwaps: what two objects exchange in one commit, and all away in one.
 func TestFollowSwaps(t *testing.T) {
 	s, _, err := Empty().Apply(noon, PutNetwork{network("n0", "10.0.0.0/16", "10.100.0.0/29")}, PutNetwork{network("n1", "10.1.0.0/16", "10.101.0.0/29")},
-		PutService{service("s0", "name0")}, PutService{service("s1", "name1")}, endpoint("e0", "n0", "s0"), endpoint("e1", "n0", "s1"))
+		PutService{Service: service("s0", "name0")}, PutService{Service: service("s1", "name1")}, endpoint("e0", "n0", "s0"), endpoint("e1", "n0", "s1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestFollowSwaps(t *testing.T) {
 }
 
 func TestFollowRefuses(t *testing.T) {
-	s, _, err := Empty().Apply(noon, PutNetwork{network("n0", "10.0.0.0/16", "10.100.0.0/29")}, PutService{service("s0", "name0")}, endpoint("e0", "n0", "s0"))
+	s, _, err := Empty().Apply(noon, PutNetwork{network("n0", "10.0.0.0/16", "10.100.0.0/29")}, PutService{Service: service("s0", "name0")}, endpoint("e0", "n0", "s0"))
 	if err != nil {
 		t.Fatal(err)
 	}

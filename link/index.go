@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 )
 
@@ -17,14 +18,26 @@ func (t *tx) setNetwork(old, n *Network) error {
 	touch(t, KindNetwork, string(id), old)
 	if old != nil {
 		t.leave(old, old.Pools, old.Prefixes)
+		t.countObject(KindNetwork, id, -1)
 	}
 	if n == nil {
 		s.networks.drop([]byte(id))
-		s.cursors.drop([]byte(id))
+		t.forget(id)
 		return nil
+	}
+	if old != nil {
+		n.keep(old.Facet)
 	}
 	if err := n.check(); err != nil {
 		return err
+	}
+	t.countObject(KindNetwork, id, 1)
+	for _, sub := range n.Subnets {
+		for _, p := range sub.Prefixes {
+			if other, _, ok := overlap(s, p); ok && other.ID != id {
+				return fmt.Errorf("%w: address space %s is in use", ErrConflict, p)
+			}
+		}
 	}
 	for _, p := range n.Pools {
 		if other, pool, ok := overlap(s, p); ok {
@@ -34,22 +47,29 @@ func (t *tx) setNetwork(old, n *Network) error {
 	}
 	if !n.ByListener {
 		for _, p := range n.Prefixes {
-			if other, ok := s.clients.Get(p); ok {
+			if other, ok := s.clients.Get(p); ok && other.Tenant == n.Tenant {
 				return fmt.Errorf("%w: prefix %s is that of network %s (%s): clients of both can't be told apart by address, find one of them by listener",
 					ErrConflict, p, other.ID, other.Origin)
+			}
+			if t.foreign(n, p) {
+				return fmt.Errorf("%w: address space %s is in use", ErrConflict, p)
 			}
 			s.clients = s.clients.InsertPersist(p, n)
 		}
 	}
 	s.networks.put([]byte(id), n)
-	if old != nil && slices.Equal(old.Pools, n.Pools) {
+	samePools := old != nil && slices.Equal(old.Pools, n.Pools)
+	if samePools && reflect.DeepEqual(old.Subnets, n.Subnets) {
 		return nil
 	}
-	s.cursors.drop([]byte(id))
+	t.forget(id)
 	for e := range s.EndpointsIn(id) {
-		if err := n.fits(e.Address); err != nil {
+		if err := n.fits(e); err != nil {
 			return fmt.Errorf("%w: endpoint %s: %w", ErrConflict, e.ID, err)
 		}
+	}
+	if samePools || old == nil && len(n.Pools) == 0 {
+		return nil
 	}
 	for v := range s.Services() {
 		if err := t.checkTargets(v); err != nil {
@@ -75,11 +95,32 @@ func (t *tx) leave(n *Network, pools, prefixes []netip.Prefix) {
 	}
 }
 
+// foreign reports whether another tenant's network has addresses of p.
+func (t *tx) foreign(n *Network, p netip.Prefix) bool {
+	if !t.next.clients.OverlapsPrefix(p) {
+		return false
+	}
+	for _, other := range t.next.clients.Supernets(p) {
+		if other.Tenant != n.Tenant {
+			return true
+		}
+	}
+	for _, other := range t.next.clients.Subnets(p) {
+		if other.Tenant != n.Tenant {
+			return true
+		}
+	}
+	return false
+}
+
 // checkTargets refuses targets that are endpoint addresses: a flow would come back to us, again and again.
 func (t *tx) checkTargets(v *Service) error {
 	for _, target := range v.Targets {
 		if n, pool := t.next.PoolOf(target.Addr.Addr()); n != nil {
 			return fmt.Errorf("%w: target %s is in pool %s of network %s (%s): endpoints are no targets", ErrInvalid, target.Addr, pool, n.ID, n.Origin)
+		}
+		if t.next.EndpointAt(target.Addr.Addr()) != nil {
+			return fmt.Errorf("%w: target %s is the address of an endpoint: endpoints are no targets", ErrInvalid, target.Addr)
 		}
 	}
 	return nil
@@ -111,12 +152,20 @@ func (t *tx) setService(old, n *Service) error {
 			}
 		}
 		s.services.drop([]byte(id))
+		t.leaveService(old)
 		return nil
+	}
+	if old != nil {
+		n.keep(old.Facet)
+		t.leaveService(old)
 	}
 	if err := n.check(); err != nil {
 		return err
 	}
 	if err := t.checkTargets(n); err != nil {
+		return err
+	}
+	if err := t.enterService(n); err != nil {
 		return err
 	}
 	if old != nil && old.Port == n.Port && slices.Equal(old.Names, n.Names) {
@@ -151,6 +200,9 @@ func (t *tx) setEndpoint(old, e *Endpoint) error {
 	if e == nil {
 		return nil
 	}
+	if old != nil {
+		e.keep(old.Facet)
+	}
 	if err := e.check(); err != nil {
 		return err
 	}
@@ -172,9 +224,7 @@ func (t *tx) index(e *Endpoint) error {
 	if e.Connection.LinkID != 0 {
 		s.links.put(linkKey(e.Connection.LinkID), e)
 	}
-	if e.Connection.State == Approved {
-		add(&s.approved, []byte(e.Service), 1)
-	}
+	t.tally(e, 1)
 	return t.attach(e)
 }
 
@@ -210,9 +260,7 @@ func (t *tx) unindex(e *Endpoint) {
 	if e.Connection.LinkID != 0 {
 		s.links.drop(linkKey(e.Connection.LinkID))
 	}
-	if e.Connection.State == Approved {
-		add(&s.approved, []byte(e.Service), -1)
-	}
+	t.tally(e, -1)
 	t.detach(e)
 }
 
@@ -324,6 +372,11 @@ func portKey(a netip.Addr, port uint16) []byte {
 func socketKey(a netip.AddrPort) []byte {
 	b := a.Addr().As16()
 	return binary.BigEndian.AppendUint16(b[:], a.Port())
+}
+
+func addrKey(a netip.Addr) []byte {
+	b := a.As16()
+	return b[:]
 }
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

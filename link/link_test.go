@@ -69,7 +69,7 @@ func world(t testing.TB) *Snapshot {
 	return must(t, Empty(),
 		PutNetwork{network("corp", "10.1.0.0/16", "10.200.0.0/24")},
 		PutNetwork{network("lab", "10.2.0.0/16", "10.201.0.0/24")},
-		PutService{service("sql", "contoso", "corp")},
+		PutService{Service: service("sql", "contoso", "corp")},
 		at("sql-corp", "corp", "sql", "10.200.0.5"),
 	)
 }

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 func verify(t testing.TB, s *Snapshot) {
 	t.Helper()
 	verifyNetworks(t, s)
+	verifyCounters(t, s)
 	endpoints := slices.Collect(s.Endpoints())
 	ports, loopback := map[bool]map[uint16]bool{false: {}, true: {}}, map[netip.AddrPort]bool{}
 	owners, exists, approved := map[string][]ID{}, map[string]int{}, map[ID]int{}
@@ -25,7 +27,7 @@ func verify(t testing.TB, s *Snapshot) {
 			t.Errorf("endpoint %s isn't at its address %s", e.ID, e.Address)
 		}
 		n := s.Network(e.Network)
-		if n == nil || n.fits(e.Address) != nil {
+		if n == nil || n.fits(e) != nil {
 			t.Errorf("endpoint %s: address %s is not in the pools of %s", e.ID, e.Address, e.Network)
 		}
 		if id := e.Connection.LinkID; (id == 0) != (e.Connection.State == Disconnected) || id != 0 && s.EndpointOf(id) != e {
@@ -115,6 +117,38 @@ func verify(t testing.TB, s *Snapshot) {
 	}
 	if got := slices.Collect(s.Loopback()); len(got) != len(loopback) {
 		t.Errorf("loopback %v, want %v", got, loopback)
+	}
+}
+
+// verifyCounters checks the counters against those of a snapshot that is loaded from the same objects.
+func verifyCounters(t testing.TB, s *Snapshot) {
+	t.Helper()
+	fresh, err := Load(s.Revision(), s.Objects())
+	if err != nil {
+		t.Errorf("the objects can't be loaded: %v", err)
+		return
+	}
+	for name, pair := range map[string][2]*radix[int]{
+		"tallies": {&s.tallies, &fresh.tallies}, "claims": {&s.claims, &fresh.claims}, "targeted": {&s.targeted, &fresh.targeted},
+	} {
+		if got, want := maps.Collect(text(pair[0])), maps.Collect(text(pair[1])); !maps.Equal(got, want) {
+			t.Errorf("%s are %v, want %v", name, got, want)
+		}
+	}
+	for v := range s.Services() {
+		if s.ServiceByAlias(v.Alias) != v {
+			t.Errorf("service %s isn't found by its alias", v.ID)
+		}
+	}
+}
+
+func text(r *radix[int]) iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
+		for k, n := range r.all(nil) {
+			if !yield(string(k), n) {
+				return
+			}
+		}
 	}
 }
 
@@ -254,7 +288,7 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 	case 2:
 		return DeleteNetwork{nid}
 	case 3, 4:
-		return PutService{randomService(sid)}
+		return PutService{Service: randomService(sid)}
 	case 5:
 		return DeleteService{sid, r.IntN(2) == 0}
 	case 6, 7, 8:
@@ -266,7 +300,7 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 	case 9:
 		return DeleteEndpoint{eid}
 	case 10:
-		return Decide{eid, linkID, []State{Approved, Rejected}[r.IntN(2)], Decision{Actor: "bob"}}
+		return Decide{Endpoint: eid, LinkID: linkID, State: []State{Approved, Rejected}[r.IntN(2)], Decision: Decision{Actor: "bob"}}
 	case 11:
 		return Disconnect{eid, linkID, Decision{Actor: "bob"}}
 	case 12:

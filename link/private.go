@@ -12,6 +12,9 @@ type ZoneGroup struct {
 	Configs []ZoneConfig `json:"configs,omitempty"`
 }
 
+// MaxZoneConfigs bounds the zones of a group.
+const MaxZoneConfigs = 5
+
 // ZoneConfig is one zone of a group, under a name of its own.
 type ZoneConfig struct {
 	Name string `json:"name"`

@@ -49,6 +49,12 @@ func add(r *radix[int], key []byte, n int) {
 	r.put(key, old+n)
 }
 
+// counter returns the one at key of a map of counters, 0 where there is none.
+func counter(r *radix[int], key []byte) int {
+	n, _ := r.get(key)
+	return n
+}
+
 // seal ends the editing.
 func (r *radix[V]) seal() {
 	if r.txn != nil {

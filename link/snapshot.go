@@ -30,7 +30,10 @@ type Snapshot struct {
 	byBoth    radix[*Endpoint]       // by network, 0, service, 0, endpoint
 	owners    radix[Owner]           // by network, 0, name
 	exists    radix[int]             // by network, 0, name in a zone: live private names at or below it
-	approved  radix[int]             // by service: approved connections
+	tallies   radix[int]             // see tally.go
+	aliases   radix[*Service]        // by the SHA-256 of the alias
+	claims    radix[int]             // see claim.go
+	targeted  radix[int]             // by address: targets of services
 	ports     radix[int]             // by family (4 or 6) and port: routed endpoints
 	loopback  radix[netip.AddrPort]  // by address and port
 	cursors   radix[cursor]          // by network: where in its pools the next address is looked for
@@ -101,12 +104,6 @@ func (s *Snapshot) EndpointsOf(service ID) iter.Seq[*Endpoint] {
 // EndpointsIn yields the endpoints in a network in order of their IDs.
 func (s *Snapshot) EndpointsIn(network ID) iter.Seq[*Endpoint] {
 	return s.byNetwork.values(within(network, ""))
-}
-
-// Approved returns the number of approved connections of a service, suspended ones included.
-func (s *Snapshot) Approved(service ID) int {
-	n, _ := s.approved.get([]byte(service))
-	return n
 }
 
 // NetworkOf returns the network of a client address: that of the longest prefix, nil where no

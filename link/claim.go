@@ -1,0 +1,128 @@
+package link
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+)
+
+// A public name belongs to the tenant whose service has it. The claims are the names of all services
+// with their labels in reverse, each ended by a zero byte, then a one byte and the tenant; the value
+// counts the services. All that is below a name then begins with its key.
+
+// enterService adds what is computed from a service alone.
+func (t *tx) enterService(v *Service) error {
+	s := &t.next
+	key := aliasKey(v.Alias)
+	if other, ok := s.aliases.get(key); ok && other.ID != v.ID {
+		return fmt.Errorf("%w: the alias is another service's", ErrConflict)
+	}
+	for _, n := range v.Names {
+		if err := t.claim(n.Public, v.Tenant); err != nil {
+			return err
+		}
+	}
+	s.aliases.put(key, v)
+	for _, target := range v.Targets {
+		add(&s.targeted, addrKey(target.Addr.Addr()), 1)
+	}
+	t.countObject(KindService, v.ID, 1)
+	return nil
+}
+
+// leaveService takes away what enterService added.
+func (t *tx) leaveService(v *Service) {
+	s := &t.next
+	for _, n := range v.Names {
+		add(&s.claims, claimKey(n.Public, v.Tenant), -1)
+	}
+	s.aliases.drop(aliasKey(v.Alias))
+	for _, target := range v.Targets {
+		add(&s.targeted, addrKey(target.Addr.Addr()), -1)
+	}
+	t.countObject(KindService, v.ID, -1)
+}
+
+// claim takes a name for a tenant. It is refused where another tenant has the name, one below it, or,
+// for a pattern or against one, a name that both stand for. Who that is isn't said.
+func (t *tx) claim(name Name, tenant string) error {
+	labels := reversed(name)
+	conflict := t.claimed(labels, tenant)
+	if pattern, wild := bytes.CutSuffix(labels, []byte("*\x00")); wild {
+		conflict = conflict || t.claimed(pattern, tenant) && !t.onlyItself(pattern, tenant)
+	} else if parent := name.Parent(); parent != "" {
+		conflict = conflict || t.claimed(append(reversed(parent), "*\x00"...), tenant)
+	}
+	if conflict {
+		return fmt.Errorf("%w: name %s, or one that it stands for, is in use", ErrConflict, name)
+	}
+	add(&t.next.claims, claimKey(name, tenant), 1)
+	return nil
+}
+
+// claimed reports whether another tenant has a name that begins with the labels.
+func (t *tx) claimed(labels []byte, tenant string) bool {
+	for key := range t.next.claims.all(labels) {
+		if owner := key[bytes.IndexByte(key, 1)+1:]; string(owner) != tenant {
+			return true
+		}
+	}
+	return false
+}
+
+// onlyItself reports whether the only names of other tenants that begin with the labels are the labels
+// themselves, which a pattern below them doesn't stand for.
+func (t *tx) onlyItself(labels []byte, tenant string) bool {
+	for key := range t.next.claims.all(labels) {
+		i := bytes.IndexByte(key, 1)
+		if string(key[i+1:]) != tenant && i != len(labels) {
+			return false
+		}
+	}
+	return true
+}
+
+func claimKey(name Name, tenant string) []byte {
+	return append(append(reversed(name), 1), tenant...)
+}
+
+// reversed returns the labels of a name from the last to the first, each ended by a zero byte.
+func reversed(name Name) []byte {
+	key := make([]byte, 0, len(name)+1)
+	for rest := string(name); rest != ""; {
+		i := strings.LastIndexByte(rest, '.')
+		key = append(append(key, rest[i+1:]...), 0)
+		rest = rest[:max(i, 0)]
+	}
+	return key
+}
+
+// ServiceByAlias returns the service of an alias in any letter case, nil where there is none. How long it
+// takes says nothing about how much of the alias is right.
+func (s *Snapshot) ServiceByAlias(alias string) *Service {
+	v, _ := s.aliases.get(aliasKey(alias))
+	return v
+}
+
+func aliasKey(alias string) []byte {
+	sum := sha256.Sum256([]byte(strings.ToLower(alias)))
+	return sum[:]
+}
+
+// Reaches reports whether the egress list of the network allows endpoints to the service, and by which
+// entry; "own tenant" where there is no list.
+func (n *Network) Reaches(v *Service) (rule string, ok bool) {
+	if len(n.Egress) == 0 {
+		return "own tenant", v.Tenant == n.Tenant
+	}
+	for _, e := range n.Egress {
+		if e == string(Anyone) || e == string(v.ID) || strings.EqualFold(e, v.Alias) {
+			return e, true
+		}
+		if tenant, is := strings.CutPrefix(e, "tenant/"); is && tenant == v.Tenant {
+			return e, true
+		}
+	}
+	return "not in the egress list", false
+}
