@@ -23,6 +23,9 @@ var peers = map[string]string{
 var binary string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(memberVariable) != "" {
+		os.Exit(runMember())
+	}
 	flag.Parse()
 	if testing.Short() {
 		fmt.Println("integration: left out because of -short")

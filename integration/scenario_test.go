@@ -53,6 +53,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"disk":        cmdDisk,
 	"listening":   cmdListening,
 	"postgres":    cmdPostgres,
+	"etcd":        cmdEtcd,
 	"start":       cmdStart,
 	"reload":      cmdReload,
 	"logged":      cmdLogged,

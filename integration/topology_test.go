@@ -24,7 +24,9 @@ import (
 //	corp-b  10.1.0.11 ─┤            ┌──────────────┐
 //	resolver 10.1.0.53 ┴─ 10.1.0.1 ─┤     edge     ├─ 10.20.0.1 ── provider 10.20.0.4, .5, fd00:20::4
 //	branch-a 10.2.0.10 ── 10.2.0.1 ─┤ pools local  ├─ 203.0.113.1 ─ upstream 203.0.113.53, .80
-//	                                └──────────────┘
+//	mgmt-a  10.30.0.11 ─┬─ 10.30.0.1 ┤              │
+//	mgmt-b  10.30.0.12 ─┤            └──────────────┘
+//	quorum  10.30.0.21, .22, .23
 //
 // The edge owns the endpoint pools 10.200.0.0/24, 10.201.0.0/24 and fd00:200::/64, and 10.20.0.101 and
 // .102 to be source addresses towards the provider. Consumers route the pools and the public network through
@@ -41,6 +43,11 @@ var segments = []segment{
 	{name: "prov", edge: []string{"10.20.0.1/16", "10.20.0.101/32", "10.20.0.102/32", "fd00:20::1/64"}, hosts: []member{
 		{"provider", []string{"10.20.0.4/16", "10.20.0.5/16", "fd00:20::4/64"}},
 	}, dns: "203.0.113.53"},
+	{name: "mgmt", edge: []string{"10.30.0.1/24"}, hosts: []member{
+		{"mgmt-a", []string{"10.30.0.11/24"}},
+		{"mgmt-b", []string{"10.30.0.12/24"}},
+		{"quorum", []string{"10.30.0.21/24", "10.30.0.22/24", "10.30.0.23/24"}},
+	}, routes: []string{"203.0.113.0/24 via 10.30.0.1"}, dns: "203.0.113.53"},
 	{name: "public", edge: []string{"203.0.113.1/24"}, hosts: []member{
 		{"upstream", []string{"203.0.113.53/24", "203.0.113.80/24"}},
 	}, routes: []string{"default via 203.0.113.1"}, dns: "203.0.113.53"},
