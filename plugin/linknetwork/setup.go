@@ -50,6 +50,13 @@ func directive(n *link.Network) block.Directive {
 				},
 			},
 			{
+				Name: "egress", Usage: "DESTINATION...", Min: 1, Max: block.Any,
+				Set: func(args []string) (err error) {
+					n.Egress, err = block.List(args, destination)
+					return err
+				},
+			},
+			{
 				Name: "by_listener",
 				Set: func([]string) error {
 					n.ByListener = true
@@ -58,4 +65,10 @@ func directive(n *link.Network) block.Directive {
 			},
 		},
 	}
+}
+
+// destination parses one entry of an egress list.
+func destination(s string) (string, error) {
+	p, err := link.ParseParty(s)
+	return string(p), err
 }

@@ -82,9 +82,19 @@ func directive(s *link.Service) block.Directive {
 				},
 			},
 			{
-				Name: "limit", Usage: "N", Min: 1, Max: 1,
+				Name: "limit", Usage: "N [N]", Min: 1, Max: 2,
 				Set: func(args []string) (err error) {
-					s.MaxConnections, err = block.Int(args[0], 1, maxLimit)
+					if s.MaxConnections, err = block.Int(args[0], 1, maxLimit); err == nil && len(args) == 2 {
+						s.MaxPerConsumer, err = block.Int(args[1], 1, s.MaxConnections)
+					}
+					return err
+				},
+			},
+			{
+				Name: "stale", Usage: "strict", Min: 1, Max: 1,
+				Set: func(args []string) error {
+					_, err := block.Word(args[0], "strict")
+					s.Strict = err == nil
 					return err
 				},
 			},
@@ -138,11 +148,11 @@ func parties(name string, to *[]link.Party) block.Property {
 // party parses one entry of such a list. Networks are those of the Corefile.
 func party(s string) (link.Party, error) {
 	p, err := link.ParseParty(s)
-	if p == link.Anyone || strings.HasPrefix(string(p), "tenant/") {
+	if p == link.Anyone || strings.HasPrefix(string(p), "tenant/") || strings.HasPrefix(string(p), "subscription/") {
 		return p, err
 	}
 	if _, err := block.ID(s); err != nil {
-		return "", fmt.Errorf("%s is not a party; write the name of a network, tenant/NAME or *", block.Quote(s))
+		return "", fmt.Errorf("%s is not a party; write the name of a network, tenant/NAME, subscription/ID or *", block.Quote(s))
 	}
 	return p, nil
 }
