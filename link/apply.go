@@ -76,6 +76,7 @@ func (t *tx) seal() *Snapshot {
 	n.services.seal()
 	n.endpoints.seal()
 	n.retired.seal()
+	n.private.seal()
 	n.links.seal()
 	n.resting.seal()
 	n.byService.seal()
@@ -148,7 +149,7 @@ func (s *Snapshot) object(kind Kind, key string) Object {
 			}
 		}
 	}
-	return nil
+	return s.privateObject(kind, key)
 }
 
 // load puts objects as they are, connections included.
@@ -165,6 +166,9 @@ func (t *tx) load(objects []Object) error {
 			}
 		}
 	}
+	if err := t.loadPrivate(objects); err != nil {
+		return err
+	}
 	for _, o := range objects {
 		if s, ok := o.(*Service); ok {
 			if t.next.Service(s.ID) != nil {
@@ -177,7 +181,7 @@ func (t *tx) load(objects []Object) error {
 	}
 	for _, o := range objects {
 		switch o := o.(type) {
-		case *Network, *Service:
+		case *Network, *Service, *PrivateZone, *RecordSet, *Document:
 		case *Endpoint:
 			if t.next.Endpoint(o.ID) != nil {
 				return about(o, o.ID, o.Origin, fmt.Errorf("%w: given twice", ErrConflict))

@@ -63,6 +63,9 @@ func (t *tx) follow(put []Object, gone []Ref) error {
 			t.lift(e.ID)
 		}
 	}
+	if err := t.followPrivateGone(gone); err != nil {
+		return err
+	}
 	for _, r := range gone {
 		if err := t.followGone(r); err != nil {
 			return err
@@ -74,6 +77,9 @@ func (t *tx) follow(put []Object, gone []Ref) error {
 				return err
 			}
 		}
+	}
+	if err := t.followPrivate(put); err != nil {
+		return err
 	}
 	for _, o := range put {
 		if v, ok := o.(*Service); ok {
@@ -101,7 +107,7 @@ func (t *tx) lift(id ID) {
 
 func (t *tx) followGone(r Ref) error {
 	switch r.Kind {
-	case KindEndpoint:
+	case KindEndpoint, KindZone, KindRecord, KindDocument:
 		return nil
 	case KindService:
 		return t.setService(t.next.Service(ID(r.Key)), nil)
@@ -146,7 +152,7 @@ func (t *tx) followService(v *Service) error {
 
 func (t *tx) followOther(o Object) error {
 	switch o := o.(type) {
-	case *Network, *Service:
+	case *Network, *Service, *PrivateZone, *RecordSet, *Document:
 		return nil
 	case *Endpoint:
 		return t.loadEndpoint(o)

@@ -21,6 +21,9 @@ func (t *tx) setNetwork(old, n *Network) error {
 		t.countObject(KindNetwork, id, -1)
 	}
 	if n == nil {
+		if err := t.notLinked(id); err != nil {
+			return err
+		}
 		s.networks.drop([]byte(id))
 		t.forget(id)
 		return nil
@@ -225,6 +228,9 @@ func (t *tx) index(e *Endpoint) error {
 		s.links.put(linkKey(e.Connection.LinkID), e)
 	}
 	t.tally(e, 1)
+	if err := t.joinZones(e); err != nil {
+		return err
+	}
 	return t.attach(e)
 }
 
@@ -247,6 +253,7 @@ func (t *tx) attach(e *Endpoint) error {
 		}
 		t.count(e, n, 1)
 	}
+	t.group(e, v, 1)
 	return nil
 }
 
@@ -261,6 +268,7 @@ func (t *tx) unindex(e *Endpoint) {
 		s.links.drop(linkKey(e.Connection.LinkID))
 	}
 	t.tally(e, -1)
+	t.leaveZones(e)
 	t.detach(e)
 }
 
@@ -280,6 +288,7 @@ func (t *tx) detach(e *Endpoint) {
 		t.disown(e, n)
 		t.count(e, n, -1)
 	}
+	t.group(e, v, -1)
 }
 
 // own makes the service of e the owner of a name in its network. The owner counts its endpoints rather

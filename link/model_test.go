@@ -18,6 +18,7 @@ import (
 func verify(t testing.TB, s *Snapshot) {
 	t.Helper()
 	verifyNetworks(t, s)
+	verifyPrivate(t, s)
 	verifyCounters(t, s)
 	endpoints := slices.Collect(s.Endpoints())
 	ports, loopback := map[bool]map[uint16]bool{false: {}, true: {}}, map[netip.AddrPort]bool{}
@@ -282,6 +283,9 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 		}
 		return v
 	}
+	if r.IntN(4) == 0 {
+		return randomPrivate(r)
+	}
 	switch r.IntN(16) {
 	case 0, 1:
 		return PutNetwork{randomNetwork(nid)}
@@ -295,6 +299,9 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 		c := endpoint(eid, nid, sid)
 		if r.IntN(5) == 0 {
 			c.Endpoint.Allow = prefixes("10.9.0.0/16")
+		}
+		if r.IntN(3) == 0 {
+			c.Endpoint.Zones = randomGroup(r)
 		}
 		return c
 	case 9:

@@ -61,7 +61,7 @@ func (s *Snapshot) HasLinks(network ID) bool {
 // that are linked to a network, and whether the link redirects what the zone doesn't have. ok is
 // false where there is none. It doesn't allocate.
 func (s *Snapshot) LinkedZone(network ID, name []byte) (zone *PrivateZone, redirect, ok bool) {
-	if len(network)+1+len(name) > maxKey || !s.HasLinks(network) {
+	if len(name) > 253 || !s.HasLinks(network) {
 		return nil, false, false
 	}
 	var buf [maxKey]byte

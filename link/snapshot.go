@@ -18,6 +18,7 @@ type Snapshot struct {
 	services  radix[*Service]
 	endpoints radix[*Endpoint]
 	retired   radix[*Retired] // by link ID, big-endian
+	private   privateDNS      // zones, record sets and documents
 
 	// What follows is computed from the objects.
 	clients   *bart.Table[*Network]  // by prefix; networks found by listener alone are left out
@@ -69,11 +70,13 @@ func (s *Snapshot) Endpoint(id ID) *Endpoint {
 	return e
 }
 
-// Objects yields everything, in order of kind and key: endpoints, networks, retired link IDs, services.
+// Objects yields everything, in order of kind and key: documents, endpoints, networks, record sets, retired
+// link IDs, services, private zones.
 func (s *Snapshot) Objects() iter.Seq[Object] {
 	return func(yield func(Object) bool) {
-		_ = each(s.Endpoints(), yield) && each(s.Networks(), yield) &&
-			each(s.retired.values(nil), yield) && each(s.Services(), yield)
+		_ = each(s.private.documents.values(nil), yield) && each(s.Endpoints(), yield) && each(s.Networks(), yield) &&
+			each(s.private.records.values(nil), yield) && each(s.retired.values(nil), yield) && each(s.Services(), yield) &&
+			each(s.private.zones.values(nil), yield)
 	}
 }
 

@@ -8,6 +8,9 @@ package link
 //	e service                  endpoints that aren't Disconnected
 //	n network                  endpoints
 //	o kind 0 subscription      objects of the API
+//	d type 0 subscription      documents
+//	r zone                     record sets
+//	l network                  private zones that are linked to it
 
 // tally counts an endpoint in or out.
 func (t *tx) tally(e *Endpoint, d int) {
