@@ -43,6 +43,10 @@ type DeleteService struct {
 type PutEndpoint struct {
 	Endpoint Endpoint
 	Message  string // the consumer's words to the provider
+	// Sees: whoever asks has rights on the service, so that it need not be visible to the network.
+	Sees bool
+	// Approver is who asks, where they may approve connections of the service and do so with the request.
+	Approver string
 }
 
 // DeleteEndpoint deletes an endpoint; its address is free and its link ID retired.
@@ -84,7 +88,10 @@ func (t *tx) deleteNetwork(n *Network) error {
 	if e, ok := first(t.next.EndpointsIn(n.ID)); ok {
 		return about(n, n.ID, n.Origin, fmt.Errorf("%w: endpoint %s (%s) is in it", ErrConflict, e.ID, e.Origin))
 	}
-	return t.setNetwork(n, nil)
+	if err := t.setNetwork(n, nil); err != nil {
+		return about(n, n.ID, n.Origin, err)
+	}
+	return nil
 }
 
 func (c PutService) apply(t *tx) error {
@@ -178,15 +185,15 @@ func (c PutEndpoint) apply(t *tx) error {
 			return about(&e, e.ID, e.Origin, err)
 		}
 	}
-	return t.putEndpoint(old, &e, c.Message)
+	return t.putEndpoint(old, &e, asking{c.Message, c.Sees, c.Approver})
 }
 
-func (t *tx) putEndpoint(old, e *Endpoint, message string) error {
+func (t *tx) putEndpoint(old, e *Endpoint, a asking) error {
 	if err := checkID(e.ID); err != nil {
 		return about(e, e.ID, e.Origin, err)
 	}
 	if old == nil {
-		if err := t.ask(e, message); err != nil {
+		if err := t.ask(e, a); err != nil {
 			return about(e, e.ID, e.Origin, err)
 		}
 		return nil

@@ -27,6 +27,7 @@ type Disconnect struct {
 type AskAgain struct {
 	Endpoint ID
 	Message  string
+	Sees     bool // as in [PutEndpoint]
 }
 
 // Suspend stops an Approved connection, [Resume] lets it go on with the same link ID.
@@ -111,7 +112,7 @@ func (c AskAgain) apply(t *tx) error {
 		return about(old, old.ID, old.Origin, fmt.Errorf("%w: the connection is %s: only a %s one can be asked for again", ErrConflict, s, Disconnected))
 	}
 	e := *old
-	k, err := t.request(&e, c.Message, old.Connection.Asked+1)
+	k, err := t.request(&e, asking{message: c.Message, sees: c.Sees}, old.Connection.Asked+1)
 	if err != nil {
 		return about(&e, e.ID, e.Origin, err)
 	}
@@ -171,14 +172,14 @@ func (t *tx) stamped(d Decision) Decision {
 }
 
 // ask puts a new endpoint with its first request.
-func (t *tx) ask(e *Endpoint, message string) error {
+func (t *tx) ask(e *Endpoint, a asking) error {
 	if err := e.check(); err != nil {
 		return err
 	}
 	if err := t.place(e); err != nil {
 		return err
 	}
-	k, err := t.request(e, message, 1)
+	k, err := t.request(e, a, 1)
 	if err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ func (t *tx) ask(e *Endpoint, message string) error {
 // request returns the connection of a request that is made now. Who may not see a service is told that
 // there is none. A declaration that holds both halves has nothing to hide from itself: there the
 // lists say the state, as they do in [tx.reconsider] when they are edited later.
-func (t *tx) request(e *Endpoint, message string, asked uint32) (Connection, error) {
+func (t *tx) request(e *Endpoint, a asking, asked uint32) (Connection, error) {
 	v, n := t.next.Service(e.Service), t.next.Network(e.Network)
 	both := v != nil && v.Origin.Declaration != "" && v.Origin.Declaration == e.Origin.Declaration
 	switch {
@@ -199,7 +200,7 @@ func (t *tx) request(e *Endpoint, message string, asked uint32) (Connection, err
 		return Connection{}, fmt.Errorf("%w: network %s", ErrNotFound, e.Network)
 	case !both && match(v.Reject, n) != "":
 		return Connection{}, fmt.Errorf("%w: service %s: its reject list names %s", ErrNotFound, v.ID, match(v.Reject, n))
-	case !both && match(v.Visible, n) == "" && (v.ID.Subscription() == "" || v.ID.Subscription() != n.ID.Subscription()):
+	case !both && !a.sees && match(v.Visible, n) == "" && (v.ID.Subscription() == "" || v.ID.Subscription() != n.ID.Subscription()):
 		return Connection{}, fmt.Errorf("%w: service %s: it isn't visible to network %s", ErrNotFound, v.ID, n.ID)
 	case e.Tenant != n.Tenant:
 		return Connection{}, fmt.Errorf("%w: the endpoint is of tenant %q and its network of %q", ErrInvalid, e.Tenant, n.Tenant)
@@ -208,13 +209,23 @@ func (t *tx) request(e *Endpoint, message string, asked uint32) (Connection, err
 		return Connection{}, fmt.Errorf("%w: service %s is not for endpoints of network %s: %s", ErrEgress, v.ID, n.ID, rule)
 	}
 	id, err := t.newLinkID(e.ID, asked)
-	k := Connection{LinkID: id, State: Pending, Message: message, RequestedAt: t.at, Asked: asked}
+	k := Connection{LinkID: id, State: Pending, Message: a.message, RequestedAt: t.at, Asked: asked}
 	if p := match(v.Reject, n); p != "" {
 		k.State, k.Decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(p)})
 	} else {
 		k.State, k.Decision = t.automatic(v, n)
 	}
+	if k.State == Pending && k.Decision.Rule == "" && a.approver != "" {
+		k.State, k.Decision = t.approvable(v, n, Decision{Actor: a.approver, Reason: "Auto Approved"})
+	}
 	return k, err
+}
+
+// asking is how an endpoint is asked for: see [PutEndpoint].
+type asking struct {
+	message  string
+	sees     bool
+	approver string
 }
 
 // automatic returns the state that the lists of a service give to a request from a network, and why.
@@ -223,10 +234,15 @@ func (t *tx) automatic(v *Service, n *Network) (State, Decision) {
 	if p == "" {
 		return Pending, t.stamped(Decision{})
 	}
+	return t.approvable(v, n, Decision{Rule: autoRule + string(p)})
+}
+
+// approvable returns Approved by d, or Pending with the reason where a limit stands against it.
+func (t *tx) approvable(v *Service, n *Network, d Decision) (State, Decision) {
 	if err := t.withinLimit(v, n.Tenant); err != nil {
 		return Pending, t.stamped(Decision{Rule: limitRule, Reason: strings.TrimPrefix(err.Error(), ErrExhausted.Error()+": ")})
 	}
-	return Approved, t.stamped(Decision{Rule: autoRule + string(p)})
+	return Approved, t.stamped(d)
 }
 
 // rethink takes back the approval of connections to a service that was widened, unless its lists or

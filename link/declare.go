@@ -50,7 +50,7 @@ func (c Declare) apply(t *tx) error {
 		}
 	}
 	for _, d := range c.Endpoints {
-		if err := t.putEndpoint(t.next.Endpoint(d.Endpoint.ID), &d.Endpoint, d.Message); err != nil {
+		if err := t.putEndpoint(t.next.Endpoint(d.Endpoint.ID), &d.Endpoint, asking{message: d.Message}); err != nil {
 			return err
 		}
 	}
