@@ -33,6 +33,7 @@ var layers = []layer{
 	{"node", []string{"./link", "./policy", "./proxy", "./store", metrics}, "several nodes run in one test process, so a node knows no Caddy and no CoreDNS"},
 	{"proxy", []string{"./link", "./policy", "./proxy", "github.com/pires/go-proxyproto", metrics, unix}, "the data plane gets a snapshot and knows neither store nor Caddy"},
 	{"proxy/header", []string{"./link"}, "a wire format needs nobody's help"},
+	{"control/armapi", []string{"./control", "./link", "./store", metrics}, "the wire format of the operations: handlers decide nothing"},
 	{"control/identity", []string{"./control", "./link", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", metrics, unix},
 		"says who a caller is; what the caller may do is decided in control"},
 	{"policy", []string{"./link", "./policy"}, "a verdict is a function of snapshot and request: no I/O"},
