@@ -37,6 +37,7 @@ type verdict struct {
 	created bool     // the object of the write isn't there before
 	scopes  []string // more that may read of it in the audit, where it is done
 	reason  string   // for the audit, where the caller gave none
+	near    fills    // limits of which little is left afterwards
 }
 
 // trial is one verdict tried on one snapshot.
@@ -96,8 +97,9 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 	}
 	if op.DryRun {
 		s = t.after
-	} else {
+	} else if len(t.deltas) > 0 {
 		c.saw(s)
+		c.warn(t.near)
 	}
 	return Result{Snapshot: s, Created: t.created, Changed: len(t.deltas) > 0, trial: *t}, nil
 }
@@ -208,13 +210,18 @@ func (c *Control) saw(s *link.Snapshot) {
 	}
 }
 
-// view returns the newest snapshot that this node has seen, so that who wrote reads what was written,
-// or [ErrUnavailable] while there is none.
-func (c *Control) view() (*link.Snapshot, error) {
-	s, mine := c.config.Snapshot(), c.newest.Load()
-	if s == nil || mine != nil && mine.Revision() > s.Revision() {
-		s = mine
+// seen returns the newest snapshot that this node has seen, nil for none: installed is the newest that it has
+// installed, and an operation may have led to a newer one, which who wrote shall read.
+func (c *Control) seen(installed *link.Snapshot) *link.Snapshot {
+	if mine := c.newest.Load(); mine != nil && (installed == nil || mine.Revision() > installed.Revision()) {
+		return mine
 	}
+	return installed
+}
+
+// view returns the newest snapshot, or [ErrUnavailable] while there is none.
+func (c *Control) view() (*link.Snapshot, error) {
+	s := c.config.Snapshot()
 	if s == nil {
 		return nil, fmt.Errorf("%w: it hasn't been read yet", ErrUnavailable)
 	}

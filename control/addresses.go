@@ -1,0 +1,192 @@
+package control
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/postern-link/postern/link"
+)
+
+// What a service of a tenant may not send to, unless the operator gave the tenant the prefix: else a
+// provider could reach through the proxy what only this machine, its cloud or another tenant reaches.
+
+// forbidden are addresses that are no backend of anybody's, with the word for each.
+var forbidden = []struct {
+	prefix netip.Prefix
+	what   string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "this host"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local, with the metadata service of clouds"},
+	{netip.MustParsePrefix("168.63.129.16/32"), "the platform address of Azure"},
+	{netip.MustParsePrefix("100.100.100.200/32"), "the metadata service of Alibaba Cloud"},
+	{netip.MustParsePrefix("192.0.0.192/32"), "the metadata service of Oracle Cloud"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved, with broadcast"},
+	{netip.MustParsePrefix("::/128"), "this host"},
+	{netip.MustParsePrefix("::1/128"), "loopback"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("fd00:ec2::254/128"), "the metadata service of AWS"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+// forbiddenPorts are those of the store of several nodes.
+var forbiddenPorts = []uint16{2379, 2380}
+
+// checkAddresses returns an error wrapping [ErrAddress] unless a service may have its targets and NAT
+// addresses. The operator's own may have any but those of endpoints, and what the domain refuses.
+func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, v *link.Service) error {
+	rules := addressRules{snapshot: s, owner: owner}
+	if c.config.Own != nil && !owner.Operator {
+		rules.listeners = c.config.Own()
+		rules.local = localAddresses()
+	}
+	for _, t := range v.Targets {
+		if why := rules.target(t.Addr); why != "" {
+			return fmt.Errorf("%w: %w: target %s: %s", link.ErrInvalid, ErrAddress, t.Addr, why)
+		}
+	}
+	for _, a := range v.NAT {
+		if why := rules.address(a.Unmap()); why != "" {
+			return fmt.Errorf("%w: %w: NAT address %s: %s", link.ErrInvalid, ErrAddress, a, why)
+		}
+	}
+	return nil
+}
+
+// addressRules judges addresses for one service.
+type addressRules struct {
+	snapshot  *link.Snapshot
+	owner     Tenant
+	listeners []netip.AddrPort
+	local     []netip.Addr // the addresses of this machine
+}
+
+// target returns why a service can't have a target, "" where it can.
+func (r *addressRules) target(t netip.AddrPort) string {
+	a := t.Addr().Unmap()
+	if why := r.address(a); why != "" || r.owner.Operator {
+		return why
+	}
+	if t.Port() == 0 {
+		return "port 0 is none"
+	}
+	if contains(r.owner.Targets, netip.PrefixFrom(a, a.BitLen())) {
+		return ""
+	}
+	if slices.Contains(forbiddenPorts, t.Port()) {
+		return fmt.Sprintf("port %d is that of the state", t.Port())
+	}
+	for _, a := range forms(a) {
+		if slices.ContainsFunc(r.listeners, func(l netip.AddrPort) bool { return r.listens(l, netip.AddrPortFrom(a, t.Port())) }) {
+			return "this node listens there itself"
+		}
+	}
+	return ""
+}
+
+// listens reports whether a connection to t ends at a listener of this node.
+func (r *addressRules) listens(l, t netip.AddrPort) bool {
+	if l.Port() != t.Port() {
+		return false
+	}
+	return l.Addr().Unmap() == t.Addr() || l.Addr().IsUnspecified() && (t.Addr().IsLoopback() || slices.Contains(r.local, t.Addr()))
+}
+
+// address returns why neither a target nor a NAT address may be a, "" where it may.
+func (r *addressRules) address(a netip.Addr) string {
+	if !a.IsValid() || a.Zone() != "" {
+		return "not an address"
+	}
+	for _, a := range forms(a) {
+		if r.snapshot.EndpointAt(a) != nil {
+			return "it is an endpoint's"
+		}
+		if n, _ := r.snapshot.PoolOf(a); n != nil {
+			return "it is in a pool of endpoint addresses"
+		}
+		if r.owner.Operator || contains(r.owner.Targets, netip.PrefixFrom(a, a.BitLen())) {
+			continue
+		}
+		for _, f := range forbidden {
+			if f.prefix.Contains(a) {
+				return f.what
+			}
+		}
+		if r.foreign(a) {
+			return "it is outside of what the tenant may send to"
+		}
+	}
+	return ""
+}
+
+// foreign reports whether an address is of another tenant's network.
+func (r *addressRules) foreign(a netip.Addr) bool {
+	for n := range r.snapshot.Networks() {
+		if n.Tenant != r.owner.Name && slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// forms returns an address and the IPv4 addresses that a gateway or host may take it for: of IPv4-mapped
+// and -compatible addresses (RFC 4291 section 2.5.5), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo
+// (RFC 4380) and ISATAP (RFC 5214).
+func forms(a netip.Addr) []netip.Addr {
+	a = a.Unmap()
+	all := []netip.Addr{a}
+	if a.Is4() {
+		return all
+	}
+	b := a.As16()
+	four := func(at int) { all = append(all, netip.AddrFrom4([4]byte(b[at:at+4]))) }
+	switch {
+	case binary.BigEndian.Uint64(b[:8]) == 0 && binary.BigEndian.Uint32(b[8:12]) == 0 && a != netip.IPv6Unspecified() && a != netip.IPv6Loopback():
+		four(12)
+	case nat64.Contains(a), nat64Local.Contains(a):
+		four(12)
+	case sixToFour.Contains(a):
+		four(2)
+	case teredo.Contains(a):
+		four(4)
+		for i := range 4 { // the client's, with its bits turned over
+			b[12+i] ^= 0xff
+		}
+		four(12)
+	}
+	if id := binary.BigEndian.Uint32(b[8:12]); id&^0x02000000 == 0x00005efe {
+		four(12)
+	}
+	return all
+}
+
+var (
+	nat64      = netip.MustParsePrefix("64:ff9b::/96")
+	nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
+	sixToFour  = netip.MustParsePrefix("2002::/16")
+	teredo     = netip.MustParsePrefix("2001::/32")
+)
+
+// localAddresses returns the addresses of this machine; none where it doesn't tell.
+func localAddresses() []netip.Addr {
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var all []netip.Addr
+	for _, f := range found {
+		if p, err := netip.ParsePrefix(f.String()); err == nil {
+			all = append(all, p.Addr().Unmap())
+		}
+	}
+	return all
+}
+
+// listens reports whether this node listens on the address itself, on any port.
+func (c *Control) listens(a netip.Addr) bool {
+	return c.config.Own != nil && slices.ContainsFunc(c.config.Own(), func(l netip.AddrPort) bool { return l.Addr().Unmap() == a })
+}

@@ -1,0 +1,133 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/postern-link/postern/link"
+)
+
+// EditService creates, replaces or deletes a service. Deleting one with connections is an [*InUseError].
+// The private half of its names is filled in, and its alias.
+func (c *Control) EditService(ctx context.Context, op Op, id link.ID, edit func(s *link.Snapshot, old *link.Service) (*link.Service, error)) (Result, error) {
+	var p proofs
+	return c.change(ctx, op, write{
+		action: "service.write", object: object(link.KindService, id),
+		subscription: c.SubscriptionOf(id), right: Publish,
+		prepare: func(ctx context.Context) (err error) {
+			p, err = c.proveEdit(ctx, id, edit)
+			return err
+		},
+		decide: func(s *link.Snapshot, _ time.Time) (verdict, error) {
+			v, err := edit(s, s.Service(id))
+			switch {
+			case err != nil:
+				return verdict{}, err
+			case v == nil:
+				return c.deleteService(s, id)
+			}
+			return c.putService(s, op.Caller, id, *v, p)
+		},
+	})
+}
+
+// ForceDeleteService deletes a service; its connections become Disconnected.
+func (c *Control) ForceDeleteService(ctx context.Context, op Op, id link.ID, check func(s *link.Snapshot, old *link.Service) error) (Result, error) {
+	return c.change(ctx, op, write{
+		action: "service.force-delete", object: object(link.KindService, id),
+		subscription: c.SubscriptionOf(id), right: Publish,
+		decide: func(s *link.Snapshot, _ time.Time) (verdict, error) {
+			old := s.Service(id)
+			if err := check(s, old); err != nil || old == nil {
+				return verdict{}, err
+			}
+			return verdict{changes: []link.Change{link.DeleteService{ID: id, Force: true}}}, nil
+		},
+	})
+}
+
+func (c *Control) deleteService(s *link.Snapshot, id link.ID) (verdict, error) {
+	v := verdict{action: "service.delete"}
+	if s.Service(id) == nil {
+		return v, nil
+	}
+	var users inUse
+	for e := range s.EndpointsOf(id) {
+		if e.Connection.State != link.Disconnected {
+			users.add(link.KindEndpoint, e.ID)
+		}
+	}
+	if err := users.err(); err != nil {
+		return v, err
+	}
+	v.changes = []link.Change{link.DeleteService{ID: id}}
+	return v, nil
+}
+
+// putService decides on a service as it shall be. p has what was found out about its names.
+func (c *Control) putService(s *link.Snapshot, caller Caller, id link.ID, now link.Service, p proofs) (verdict, error) {
+	v := verdict{action: "service.put"}
+	old, owner := s.Service(id), c.owner(c.SubscriptionOf(id))
+	now.ID, now.Tenant, now.Origin = id, owner.Name, link.Origin{}
+	if old == nil {
+		if err := ofAPI(link.KindService, id); err != nil {
+			return v, err
+		}
+		v.created, now.UID = true, newUID(now.UID)
+		var err error
+		if now.Alias, err = link.NewAlias(id, rand.Reader); err != nil {
+			return v, err
+		}
+	}
+	if err := c.serviceLimits(s, &v.near, old, &now); err != nil {
+		return v, err
+	}
+	if err := c.spell(owner, old, &now, p); err != nil {
+		return v, err
+	}
+	if err := c.checkAddresses(s, owner, &now); err != nil {
+		return v, err
+	}
+	v.changes = []link.Change{link.PutService{Service: now, Approver: c.approver(caller, id)}}
+	return v, nil
+}
+
+// approver returns the caller's name where they may decide on the connections of a service, else "".
+func (c *Control) approver(caller Caller, service link.ID) string {
+	if c.authorise(caller, c.SubscriptionOf(service), Approve) != nil {
+		return ""
+	}
+	if caller.Name == "" {
+		return "unnamed"
+	}
+	return caller.Name
+}
+
+// serviceLimits returns a [*LimitError] where a service is more than its subscription may have.
+func (c *Control) serviceLimits(s *link.Snapshot, near *fills, old, now *link.Service) error {
+	if old == nil {
+		sub := now.ID.Subscription()
+		owned := s.Owned(link.KindService, sub)
+		if err := near.take("services", "services of subscription "+sub, owned, owned+1, c.config.Limits.Services); err != nil {
+			return err
+		}
+		old = &link.Service{}
+	}
+	l := c.config.Limits
+	for _, f := range []fill{
+		{"nat", "NAT addresses", len(old.NAT), len(now.NAT), l.NAT},
+		{"visibility", "entries of the visibility list", len(old.Visible), len(now.Visible), l.Visibility},
+		{"auto_approval", "entries of the auto-approval list", len(old.AutoApprove), len(now.AutoApprove), l.AutoApproval},
+		{"reject", "entries of the reject list", len(old.Reject), len(now.Reject), l.Visibility},
+		{"names", "names", len(old.Names), len(now.Names), l.NamesPerService},
+		{"targets", "targets", len(old.Targets), len(now.Targets), l.TargetsPerService},
+	} {
+		what := fmt.Sprintf("%s of service %s", f.what, now.ID)
+		if err := near.take(f.name, what, f.before, f.after, f.limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
