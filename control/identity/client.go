@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +48,10 @@ func (d *Directory) IssueToken(ctx context.Context, clientID, secret, audience, 
 		why = errors.New("audience or issuer too long")
 	}
 	if why != nil {
-		d.refuse(ctx, start, "client", "", fmt.Errorf("client %q: %w", clip(clientID), why))
+		if !guidForm.MatchString(strings.ToLower(clientID)) {
+			clientID = "(no GUID)" // secrets are put into the wrong field
+		}
+		d.refuse(ctx, start, "client", "", fmt.Errorf("client %s: %w", clientID, why))
 		return "", 0, ErrUnauthenticated
 	}
 	key, err := d.key.current(true)
@@ -106,9 +108,7 @@ func (w *world) client(clientID, secret string, now time.Time) (*identity, kept,
 // and another one, as in Entra ID.
 func objectID(clientID string) string {
 	sum := sha256.Sum256([]byte("postern service principal " + clientID))
-	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80 // RFC 9562, section 5.8
-	h := hex.EncodeToString(sum[:16])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	return formatGUID([16]byte(sum[:]), 8) // RFC 9562, section 5.8: a version of one's own
 }
 
 // sign returns the token with these claims (RFC 7519, ES256).

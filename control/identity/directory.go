@@ -58,7 +58,7 @@ func Open(path string, o Options) (*Directory, error) {
 		d.now = time.Now
 	}
 	if d.dial == nil {
-		d.dial = (&net.Dialer{}).DialContext
+		d.dial = (&net.Dialer{Timeout: fetchTime}).DialContext
 	}
 	if d.key.path == "" {
 		d.key.path = path + ".key"

@@ -40,7 +40,7 @@ type Options struct {
 	// KeyFile holds the private key that tokens of clients are signed with: PEM, PKCS #8, P-256. It is
 	// made when it is first needed. "": the path of the identities file with ".key" behind it.
 	KeyFile string
-	// Dial connects to issuers. nil: a net.Dialer.
+	// Dial connects to issuers, within some bounded time. nil: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Registerer takes the metrics. nil: none.
 	Registerer prometheus.Registerer

@@ -66,7 +66,9 @@ func newClient(ca []byte, dial func(context.Context, string, string) (net.Conn, 
 		Timeout: fetchTime,
 		Transport: bounded{&http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: dial, DisableKeepAlives: true,
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			// A connection that is being made outlives the request that wanted it.
+			TLSHandshakeTimeout:    fetchTime,
 			MaxResponseHeaderBytes: 64 << 10,
 		}},
 		CheckRedirect: func(*http.Request, []*http.Request) error {

@@ -49,3 +49,10 @@ type kept struct {
 
 // expired reports whether the secret is past its time.
 func (k kept) expired(now time.Time) bool { return !k.expires.IsZero() && !now.Before(k.expires) }
+
+// formatGUID writes bytes as a GUID of a version (RFC 9562, section 4).
+func formatGUID(b [16]byte, version byte) string {
+	b[6], b[8] = b[6]&0x0f|version<<4, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

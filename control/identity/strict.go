@@ -23,6 +23,7 @@ func decodeStrict(text []byte, v any) (index, error) {
 		return nil, fmt.Errorf("line %d: invalid UTF-8", 1+bytes.Count(text[:validPrefix(text)], []byte("\n")))
 	}
 	w := walker{dec: json.NewDecoder(bytes.NewReader(text)), text: text, lines: index{}, line: 1}
+	w.dec.UseNumber()
 	err := w.value("", reflect.TypeOf(v).Elem())
 	if err == nil {
 		if _, more := w.dec.Token(); !errors.Is(more, io.EOF) {
@@ -152,6 +153,9 @@ func (w *walker) token(path string) (json.Token, error) {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		end = max(end, min(syntax.Offset, int64(len(w.text))))
 	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		end = int64(len(w.text))
+	}
 	w.line += bytes.Count(w.text[w.at:max(w.at, end)], []byte("\n"))
 	w.at = max(w.at, end)
 	switch {
@@ -194,9 +198,9 @@ func kind(tok json.Token) string {
 	return "a number"
 }
 
-// clip shortens foreign text for an error or the log, and hides what looks like a secret of ours.
+// clip shortens foreign text for an error or the log, and hides what looks like a secret of ours or a JWT.
 func clip(s string) string {
-	if strings.Contains(s, tokenPrefix) || strings.Contains(s, secretPrefix) {
+	if strings.Contains(s, tokenPrefix) || strings.Contains(s, secretPrefix) || strings.Contains(s, "eyJ") {
 		return "(hidden)"
 	}
 	const most = 100
