@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -59,7 +60,7 @@ func (c *Control) change(ctx context.Context, op Op, w write) (Result, error) {
 	c.metrics.count(w.action, outcome(op, result, err))
 	if err != nil {
 		c.refuse(ctx, op, w, err)
-		return Result{}, fmt.Errorf("%s of %s: %w", w.action, w.object, err)
+		return Result{}, err
 	}
 	return result, nil
 }
@@ -92,7 +93,11 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 	case decided != nil:
 		return Result{}, decided
 	case err != nil:
-		c.config.Log.Error("the state can't be changed", "action", w.action, "object", w.object, "actor", op.Caller.Name, "err", err)
+		level := slog.LevelError
+		if ctx.Err() != nil {
+			level = slog.LevelInfo // whoever asked has gone
+		}
+		c.config.Log.Log(ctx, level, "the state can't be changed", "action", w.action, "object", w.object, "actor", op.Caller.Name, "err", err)
 		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if op.DryRun {

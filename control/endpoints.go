@@ -83,15 +83,12 @@ func (c *Control) putEndpoint(s *link.Snapshot, at time.Time, caller Caller, id 
 func (c *Control) alterEndpoint(s *link.Snapshot, caller Caller, v verdict, old *link.Endpoint, e link.Endpoint, ask Ask) (verdict, error) {
 	if ask.Alias != "" {
 		e.Service = old.Service
-		if now := s.Service(old.Service); now != nil {
-			asked, err := c.serviceFor(s, caller, s.Network(old.Network), "", ask.Alias)
-			switch {
-			case s.ServiceByAlias(ask.Alias) == now:
-			case err != nil:
+		if now := s.Service(old.Service); now != nil && s.ServiceByAlias(ask.Alias) != now {
+			other, err := c.serviceFor(s, caller, s.Network(old.Network), "", ask.Alias)
+			if err != nil {
 				return v, err
-			default:
-				e.Service = asked.ID
 			}
+			e.Service = other.ID // refused there: it never changes
 		}
 	}
 	v.scopes = []string{c.SubscriptionOf(old.Service)}

@@ -85,7 +85,7 @@ func (c *Control) refuse(ctx context.Context, op Op, w write, err error) {
 		At: now, Actor: readable(op.Caller.Name, maxActor), From: readable(op.Caller.From, maxActor),
 		Action: w.action, Object: readable(w.object, maxReason), Reason: readable(err.Error(), maxReason), Result: store.Refused,
 	}
-	if c.owner(w.subscription).ID != "" || c.owner(w.subscription).Operator {
+	if _, exists := c.config.Tenants.SubscriptionOwner(w.subscription); exists { // else the word is the caller's own
 		entry.Scopes = scopes(w.subscription, w.scopes)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalWait)
