@@ -41,6 +41,7 @@ var layers = []layer{
 	{"control", []string{"./link", "./policy", "./store", metrics}, "operations know no HTTP, no proxy and no Caddy"},
 	{"store", []string{"./link"}, "the contract of a store knows no implementation"},
 	{"store/bolt", []string{"./link", "./store", "go.etcd.io/bbolt", metrics, unix}, "one implementation"},
+	{"store/etcd", []string{"./link", "./store", "go.etcd.io/etcd/api/v3", "go.etcd.io/etcd/client/v3", "google.golang.org/grpc", "go.uber.org/zap", metrics}, "the other implementation; etcd's server is for its tests alone"},
 	{"store/storetest", []string{"./link", "./store"}, "the suite that every store passes"},
 	{"link", []string{"github.com/gaissmai/bart", "github.com/hashicorp/go-immutable-radix/v2"}, "the domain does no I/O: the standard library, a persistent map and a prefix table"},
 	{"bench", []string{dnslib, unix, coredns}, "measures binaries from outside"},

@@ -1,0 +1,95 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// A connection whose packets are dropped is given up after both: 8 s. A server refuses clients that ask
+	// more often than every 5 s (its --grpc-keepalive-min-time).
+	keepAlive        = 5 * time.Second
+	keepAliveTimeout = 3 * time.Second
+	// maxRedial bounds the wait between two tries to connect: gRPC's own bound is 120 s.
+	maxRedial   = time.Second
+	dialTimeout = 3 * time.Second
+	// readTimeout bounds one small read. The next goes to another member.
+	readTimeout = 3 * time.Second
+	// loadTimeout bounds one read of the whole state.
+	loadTimeout = time.Minute
+)
+
+// newClient makes a client. It doesn't wait for a connection, but with a user name for its first answer.
+func newClient(ctx context.Context, o *Options) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints:            o.Endpoints,
+		TLS:                  o.TLS,
+		Username:             o.Username,
+		Password:             o.Password,
+		Context:              ctx,
+		DialTimeout:          dialTimeout,
+		DialKeepAliveTime:    keepAlive,
+		DialKeepAliveTimeout: keepAliveTimeout,
+		PermitWithoutStream:  true,
+		MaxCallSendMsgSize:   o.RequestBytes + 512*1024, // the servers' allowance; theirs is the limit that speaks
+		Logger:               zap.NewNop(),              // what matters comes back as an error
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial},
+			MinConnectTimeout: dialTimeout,
+		})},
+	})
+}
+
+func (s *Store) closeClient() error {
+	if s.client == nil {
+		return nil
+	}
+	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// codeOf returns the gRPC code of an error of the client.
+func codeOf(err error) codes.Code {
+	var coded interface{ Code() codes.Code }
+	if errors.As(err, &coded) {
+		return coded.Code()
+	}
+	return status.Code(err)
+}
+
+// refusal reports whether an error says that a request was refused, and so had no effect. All others leave that
+// open.
+func refusal(err error) bool {
+	switch codeOf(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.FailedPrecondition, codes.ResourceExhausted, codes.OutOfRange, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// unsent reports whether an error says that there was no connection to send a request on.
+func unsent(err error) bool {
+	return codeOf(err) == codes.Unavailable && strings.Contains(err.Error(), "error while dialing") ||
+		codeOf(err) == codes.Unavailable && strings.Contains(err.Error(), "Error while dialing")
+}
+
+// pause waits for d, or less when ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
