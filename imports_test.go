@@ -36,6 +36,8 @@ var layers = []layer{
 	{"control/armapi", []string{"./control", "./link", "./store", metrics}, "the wire format of the operations: handlers decide nothing"},
 	{"control/identity", []string{"./control", "./link", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", metrics, unix},
 		"says who a caller is; what the caller may do is decided in control"},
+	{"cli", []string{"./control", "./control/identity", "./link", cobra, pflag, yaml},
+		"a client of the API; of the server it knows the identities file, and nothing of state and data plane"},
 	{"policy", []string{"./link", "./policy"}, "a verdict is a function of snapshot and request: no I/O"},
 	{"policy/hello", []string{"./link", "./policy"}, "reads the first bytes of a connection that it is given"},
 	{"control", []string{"./link", "./policy", "./store", metrics}, "operations know no HTTP, no proxy and no Caddy"},
@@ -51,10 +53,13 @@ var layers = []layer{
 
 const (
 	caddy   = "github.com/coredns/caddy"
+	cobra   = "github.com/spf13/cobra"
 	coredns = "github.com/coredns/coredns"
 	dnslib  = "github.com/miekg/dns"
 	metrics = "github.com/prometheus/client_golang"
+	pflag   = "github.com/spf13/pflag"
 	unix    = "golang.org/x/sys/unix"
+	yaml    = "go.yaml.in/yaml/v3"
 )
 
 // noIO are packages of the standard library that the pure ones do without, in link and policy.

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/postern-link/postern/cli"
 )
 
 // Run is the program: it never returns.
@@ -30,7 +32,7 @@ func commands() []command {
 		{"backup", "[-conf FILE | -state FILE] [-o OUT]", "write the state, of a running node or of a file, to OUT or stdout", backup},
 		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin; -replace where there is a state", restore},
 		{"version", "", "print the version", func(_ []string, stdout, _ io.Writer) int { fmt.Fprint(stdout, banner()); return 0 }},
-		{"help", "", "print this", func(_ []string, stdout, _ io.Writer) int { usage(stdout); return 0 }},
+		{"help", "[COMMAND]", "print this, or what a command takes", help},
 	}
 }
 
@@ -43,10 +45,22 @@ func Main(args []string, stdout, stderr io.Writer) int {
 				return c.run(args[1:], stdout, stderr)
 			}
 		}
-		fmt.Fprintf(stderr, "postern: unknown command %q; \"postern help\" lists them\n", args[0])
-		return 2
+		return client(args, stdout, stderr)
 	}
 	return serve(args, stdout, stderr)
+}
+
+// help prints what the command line takes, or what one command does.
+func help(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		return client(append([]string{"help"}, args...), stdout, stderr)
+	}
+	usage(stdout)
+	fmt.Fprint(stdout, "\nCommands of the control API, here and elsewhere (docs/cli.md):\n")
+	for _, c := range cli.Commands() {
+		fmt.Fprintf(stdout, "  %-12s %s\n", c.Name, c.About)
+	}
+	return 0
 }
 
 // usage prints what the command line takes.

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+var services = kind{"service", "privateLinkServices", func(_ context.Context, _ *client, all []resource) (table, error) {
+	t := table{head: []string{"NAME", "GROUP", "NAMES", "PORT", "CONNECTIONS", "PENDING", "ALIAS"}}
+	for _, r := range all {
+		pending := 0
+		for _, c := range r.Properties.Connections {
+			if c.Properties.State.Status == "Pending" {
+				pending++
+			}
+		}
+		t.row(r.Name, r.group(), words(r.Properties.FQDNs), r.Tags["postern-port"], strconv.Itoa(len(r.Properties.Connections)), strconv.Itoa(pending), r.Properties.Alias)
+	}
+	return t, nil
+}}
+
+func (a *app) serviceCommand() *cobra.Command {
+	return parent("service", "what a provider publishes",
+		a.listCommand(services), a.showCommand(services), a.createService(), a.updateService(),
+		a.deleteCommand(services, "delete a service that has connections: they become Disconnected, and live flows end"))
+}
+
+// serviceFlags are the flags that say what a service is.
+func serviceFlags(f *pflag.FlagSet, s *manifestService) {
+	f.StringSliceVar(&s.Names, "name", nil, "DNS names that are this service")
+	f.Uint16Var(&s.Port, "port", 443, "port that endpoints listen on")
+	f.StringSliceVar(&s.Targets, "target", nil, "backends, ADDRESS:PORT")
+	f.StringSliceVar(&s.Visible, "visible", nil, "who may ask: *, tenant/NAME, subscription/ID, or the ID of a network")
+	f.StringSliceVar(&s.Approve, "approve", nil, "who of them needs no decision")
+	f.StringSliceVar(&s.Reject, "reject", nil, "who may not, whatever the others say")
+	f.StringVar(&s.Pin, "pin", "", "tls or address (default tls with names, else address)")
+	f.StringVar(&s.ProxyProtocol, "proxy-protocol", "", "off, v1, v2, azure, aws or gcp (default off)")
+	f.StringSliceVar(&s.NAT, "nat", nil, "addresses that connections to the targets come from")
+	f.IntVar(&s.MaxConnections, "max-connections", 0, "approved connections in all, 0 for no bound")
+	f.IntVar(&s.MaxPerConsumer, "max-per-consumer", 0, "approved connections of one consumer, 0 for no bound")
+	f.StringVar(&s.IdleTimeout, "idle-timeout", "", "when a silent flow ends, such as 300s")
+	f.BoolVar(&s.Strict, "strict", false, "a node that can't confirm its view of the state cuts the flows")
+}
+
+func (a *app) createService() *cobra.Command {
+	var s manifestService
+	c := &cobra.Command{
+		Use: "create NAME", Short: "publish a service", Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			s.Name = args[0]
+			return a.applyOne(c.Context(), true, "service", s.Name, func(m, _ *manifest) { m.Services = []manifestService{s} })
+		},
+	}
+	serviceFlags(c.Flags(), &s)
+	return c
+}
+
+func (a *app) updateService() *cobra.Command {
+	var s manifestService
+	c := &cobra.Command{
+		Use: "update NAME", Short: "change what the flags say of a service", Args: usageArgs(cobra.ExactArgs(1)), ValidArgsFunction: a.completeNames(services.typ),
+		Long: "Changes what the flags say of a service and leaves the rest. Where names or targets change, approved\n" +
+			"connections go back to Pending, unless whoever approved them allowed it.",
+		RunE: func(c *cobra.Command, args []string) error {
+			if c.LocalNonPersistentFlags().NFlag() == 0 {
+				return usagef("nothing to change: no flag says what")
+			}
+			return a.applyOne(c.Context(), false, "service", args[0], func(m, now *manifest) {
+				m.Services = []manifestService{now.service(args[0]).with(s, c.Flags().Changed)}
+			})
+		},
+	}
+	serviceFlags(c.Flags(), &s)
+	return c
+}
+
+// with returns a service as it is, with what the flags that were given say.
+func (s manifestService) with(n manifestService, given func(flag string) bool) manifestService {
+	set := func(flag string, to func()) {
+		if given(flag) {
+			to()
+		}
+	}
+	set("name", func() { s.Names = n.Names })
+	set("port", func() { s.Port = n.Port })
+	set("target", func() { s.Targets = n.Targets })
+	set("visible", func() { s.Visible = n.Visible })
+	set("approve", func() { s.Approve = n.Approve })
+	set("reject", func() { s.Reject = n.Reject })
+	set("pin", func() { s.Pin = n.Pin })
+	set("proxy-protocol", func() { s.ProxyProtocol = n.ProxyProtocol })
+	set("nat", func() { s.NAT = n.NAT })
+	set("max-connections", func() { s.MaxConnections = n.MaxConnections })
+	set("max-per-consumer", func() { s.MaxPerConsumer = n.MaxPerConsumer })
+	set("idle-timeout", func() { s.IdleTimeout = n.IdleTimeout })
+	set("strict", func() { s.Strict = n.Strict })
+	return s
+}
