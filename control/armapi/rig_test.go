@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/control/identity"
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/bolt"
 )
 
@@ -251,4 +253,33 @@ func groupPath(sub, group string) string {
 func (r *rig) putGroup(name, sub, group string) {
 	r.t.Helper()
 	r.do(name, "PUT", groupPath(sub, group), `{"location":"local"}`).want(201)
+}
+
+// declare commits objects as a Corefile declares them.
+func (r *rig) declare(networks ...link.Network) {
+	r.t.Helper()
+	for i := range networks {
+		networks[i].Origin = link.Origin{Declaration: "rig", File: "/etc/postern/Corefile", Line: 7 + i}
+	}
+	ctx := r.t.Context()
+	s, err := r.store.Load(ctx)
+	if err == nil {
+		_, err = r.store.Commit(ctx, s, store.Entry{ID: requestID(), At: time.Now(), Actor: "rig", Action: "declare"}, link.Declare{Declaration: "rig", Networks: networks})
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func credential(name string) identity.Credential {
+	return identity.Credential{Bearer: tokenOf(name), From: "127.0.0.1"}
+}
+
+func opOf(c control.Caller) control.Op { return control.Op{Caller: c} }
+
+func prefixes(all ...string) (out []netip.Prefix) {
+	for _, s := range all {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }
