@@ -241,4 +241,6 @@ func (w *world) connection(id link.ID) link.Connection {
 	return e.Connection
 }
 
-func decision(state link.State) Decision { return Decision{Endpoint: endF, Service: svcC, State: state} }
+func decision(state link.State) Decision {
+	return Decision{Endpoint: endF, Service: svcC, State: state}
+}
