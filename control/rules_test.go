@@ -1,0 +1,460 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/postern-link/postern/link"
+)
+
+// TestTargets is A21 and A22: what a service of a tenant may send to.
+func TestTargets(t *testing.T) {
+	own := func() []netip.AddrPort {
+		return []netip.AddrPort{netip.MustParseAddrPort("203.0.113.53:53"), netip.MustParseAddrPort("[::]:8443")}
+	}
+	local := localAddresses()
+	if len(local) == 0 {
+		t.Skip("this machine tells no address of its own")
+	}
+	tests := []struct {
+		target string
+		err    error  // for contoso
+		op     error  // for the operator
+		why    string // in the error
+	}{
+		{"203.0.113.9:443", nil, nil, ""},
+		{"[2001:db8::9]:443", nil, nil, ""},
+		{"192.168.1.1:443", nil, nil, ""},
+		{"127.0.0.1:443", ErrAddress, nil, "loopback"},
+		{"[::1]:443", ErrAddress, nil, "loopback"},
+		{"127.7.1.1:443", nil, nil, ""}, // granted
+		{"127.7.1.1:2379", nil, nil, ""},
+		{"[::ffff:127.0.0.1]:443", ErrAddress, link.ErrInvalid, "loopback"},
+		{"[::7f00:1]:443", ErrAddress, nil, "loopback"},
+		{"0.0.0.0:443", ErrAddress, link.ErrInvalid, "this host"},
+		{"[::]:443", ErrAddress, link.ErrInvalid, "this host"},
+		{"169.254.169.254:80", ErrAddress, link.ErrInvalid, "metadata"},
+		{"[fe80::1]:443", ErrAddress, link.ErrInvalid, "link-local"},
+		{"[fd00:ec2::254]:80", ErrAddress, nil, "metadata"},
+		{"168.63.129.16:80", ErrAddress, nil, "Azure"},
+		{"100.100.100.200:80", ErrAddress, nil, "Alibaba"},
+		{"224.0.0.1:443", ErrAddress, link.ErrInvalid, "multicast"},
+		{"[ff02::1]:443", ErrAddress, link.ErrInvalid, "multicast"},
+		{"255.255.255.255:443", ErrAddress, link.ErrInvalid, "broadcast"},
+		{"[64:ff9b::7f00:1]:443", ErrAddress, nil, "loopback"},               // NAT64
+		{"[64:ff9b::a9fe:a9fe]:80", ErrAddress, nil, "metadata"},             //
+		{"[64:ff9b:1::a9fe:a9fe]:80", ErrAddress, nil, "metadata"},           // NAT64 of a site
+		{"[64:ff9b::cb00:7109]:443", nil, nil, ""},                           // of an address that is allowed
+		{"[2002:7f00:1::1]:443", ErrAddress, nil, "loopback"},                // 6to4
+		{"[2001:0:a9fe:a9fe::1]:443", ErrAddress, nil, "metadata"},           // Teredo, its server
+		{"[2001:0:cb00:7109::80ff:fffe]:443", ErrAddress, nil, "loopback"},   // Teredo, its client
+		{"[2001:db8::5efe:127.0.0.1]:443", ErrAddress, nil, "loopback"},      // ISATAP
+		{"[2001:db8::200:5efe:169.254.1.1]:443", ErrAddress, nil, "link-lo"}, //
+		{"203.0.113.9:2379", ErrAddress, nil, "port 2379"},
+		{"203.0.113.9:2380", ErrAddress, nil, "port 2380"},
+		{"203.0.113.9:0", ErrAddress, link.ErrInvalid, "port 0"},
+		{"203.0.113.53:53", ErrAddress, nil, "listens"},
+		{"203.0.113.53:443", nil, nil, ""},
+		{"[64:ff9b::cb00:7135]:53", ErrAddress, nil, "listens"},
+		{netip.AddrPortFrom(nonLoopback(local), 8443).String(), ErrAddress, nil, ""}, // of a wildcard
+		{"10.1.9.9:443", ErrAddress, nil, "outside of what the tenant may"},          // fabrikam's network
+		{"[64:ff9b::a01:909]:443", ErrAddress, nil, "outside of what the tenant may"},
+		{"10.1.1.4:443", ErrAddress, ErrAddress, "endpoint"},
+		{"[64:ff9b::a01:104]:443", ErrAddress, ErrAddress, "endpoint"},
+		{"10.200.0.9:443", ErrAddress, ErrAddress, "pool"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.target, func(t *testing.T) {
+			w := connected(t, func(c *Config) { c.Own = own })
+			pool := link.Network{ID: subOp + "/rg/pool", Prefixes: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}, Pools: []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24")}}
+			w.ok(w.putNetworkAs(op(Owner, subOp), pool))
+			for _, who := range []struct {
+				sub string
+				err error
+			}{{subC, tt.err}, {subOp, tt.op}} {
+				v := service(link.ID(who.sub + "/rg/t"))
+				v.Targets = []link.Target{{Addr: netip.MustParseAddrPort(tt.target)}}
+				before := w.state()
+				_, err := w.putServiceAs(op(Owner, who.sub), v)
+				if who.err == nil {
+					if err != nil {
+						t.Errorf("%s: %v", who.sub, err)
+					}
+					continue
+				}
+				w.refused(before, err, who.err)
+				if !errors.Is(err, link.ErrInvalid) || who.err == ErrAddress && !strings.Contains(err.Error(), tt.why) {
+					t.Errorf("%s: %v, want %q", who.sub, err, tt.why)
+				}
+			}
+		})
+	}
+}
+
+func nonLoopback(all []netip.Addr) netip.Addr {
+	for _, a := range all {
+		if !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			return a
+		}
+	}
+	return netip.MustParseAddr("127.0.0.1") // refused too
+}
+
+// TestNATAddresses: those of others are no source address.
+func TestNATAddresses(t *testing.T) {
+	for addr, want := range map[string]error{
+		"203.0.113.7": nil, "127.7.0.1": nil, "127.0.0.1": ErrAddress, "10.1.1.4": ErrAddress, "10.1.50.1": ErrAddress, "169.254.1.1": ErrAddress,
+	} {
+		t.Run(addr, func(t *testing.T) {
+			w := connected(t)
+			v := service(svcC)
+			v.NAT = []netip.Addr{netip.MustParseAddr(addr)}
+			if _, err := w.putServiceAs(op(Owner, subC), v); !errors.Is(err, want) || want == nil && err != nil {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		})
+	}
+}
+
+// TestNetworks: which prefixes a tenant's network may have.
+func TestNetworks(t *testing.T) {
+	tests := map[string]struct {
+		sub, prefix string
+		err         error
+	}{
+		"within what was given":           {subF, "10.9.0.0/16", nil},
+		"outside of what was given":       {subF, "192.168.0.0/16", ErrAddress},
+		"more than what was given":        {subF, "0.0.0.0/0", ErrAddress},
+		"nothing was given":               {subC, "192.168.0.0/16", nil},
+		"loopback":                        {subC, "127.0.0.0/8", ErrAddress},
+		"around loopback":                 {subC, "0.0.0.0/0", ErrAddress},
+		"loopback of the operator":        {subOp, "127.0.0.0/8", nil},
+		"link-local":                      {subC, "169.254.0.0/16", ErrAddress},
+		"multicast":                       {subC, "ff00::/8", ErrAddress},
+		"IPv4 through NAT64":              {subC, "64:ff9b::/96", ErrAddress},
+		"another tenant's":                {subC, "10.1.0.0/16", link.ErrConflict},
+		"part of another tenant's":        {subC, "10.1.2.0/24", link.ErrConflict},
+		"around another tenant's":         {subC, "10.0.0.0/8", link.ErrConflict},
+		"another tenant's, the operator":  {subOp, "10.1.0.0/16", link.ErrConflict},
+		"in the resource group of a file": {"", "10.8.0.0/16", link.ErrConflict},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := furnished(t)
+			before := w.state()
+			id, who := link.ID(tt.sub+"/rg/new"), op(Owner, tt.sub)
+			if tt.sub == "" {
+				id, who = "new", op(Owner, subOp)
+			}
+			_, err := w.putNetworkAs(who, link.Network{ID: id, Prefixes: []netip.Prefix{netip.MustParsePrefix(tt.prefix)}})
+			if tt.err == nil {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			w.refused(before, err, tt.err)
+			if strings.Contains(err.Error(), "fabrikam") || strings.Contains(err.Error(), string(netF)) {
+				t.Errorf("it says whose it is: %v", err)
+			}
+		})
+	}
+}
+
+// TestOwnAddressesAreNoEndpoints: an endpoint's address isn't one that the node listens on.
+func TestOwnAddressesAreNoEndpoints(t *testing.T) {
+	w := furnished(t, func(c *Config) {
+		c.Own = func() []netip.AddrPort {
+			return []netip.AddrPort{netip.MustParseAddrPort("10.1.1.4:53"), netip.MustParseAddrPort("10.1.1.5:8443")}
+		}
+	})
+	w.ok(w.ask(op(Owner, subF), endF, manual()))
+	if a := w.state().Endpoint(endF).Address; a != netip.MustParseAddr("10.1.1.6") {
+		t.Errorf("it got %s", a)
+	}
+	a := manual()
+	a.Endpoint.Address = netip.MustParseAddr("10.1.1.5")
+	before := w.state()
+	_, err := w.ask(op(Owner, subF), subF+"/rg/static", a)
+	w.refused(before, err, ErrAddress)
+}
+
+// TestEgress is A08: what the consumer's network may not reach isn't shown to the provider.
+func TestEgress(t *testing.T) {
+	tests := map[string]struct {
+		egress  func(v *link.Service) []string
+		visible bool
+		err     error
+	}{
+		"none: own tenant only":            {func(*link.Service) []string { return nil }, true, ErrEgress},
+		"anything":                         {func(*link.Service) []string { return []string{"*"} }, true, nil},
+		"the tenant":                       {func(*link.Service) []string { return []string{"tenant/contoso"} }, true, nil},
+		"another tenant":                   {func(*link.Service) []string { return []string{"tenant/fabrikam"} }, true, ErrEgress},
+		"the service":                      {func(*link.Service) []string { return []string{string(svcC)} }, true, nil},
+		"the alias":                        {func(v *link.Service) []string { return []string{v.Alias} }, true, nil},
+		"another service":                  {func(*link.Service) []string { return []string{string(other)} }, true, ErrEgress},
+		"not listed, and invisible anyway": {func(*link.Service) []string { return nil }, false, ErrNoService},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := furnished(t)
+			n := network(netF, "1")
+			n.Egress = tt.egress(w.state().Service(svcC))
+			w.ok(w.putNetworkAs(op(Owner, subF), n))
+			if !tt.visible {
+				v := service(svcC)
+				v.Visible = nil
+				w.ok(w.putServiceAs(op(Owner, subC), v))
+			}
+			before := w.state()
+			_, err := w.ask(op(Owner, subF), endF, manual())
+			if tt.err == nil {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			w.refused(before, err, tt.err)
+			for _, e := range w.audit(before.Revision() + 1) {
+				if len(e.Scopes) != 1 || e.Scopes[0] != subF {
+					t.Errorf("the provider can read %+v", e)
+				}
+			}
+		})
+	}
+}
+
+// TestEgressAfterwards: a list that became shorter stands against asking again.
+func TestEgressAfterwards(t *testing.T) {
+	w := connected(t)
+	w.ok(w.Disconnect(t.Context(), op(Approver, subC), decision("")))
+	n := network(netF, "1")
+	n.Egress = nil
+	w.ok(w.putNetworkAs(op(Owner, subF), n))
+	before := w.state()
+	_, err := w.AskAgain(t.Context(), op(Owner, subF), endF, "")
+	w.refused(before, err, ErrEgress)
+}
+
+// TestWidening is A19: what was approved was approved as it was.
+func TestWidening(t *testing.T) {
+	wider := func(v *link.Service) { v.Targets[0].Addr = netip.MustParseAddrPort("203.0.113.10:443") }
+	tests := map[string]struct {
+		role    Role
+		lasting bool
+		change  func(*link.Service)
+		state   link.State
+	}{
+		"another target":                          {Provider, false, wider, link.Pending},
+		"another target, by one who may approve":  {Owner, false, wider, link.Approved},
+		"another target, allowed by the approver": {Provider, true, wider, link.Approved},
+		"another port":                            {Provider, false, func(v *link.Service) { v.Port = 8443 }, link.Pending},
+		"another name": {Provider, false, func(v *link.Service) {
+			v.Names = []link.ResourceName{{Public: "db.contoso.example"}}
+		}, link.Pending},
+		"nothing that matters": {Provider, false, func(v *link.Service) { v.MaxConnections = 7 }, link.Approved},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := connected(t)
+			d := decision(link.Approved)
+			d.Lasting = tt.lasting
+			w.ok(w.Decide(t.Context(), op(Approver, subC), d))
+			v := service(svcC)
+			tt.change(&v)
+			w.ok(w.putServiceAs(op(tt.role, subC), v))
+			if k := w.connection(endF); k.State != tt.state {
+				t.Errorf("%+v, want %s", k, tt.state)
+			}
+		})
+	}
+}
+
+// TestBalancerRetargets: a load balancer takes its services along, under the rules of both.
+func TestBalancerRetargets(t *testing.T) {
+	edit := func(target string, ids ...link.ID) func(*link.Snapshot, *link.Document) (*link.Document, []link.Service, error) {
+		return func(s *link.Snapshot, _ *link.Document) (*link.Document, []link.Service, error) {
+			var all []link.Service
+			for _, id := range ids {
+				v := *s.Service(id)
+				v.Targets = []link.Target{{Addr: netip.MustParseAddrPort(target)}}
+				all = append(all, v)
+			}
+			return &link.Document{Facet: link.Facet{API: []byte(`{"n":1}`)}}, all, nil
+		}
+	}
+	w := furnished(t)
+	w.ok(w.putServiceAs(op(Owner, subC2), service(subC2+"/rg/theirs")))
+	const lb = subC + "/rg/lb"
+	before := w.state()
+	_, err := w.EditBalancer(t.Context(), op(Provider, subC), lb, edit("127.0.0.1:443", svcC))
+	w.refused(before, err, ErrAddress)
+	_, err = w.EditBalancer(t.Context(), op(Provider, subC), lb, edit("203.0.113.20:443", svcC, subC2+"/rg/theirs"))
+	w.refused(before, err, ErrReference)
+	w.ok(w.EditBalancer(t.Context(), op(Provider, subC), lb, edit("203.0.113.20:443", svcC)))
+	s := w.state()
+	if s.Service(svcC).Targets[0].Addr.Addr() != netip.MustParseAddr("203.0.113.20") || s.Document(Balancer, lb) == nil {
+		t.Errorf("%+v", s.Service(svcC).Targets)
+	}
+	w.ok(w.EditBalancer(t.Context(), op(Provider, subC), lb, func(*link.Snapshot, *link.Document) (*link.Document, []link.Service, error) { return nil, nil, nil }))
+	if w.state().Document(Balancer, lb) != nil {
+		t.Error("it is there still")
+	}
+}
+
+// TestDeletingServices is A18: blockers are listed, force makes them Disconnected.
+func TestDeletingServices(t *testing.T) {
+	w := connected(t)
+	before := w.state()
+	_, err := w.EditService(t.Context(), op(Provider, subC), svcC, func(*link.Snapshot, *link.Service) (*link.Service, error) { return nil, nil })
+	w.refused(before, err, ErrInUse)
+	var used *InUseError
+	if !errors.As(err, &used) || used.N != 1 || used.By[0] != "endpoint "+string(endF) {
+		t.Errorf("%+v", used)
+	}
+	w.ok(w.ForceDeleteService(t.Context(), op(Provider, subC), svcC, func(*link.Snapshot, *link.Service) error { return nil }))
+	if k := w.connection(endF); k.State != link.Disconnected || w.state().Service(svcC) != nil {
+		t.Errorf("%+v", k)
+	}
+	if n := len(w.audit(before.Revision() + 1)); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	// What it left behind can be written and deleted.
+	a := manual()
+	w.ok(w.ask(op(Owner, subF), endF, a))
+	_, err = w.EditNetwork(t.Context(), op(Owner, subF), netF, func(*link.Snapshot, *link.Network) (*link.Network, error) { return nil, nil })
+	if !errors.Is(err, ErrInUse) {
+		t.Errorf("network with an endpoint: %v", err)
+	}
+	w.ok(w.EditEndpoint(t.Context(), op(Owner, subF), endF, func(*link.Snapshot, *link.Endpoint) (*Ask, error) { return nil, nil }))
+	w.ok(w.EditNetwork(t.Context(), op(Owner, subF), netF, func(*link.Snapshot, *link.Network) (*link.Network, error) { return nil, nil }))
+}
+
+// TestLimits: each is refused at creation with its figure, and warned of at 80 percent, once.
+func TestLimits(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	w := newWorld(t, func(c *Config) {
+		c.Registerer = reg
+		c.Limits = Limits{Networks: 5, Subnets: 2, Services: 5, EndpointsPerNetwork: 4, EndpointsPerService: 3, NAT: 2, Visibility: 2, AutoApproval: 2,
+			NamesPerService: 2, TargetsPerService: 2, PendingPerConsumer: 2}
+	})
+	limit := func(err error, figure int) {
+		t.Helper()
+		var l *LimitError
+		if !errors.As(err, &l) || l.Limit != figure || !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), fmt.Sprint(figure)) {
+			t.Errorf("got %v, want the limit of %d", err, figure)
+		}
+	}
+	f, c := op(Owner, subF), op(Owner, subC)
+	for i := range 5 {
+		w.ok(w.putNetworkAs(f, network(link.ID(fmt.Sprintf("f1/rg/n%d", i)), fmt.Sprint(i+1))))
+		w.ok(w.putServiceAs(c, service(link.ID(fmt.Sprintf("c1/rg/s%d", i)))))
+		if n, want := testutil.ToFloat64(w.metrics.near.WithLabelValues("networks")), map[bool]float64{true: 1}[i >= 3]; n != want {
+			t.Errorf("%d networks: %v warnings", i+1, n)
+		}
+	}
+	_, err := w.putNetworkAs(f, network("f1/rg/n9", "9"))
+	limit(err, 5)
+	_, err = w.putServiceAs(c, service("c1/rg/s9"))
+	limit(err, 5)
+	n := network("f1/rg/n0", "1")
+	n.Subnets = append(n.Subnets, link.Subnet{Name: "a", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.0/24")}}, link.Subnet{Name: "b", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.3.0/24")}})
+	_, err = w.putNetworkAs(f, n)
+	limit(err, 2)
+	for name, change := range map[string]func(*link.Service){
+		"nat":     func(v *link.Service) { v.NAT = addrs("203.0.113.1", "203.0.113.2", "203.0.113.3") },
+		"visible": func(v *link.Service) { v.Visible = []link.Party{"a", "b", "c"} },
+		"approve": func(v *link.Service) { v.AutoApprove = []link.Party{"a", "b", "c"} },
+		"names": func(v *link.Service) {
+			v.Names = []link.ResourceName{{Public: "a.contoso.example"}, {Public: "b.contoso.example"}, {Public: "c.contoso.example"}}
+		},
+		"targets": func(v *link.Service) {
+			v.Targets = nil
+			for i := range 3 {
+				v.Targets = append(v.Targets, link.Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), uint16(i+1))})
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := service("c1/rg/s0")
+			change(&v)
+			_, err := w.putServiceAs(c, v)
+			limit(err, 2)
+		})
+	}
+
+	ask := func(name, svc string, manual bool) error {
+		_, err := w.ask(Op{Caller: as(Owner, subF, subC)}, link.ID("f1/rg/"+name), Ask{
+			Endpoint: link.Endpoint{Network: "f1/rg/n0", Subnet: "pe", Service: link.ID(svc)}, Manual: manual,
+		})
+		return err
+	}
+	for i := range 2 {
+		if err := ask(fmt.Sprint("p", i), "c1/rg/s0", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(ask("p2", "c1/rg/s0", true), 2) // waiting
+	if err := ask("a0", "c1/rg/s0", false); err != nil {
+		t.Error(err) // approved at once: nobody waits
+	}
+	limit(ask("a1", "c1/rg/s0", false), 3) // of the service
+	if err := ask("a2", "c1/rg/s1", false); err != nil {
+		t.Error(err)
+	}
+	limit(ask("a3", "c1/rg/s1", false), 4) // of the network
+}
+
+func addrs(all ...string) []netip.Addr {
+	var list []netip.Addr
+	for _, s := range all {
+		list = append(list, netip.MustParseAddr(s))
+	}
+	return list
+}
+
+// TestExpiry: requests that nobody decides on end, once, on however many nodes.
+func TestExpiry(t *testing.T) {
+	w := connected(t, func(c *Config) { c.Expiry = 24 * time.Hour })
+	w.clock.advance(time.Hour)
+	w.ok(w.ask(op(Owner, subF), subF+"/rg/late", manual()))
+	w.ok(w.ask(op(Owner, subF), subF+"/rg/live", manual()))
+	w.ok(w.Decide(t.Context(), op(Owner, subC), Decision{Endpoint: subF + "/rg/live", Service: svcC, State: link.Approved}))
+	other := New(w.config)
+	w.clock.advance(23*time.Hour - 1)
+	w.expire(t.Context())
+	if k := w.connection(endF); k.State != link.Pending {
+		t.Fatalf("too early: %+v", k)
+	}
+	w.clock.advance(1)
+	before := w.state().Revision()
+	stale := w.state().Endpoint(endF)
+	w.expire(t.Context())
+	other.expire(t.Context())
+	if err := other.expireOne(t.Context(), stale); err != nil {
+		t.Error(err)
+	}
+	if k := w.connection(endF); k.State != link.Disconnected || k.Decision.Rule != "expired" {
+		t.Errorf("%+v", k)
+	}
+	entries := w.audit(before + 1)
+	if len(entries) != 1 || entries[0].Action != "connection.expire" || len(entries[0].Scopes) != 2 {
+		t.Errorf("%+v", entries)
+	}
+	w.clock.advance(time.Hour)
+	w.expire(t.Context())
+	if k := w.connection(subF + "/rg/late"); k.State != link.Disconnected {
+		t.Errorf("%+v", k)
+	}
+	if k := w.connection(subF + "/rg/live"); k.State != link.Approved {
+		t.Errorf("%+v", k)
+	}
+	w.ok(w.AskAgain(t.Context(), op(Owner, subF), endF, "once more"))
+}
