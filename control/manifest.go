@@ -1,5 +1,16 @@
 package control
 
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-link/postern/link"
+)
+
 // Manifest is a set of objects that a subscription shall hold. Objects that it doesn't name are left alone,
 // unless Prune says that those it once held and no longer names are deleted.
 type Manifest struct {
@@ -9,13 +20,15 @@ type Manifest struct {
 	Networks     []ManifestNetwork  `json:"networks,omitempty"`
 	Services     []ManifestService  `json:"services,omitempty"`
 	Endpoints    []ManifestEndpoint `json:"endpoints,omitempty"`
+	// Facet returns the API's part of a new object, which control doesn't read; nil: none.
+	Facet func(kind link.Kind, name string) json.RawMessage `json:"-"`
 }
 
 // ManifestNetwork is a network of a manifest.
 type ManifestNetwork struct {
 	Name     string            `json:"name"`
 	Prefixes []string          `json:"prefixes"`
-	Subnets  map[string]string `json:"subnets,omitempty"` // name to prefix
+	Subnets  map[string]string `json:"subnets,omitempty"` // name to prefix, or to several with spaces between
 	Egress   []string          `json:"egress,omitempty"`
 }
 
@@ -46,4 +59,208 @@ type ManifestEndpoint struct {
 	Address string   `json:"address,omitempty"`
 	Allow   []string `json:"allow,omitempty"`
 	Message string   `json:"message,omitempty"`
+}
+
+// maxManifest bounds the objects of a manifest: they are one commit.
+const maxManifest = 1000
+
+// desired is a manifest as the domain has it. Each function changes an object, one that was made for the
+// purpose or one that is there, to what the manifest says.
+type desired struct {
+	networks  []wanted[link.Network]
+	services  []wanted[link.Service]
+	endpoints []wanted[ManifestEndpoint]
+}
+
+type wanted[T any] struct {
+	id   link.ID
+	name string // as the manifest has it
+	edit func(*T)
+	ask  T // of an endpoint
+}
+
+// parse reads a manifest. The error names the object that is wrong.
+func (m *Manifest) parse() (d desired, err error) {
+	if n := len(m.Networks) + len(m.Services) + len(m.Endpoints); n > maxManifest {
+		return d, fmt.Errorf("%w: %d objects in a manifest, %d are allowed", link.ErrInvalid, n, maxManifest)
+	}
+	seen := map[string]bool{}
+	id := func(kind link.Kind, name string) (link.ID, error) {
+		id, err := m.id(name)
+		if err == nil && seen[object(kind, id)] {
+			err = fmt.Errorf("%w: it is there twice", link.ErrInvalid)
+		}
+		seen[object(kind, id)] = true
+		if err != nil {
+			return id, fmt.Errorf("%s %q: %w", kind, readable(name, 80), err)
+		}
+		return id, nil
+	}
+	for _, n := range m.Networks {
+		w := wanted[link.Network]{name: n.Name}
+		if w.id, err = id(link.KindNetwork, n.Name); err == nil {
+			w.edit, err = n.edit()
+		}
+		if err != nil {
+			return d, fmt.Errorf("network %q: %w", readable(n.Name, 80), err)
+		}
+		d.networks = append(d.networks, w)
+	}
+	for _, v := range m.Services {
+		w := wanted[link.Service]{name: v.Name}
+		if w.id, err = id(link.KindService, v.Name); err == nil {
+			w.edit, err = v.edit()
+		}
+		if err != nil {
+			return d, fmt.Errorf("service %q: %w", readable(v.Name, 80), err)
+		}
+		d.services = append(d.services, w)
+	}
+	for _, e := range m.Endpoints {
+		w := wanted[ManifestEndpoint]{name: e.Name, ask: e}
+		if w.id, err = id(link.KindEndpoint, e.Name); err == nil {
+			_, err = e.endpoint(m)
+		}
+		if err != nil {
+			return d, fmt.Errorf("endpoint %q: %w", readable(e.Name, 80), err)
+		}
+		d.endpoints = append(d.endpoints, w)
+	}
+	return d, nil
+}
+
+// id returns the ID of an object of the manifest's group.
+func (m *Manifest) id(name string) (link.ID, error) {
+	if strings.Contains(name, "/") {
+		return "", fmt.Errorf("%w: name %q", link.ErrInvalid, readable(name, 80))
+	}
+	return link.ParseID(m.Subscription + "/" + m.Group + "/" + name)
+}
+
+// refer returns the ID that a reference means: a name of the same group, or a whole ID.
+func (m *Manifest) refer(to string) (link.ID, error) {
+	if !strings.Contains(to, "/") {
+		return m.id(to)
+	}
+	id, err := link.ParseID(to)
+	if err == nil && id.Subscription() == "" {
+		err = fmt.Errorf("%w: %q: a name, or SUBSCRIPTION/GROUP/NAME is expected", link.ErrInvalid, readable(to, 80))
+	}
+	return id, err
+}
+
+func (n *ManifestNetwork) edit() (func(*link.Network), error) {
+	all, err := parseAll(n.Prefixes, netip.ParsePrefix)
+	if err != nil {
+		return nil, err
+	}
+	var subnets []link.Subnet
+	for name, text := range n.Subnets {
+		s := link.Subnet{Name: strings.ToLower(name)}
+		if s.Prefixes, err = parseAll(strings.Fields(text), netip.ParsePrefix); err != nil {
+			return nil, fmt.Errorf("subnet %q: %w", readable(name, 80), err)
+		}
+		subnets = append(subnets, s)
+	}
+	slices.SortFunc(subnets, func(a, b link.Subnet) int { return strings.Compare(a.Name, b.Name) })
+	return func(o *link.Network) {
+		o.Prefixes, o.Egress = all, n.Egress
+		o.Subnets = sameSubnets(o.Subnets, subnets)
+	}, nil
+}
+
+// sameSubnets returns the subnets that there are where they are the same ones in another order, so that
+// nothing changes.
+func sameSubnets(old, now []link.Subnet) []link.Subnet {
+	sorted := slices.SortedFunc(slices.Values(old), func(a, b link.Subnet) int { return strings.Compare(a.Name, b.Name) })
+	same := func(a, b link.Subnet) bool { return a.Name == b.Name && slices.Equal(a.Prefixes, b.Prefixes) }
+	if slices.EqualFunc(sorted, now, same) {
+		return old
+	}
+	return now
+}
+
+func (v *ManifestService) edit() (func(*link.Service), error) {
+	names, err := parseAll(v.Names, link.ParsePattern)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := parseAll(v.Targets, netip.ParseAddrPort)
+	if err != nil {
+		return nil, fmt.Errorf("target: %w", err)
+	}
+	nat, err := parseAll(v.NAT, netip.ParseAddr)
+	if err != nil {
+		return nil, fmt.Errorf("NAT address: %w", err)
+	}
+	var lists [3][]link.Party
+	for i, list := range [][]string{v.Visible, v.Approve, v.Reject} {
+		if lists[i], err = parseAll(list, link.ParseParty); err != nil {
+			return nil, err
+		}
+	}
+	idle := time.Duration(0)
+	if v.IdleTimeout != "" {
+		if idle, err = time.ParseDuration(v.IdleTimeout); err != nil {
+			return nil, fmt.Errorf("%w: idle timeout %q", link.ErrInvalid, readable(v.IdleTimeout, 80))
+		}
+	}
+	pin, header := link.Pin(v.Pin), link.ProxyProtocol(v.ProxyProtocol)
+	if header == "" {
+		header = link.ProxyOff
+	}
+	if pin == "" {
+		pin = link.PinAddress
+		if len(names) > 0 {
+			pin = link.PinTLS
+		}
+	}
+	return func(o *link.Service) {
+		o.Names, o.Targets = nil, nil
+		for _, n := range names {
+			o.Names = append(o.Names, link.ResourceName{Public: n})
+		}
+		for _, t := range targets {
+			o.Targets = append(o.Targets, link.Target{Addr: netip.AddrPortFrom(t.Addr().Unmap(), t.Port())})
+		}
+		o.Port, o.Visible, o.AutoApprove, o.Reject = v.Port, lists[0], lists[1], lists[2]
+		o.Pin, o.ProxyProtocol, o.NAT, o.IdleTimeout, o.Strict = pin, header, nat, idle, v.Strict
+		o.MaxConnections, o.MaxPerConsumer = v.MaxConnections, v.MaxPerConsumer
+	}, nil
+}
+
+// aliasSuffix is what tells an alias from a name.
+const aliasSuffix = ".azure.privatelinkservice"
+
+// endpoint returns what an endpoint of a manifest asks for.
+func (e *ManifestEndpoint) endpoint(m *Manifest) (ask Ask, err error) {
+	if ask.Endpoint.Network, err = m.refer(e.Network); err != nil {
+		return ask, fmt.Errorf("network: %w", err)
+	}
+	if strings.HasSuffix(strings.ToLower(e.Service), aliasSuffix) {
+		ask.Alias = e.Service
+	} else if ask.Endpoint.Service, err = m.refer(e.Service); err != nil {
+		return ask, fmt.Errorf("service: %w", err)
+	}
+	if e.Address != "" {
+		if ask.Endpoint.Address, err = netip.ParseAddr(e.Address); err != nil {
+			return ask, fmt.Errorf("%w: %w", link.ErrInvalid, err)
+		}
+	}
+	ask.Endpoint.Subnet, ask.Message = strings.ToLower(e.Subnet), e.Message
+	ask.Endpoint.Allow, err = parseAll(e.Allow, netip.ParsePrefix)
+	return ask, err
+}
+
+// parseAll parses each of a list, nil for none.
+func parseAll[T any](list []string, parse func(string) (T, error)) ([]T, error) {
+	var all []T
+	for _, s := range list {
+		v, err := parse(s)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", link.ErrInvalid, err)
+		}
+		all = append(all, v)
+	}
+	return all, nil
 }
