@@ -1,8 +1,10 @@
 package privatelink
 
 import (
+	"context"
 	"strings"
 
+	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 )
 
@@ -13,6 +15,7 @@ const maxChain = 16
 // what follows is ours: the address that others have for the name is the public one.
 type downstream struct {
 	dns.ResponseWriter
+	ctx    context.Context // of the query, which the answer of the next plugin may lead back here
 	p      *Privatelink
 	q      *query
 	result result // for the counters
@@ -21,7 +24,11 @@ type downstream struct {
 // WriteMsg implements [dns.ResponseWriter].
 func (d *downstream) WriteMsg(m *dns.Msg) error {
 	if d.q.view.found {
-		m = d.withoutHints(d.continued(m))
+		next, beyond := d.continued(m)
+		if beyond != nil {
+			return d.goOn(m, *beyond)
+		}
+		m = d.withoutHints(next)
 	}
 	if d.q.view.ecs != nil {
 		m = d.scoped(m)
@@ -42,18 +49,19 @@ func (d *downstream) Write(b []byte) (int, error) {
 }
 
 // continued returns m, or where its chain of aliases comes to a name of ours, the chain up to there
-// and our records. The message given may be shared and stays as it is.
-func (d *downstream) continued(m *dns.Msg) *dns.Msg {
+// and our records. Where ours are aliases that lead to others again, beyond says so. The message given may be
+// shared and stays as it is.
+func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 	question := d.q.r.Question[0]
 	if question.Qclass != dns.ClassINET || len(m.Answer) == 0 {
-		return m
+		return m, nil
 	}
 	at := question.Name
 	var chain []dns.RR
 	for range maxChain {
 		alias := aliasOf(m.Answer, at)
 		if alias == nil {
-			return m
+			return m, nil
 		}
 		chain = append(chain, alias)
 		at = alias.Target
@@ -62,19 +70,49 @@ func (d *downstream) continued(m *dns.Msg) *dns.Msg {
 		f := d.p.find(d.q.gen, d.q.view.network, name)
 		if d.q.old {
 			if why := d.p.untrusted(d.q, f, name); why != "" {
-				return d.failed(why)
+				return d.failed(why), nil
 			}
 		}
 		switch {
 		case f.kind == foundMiss && f.policy == missRefuse:
 			d.p.stats.miss(d.q.server, d.p.Zones.Template([]byte(f.zone)), f.policy)
-			return d.refused()
+			return d.refused(), nil
+		case f.kind == foundName && f.set.target != "" && !wantsAlias(question.Qtype):
+			c := d.p.chase(d.q, chain, f)
+			switch {
+			case c.why != "":
+				return d.failed(c.why), nil
+			case c.out != "":
+				return nil, &c
+			}
+			if c.end.kind == foundMiss && c.end.policy == missRefuse {
+				return d.refused(), nil
+			}
+			return d.cut(m, c.chain, c.end), nil
 		case f.kind == foundNothing, f.kind == foundMiss && f.policy == missPass:
 			continue
 		}
-		return d.cut(m, chain, f)
+		return d.cut(m, chain, f), nil
 	}
-	return m
+	return m, nil
+}
+
+// goOn asks the next plugin for what aliases of ours lead to, after an answer of it, m, has led to them.
+func (d *downstream) goOn(m *dns.Msg, beyond chase) error {
+	d.result = continued
+	code := dns.RcodeServerFailure
+	if d.q.hops++; d.q.hops <= maxHops {
+		var err error
+		if code, err = d.p.passChain(d.ctx, d.q, d.ResponseWriter, beyond); err != nil {
+			return err
+		}
+		if plugin.ClientWrite(code) {
+			return nil
+		}
+	}
+	failed := &dns.Msg{MsgHdr: m.MsgHdr, Question: m.Question}
+	failed.Rcode, failed.Authoritative, failed.AuthenticatedData = code, false, false
+	return d.ResponseWriter.WriteMsg(failed)
 }
 
 // aliasOf returns the CNAME of a name.
@@ -104,16 +142,7 @@ func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	if qtype == dns.TypeCNAME || qtype == dns.TypeANY {
 		return c // the alias is all that was asked for
 	}
-	switch f.kind {
-	case foundName:
-		answer, authority := f.set.sections(qtype)
-		c.Answer, c.Ns = append(c.Answer, answer...), authority
-		return c
-	case foundMiss:
-		d.p.stats.miss(d.q.server, d.p.Zones.Template([]byte(f.zone)), f.policy)
-		c.Rcode = dns.RcodeNameError
-	}
-	c.Ns = []dns.RR{soa(f.zone, d.q.gen.serial)}
+	d.p.finish(c, d.q, f)
 	return c
 }
 
@@ -203,7 +232,8 @@ func isHint(kv dns.SVCBKeyValue) bool {
 // ours reports whether a name is answered by us in the view of the query.
 func (d *downstream) ours(fqdn string) bool {
 	var buf [maxName]byte
-	return d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], fqdn)).kind == foundName
+	kind := d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], fqdn)).kind
+	return kind == foundName || kind == foundDenied
 }
 
 // scoped returns m with the client subnet that it is for. Without it the resolver would keep the

@@ -24,12 +24,13 @@ const (
 	foundApex                // the apex of a zone
 	foundEmpty               // no records, but names below it exist (RFC 8020)
 	foundMiss                // in a zone, without an endpoint
+	foundDenied              // in a linked zone, which doesn't have it
 )
 
 // finding is a name as one network sees it.
 type finding struct {
 	kind   kind
-	set    *set      // of a name
+	set    *set      // of a name, of a denied one, and of the apex of a linked zone
 	zone   link.Name // that the name is in, "" where there is none
 	policy policy    // of a miss
 }
@@ -52,6 +53,9 @@ func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding
 		if set := p.reverse(g, network, asked); set != nil {
 			return finding{kind: foundName, set: set}
 		}
+	}
+	if f, ok := p.findLinked(g, network, asked); ok {
+		return f
 	}
 	return p.findInZone(g, network, asked, a != nil)
 }

@@ -21,6 +21,7 @@ type generation struct {
 	serial   uint32 // of the zones
 	ttl      uint32
 	answers  [sets][ways]atomic.Pointer[answer]
+	zoned    func() *zonedSets // of names in linked zones
 
 	prefixes func() []netip.Prefix // of the networks that are found by address, sorted
 }
@@ -33,6 +34,7 @@ func (p *Privatelink) generation(s *link.Snapshot) *generation {
 	}
 	next := &generation{snapshot: s, serial: uint32(s.Revision()), ttl: p.ttl}
 	next.prefixes = sync.OnceValue(next.sortedPrefixes)
+	next.zoned = sync.OnceValue(func() *zonedSets { return new(zonedSets) })
 	// A query that began before the newest snapshot doesn't bring the old one back.
 	if (g == nil || g.snapshot.Revision() <= s.Revision()) && p.current.CompareAndSwap(g, next) {
 		p.stats.forget(s)
@@ -141,6 +143,7 @@ func spell(n link.ResourceName, asked string) link.ResourceName {
 // set is the records of one name: whole sections, ready to be sent.
 type set struct {
 	alias   []dns.RR // the CNAME, if there is one, that all other sections begin with
+	target  string   // of the alias where what it leads to isn't in the other sections, else ""
 	a, aaaa []dns.RR
 	other   map[uint16][]dns.RR // sections of other types
 	soa     []dns.RR            // the authority section of an answer without data
@@ -211,7 +214,7 @@ func (s *set) one() []dns.RR {
 	case len(s.aaaa) > 0:
 		return s.aaaa
 	}
-	for _, t := range [...]uint16{dns.TypeSOA, dns.TypePTR} {
+	for _, t := range [...]uint16{dns.TypeSOA, dns.TypePTR, dns.TypeMX, dns.TypeSRV, dns.TypeTXT} {
 		if rrs := s.other[t]; len(rrs) > 0 {
 			return rrs
 		}

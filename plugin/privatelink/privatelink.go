@@ -71,6 +71,7 @@ type query struct {
 	gen    *generation
 	view   view
 	server string // the listener, for the counters
+	hops   int    // how often an alias of a linked zone has led to the next plugin
 	old    bool   // the snapshot is too old for some names
 }
 
@@ -119,12 +120,20 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 	}
 	switch f.kind {
 	case foundName:
+		if f.set.target != "" && !wantsAlias(question.Qtype) {
+			return p.follow(ctx, q, f)
+		}
 		return p.positive(q, f.set)
+	case foundDenied:
+		return p.denied(q, f.set)
 	case foundApex:
 		if question.Qtype == dns.TypeDS {
 			// DS belongs to the parent (RFC 4035 section 3.1.4.1). A validator that gets our unsigned
 			// "no data" for it can't prove that the zone is unsigned, and fails.
 			return p.pass(ctx, q)
+		}
+		if f.set != nil {
+			return p.positive(q, f.set)
 		}
 		return p.positive(q, apexSet(f.zone, q.gen.serial))
 	case foundEmpty:
@@ -143,7 +152,7 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 
 // pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
 func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
-	d := &downstream{ResponseWriter: q.w, p: p, q: q, result: passed}
+	d := &downstream{ResponseWriter: q.w, ctx: ctx, p: p, q: q, result: passed}
 	w := q.w
 	if q.view.found || q.view.ecs != nil {
 		w = d

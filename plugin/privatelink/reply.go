@@ -127,6 +127,13 @@ func (p *Privatelink) negative(q *query, rcode int, zone link.Name) (int, error)
 	return p.write(q, m, nodata)
 }
 
+// denied answers that a linked zone doesn't have the name.
+func (p *Privatelink) denied(q *query, s *set) (int, error) {
+	m := p.reply(q, nil)
+	m.Rcode, m.Ns = dns.RcodeNameError, s.soa
+	return p.write(q, m, nxdomain)
+}
+
 // refuse answers REFUSED.
 func (p *Privatelink) refuse(q *query, why *dns.EDNS0_EDE) (int, error) {
 	m := p.reply(q, why)

@@ -15,6 +15,14 @@ func (p *Privatelink) untrusted(q *query, f finding, asked []byte) (why string) 
 			return p.Stale(v != nil && v.Strict)
 		}
 	}
+	if z := q.gen.linkedName(q.view.network, asked); z != nil && len(z.groups) > 0 {
+		for _, of := range z.groups {
+			if v := q.gen.snapshot.Service(of.service); v != nil && v.Strict {
+				return p.Stale(true)
+			}
+		}
+		return p.Stale(false)
+	}
 	if f.kind == foundNothing || f.kind == foundMiss && f.policy == missPass {
 		return ""
 	}
