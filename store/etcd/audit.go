@@ -59,9 +59,7 @@ func (s *Store) auditBatch(ctx context.Context, from, last uint64) ([]store.Line
 	}
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	ctx, done := s.joined(ctx)
-	defer done()
-	resp, err := s.client.Get(ctx, s.key(auditKey(from)), clientv3.WithRange(s.key(auditKey(last))+"\x00"), clientv3.WithLimit(auditBatch))
+	resp, err := s.get(ctx, pageTimeout, auditKey(from), clientv3.WithRange(s.key(auditKey(last))+"\x00"), clientv3.WithLimit(auditBatch))
 	if err != nil {
 		return nil, err
 	}

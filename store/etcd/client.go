@@ -23,7 +23,9 @@ const (
 	maxRedial   = time.Second
 	dialTimeout = 3 * time.Second
 	// readTimeout bounds one small read. The next goes to another member.
-	readTimeout = 3 * time.Second
+	readTimeout = time.Second
+	// pageTimeout bounds one read of many keys.
+	pageTimeout = 10 * time.Second
 	// loadTimeout bounds one read of the whole state.
 	loadTimeout = time.Minute
 )
@@ -39,9 +41,10 @@ func newClient(ctx context.Context, o *Options) (*clientv3.Client, error) {
 		DialTimeout:          dialTimeout,
 		DialKeepAliveTime:    keepAlive,
 		DialKeepAliveTimeout: keepAliveTimeout,
-		PermitWithoutStream:  true,
-		MaxCallSendMsgSize:   o.RequestBytes + 512*1024, // the servers' allowance; theirs is the limit that speaks
-		Logger:               zap.NewNop(),              // what matters comes back as an error
+		// Servers forgive few such pings; [Store.confirm] reads of each member in turn, which makes them forget.
+		PermitWithoutStream: true,
+		MaxCallSendMsgSize:  o.RequestBytes + 512*1024, // the servers' allowance; theirs is the limit that speaks
+		Logger:              zap.NewNop(),              // what matters comes back as an error
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial},
 			MinConnectTimeout: dialTimeout,
@@ -57,6 +60,29 @@ func (s *Store) closeClient() error {
 		return err
 	}
 	return nil
+}
+
+// get reads with a quorum. A member that doesn't answer within try is left, and the next one asked, until ctx is
+// done.
+func (s *Store) get(ctx context.Context, try time.Duration, rel string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, done := s.joined(ctx)
+	defer done()
+	for {
+		once, cancel := context.WithTimeout(ctx, try)
+		resp, err := s.client.Get(once, s.key(rel), opts...)
+		cancel()
+		if err == nil || ctx.Err() != nil || refusal(err) {
+			return resp, err
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+}
+
+// joined returns ctx, ended with the store as well.
+func (s *Store) joined(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // codeOf returns the gRPC code of an error of the client.

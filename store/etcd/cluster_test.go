@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -26,11 +25,11 @@ type cluster struct {
 type member struct {
 	config  *embed.Config
 	server  *embed.Etcd // nil: stopped
-	forward *forwarder
-	cancel  context.CancelFunc
+	forward *forwarder  // what clients say to it
+	peers   *forwarder  // what other members say to it
 }
 
-// newCluster starts n members. Unix sockets carry what they say to each other.
+// newCluster starts n members.
 func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 	t.Helper()
 	c := &cluster{}
@@ -41,7 +40,8 @@ func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 		conf.Name = fmt.Sprint("m", i)
 		conf.Dir = filepath.Join(dir, conf.Name)
 		peer, client := freeURL(t), freeURL(t)
-		conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+		m := &member{config: conf, forward: newForwarder(t, client.Host), peers: newForwarder(t, peer.Host)}
+		conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{{Scheme: "http", Host: m.peers.addr()}}
 		conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 		conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 		conf.TickMs, conf.ElectionMs = 50, 500
@@ -49,12 +49,11 @@ func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 		for _, set := range settings {
 			set(conf)
 		}
-		initial = append(initial, conf.Name+"="+peer.String())
-		c.members = append(c.members, &member{config: conf})
+		initial = append(initial, conf.Name+"="+conf.AdvertisePeerUrls[0].String())
+		c.members = append(c.members, m)
 	}
 	for _, m := range c.members {
 		m.config.InitialCluster = strings.Join(initial, ",")
-		m.forward = newForwarder(t, m.config.ListenClientUrls[0].Host)
 	}
 	t.Cleanup(func() {
 		for _, m := range c.members {
@@ -70,6 +69,12 @@ func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 		t.FailNow()
 	}
 	return c
+}
+
+// isolate stalls all that is said to a member, and lets it pass again.
+func (m *member) isolate(stalled bool) {
+	m.forward.set(stalled, false)
+	m.peers.set(stalled, false)
 }
 
 func freeURL(t testing.TB) url.URL {

@@ -22,7 +22,7 @@ const (
 	minRequestBytes = 1 << 20
 	minTxnOps       = 8
 	// tryTimeout is how long one member may take to answer a commit before it is sent to another.
-	tryTimeout = 3 * time.Second
+	tryTimeout = 2 * time.Second
 )
 
 // plan is everything of one commit.
@@ -215,7 +215,7 @@ func (s *Store) send(ctx context.Context, cur *view, p *plan, ops []clientv3.Op)
 
 // whose finds out whether it was this commit that changed meta, or another.
 func (s *Store) whose(ctx context.Context, p *plan) error {
-	resp, err := s.client.Get(ctx, s.key(auditKey(p.next.meta.Revision)))
+	resp, err := s.get(ctx, readTimeout, auditKey(p.next.meta.Revision))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: it may have landed, looking for it: %w", store.ErrUnknownOutcome, err)

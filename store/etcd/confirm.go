@@ -23,7 +23,9 @@ func (s *Store) confirm() {
 
 func (s *Store) confirmOnce() error {
 	start, before := time.Now(), s.current.Load()
-	m, mod, err := s.readMeta(s.life)
+	ask, cancel := context.WithTimeout(s.life, 3*readTimeout)
+	defer cancel()
+	m, mod, err := s.readMeta(ask)
 	if err != nil {
 		return err
 	}
@@ -31,9 +33,9 @@ func (s *Store) confirmOnce() error {
 		return err
 	}
 	s.refresh(m, mod)
-	ctx, cancel := context.WithTimeout(s.life, 3*patience) // time to restart the watch, and to load
-	defer cancel()
-	if err := s.await(ctx, m.Revision); err != nil {
+	wait, cancelWait := context.WithTimeout(s.life, (restarts+2)*patience) // time to make the watch anew, and to load
+	defer cancelWait()
+	if err := s.await(wait, m.Revision); err != nil {
 		return err
 	}
 	s.confirmAt(start)

@@ -71,7 +71,8 @@ type Options struct {
 	ReadOnly bool
 	// Node is the name of this node in what it writes. "": the host's.
 	Node string
-	// Timeout bounds a commit, from when it is sent until its outcome is known. 0: [DefaultTimeout].
+	// Timeout bounds a commit, from when it is sent until its outcome is known, and the wait for the answer to a
+	// read. 0: [DefaultTimeout].
 	Timeout time.Duration
 	// RequestBytes and TxnOps are limits of the servers, see [DefaultRequestBytes]. 0: the defaults.
 	RequestBytes int

@@ -18,8 +18,10 @@ const (
 	// confirmEvery is how often meta is read to confirm the view, retryEvery while that fails.
 	confirmEvery = 2 * time.Second
 	retryEvery   = 500 * time.Millisecond
-	// patience is how long a watch may be behind what a read has shown before it is made anew.
+	// patience is how long a watch may be behind what a read has shown before it is made anew, most likely with
+	// another member; restarts, how often that is done before all is loaded.
 	patience = time.Second
+	restarts = 3
 )
 
 // Why a watch ends.
@@ -234,24 +236,25 @@ func (s *Store) remember(writes []write) {
 }
 
 // await waits until the view is of a revision or newer. Where the watch doesn't bring it, it is made anew, and
-// then the state is loaded.
+// in the end the state is loaded.
 func (s *Store) await(ctx context.Context, revision uint64) error {
-	var late <-chan time.Time
-	for why := errSilent; ; {
+	late := time.NewTicker(patience)
+	defer late.Stop()
+	for tries := 0; ; {
 		s.mu.Lock()
 		have, changed := s.current.Load().meta.Revision, s.changed
 		s.mu.Unlock()
 		if have >= revision {
 			return nil
 		}
-		if late == nil {
-			late = time.After(patience)
-		}
 		select {
 		case <-changed:
-		case <-late:
-			s.restart(why)
-			why, late = errGap, nil
+		case <-late.C:
+			if tries++; tries <= restarts {
+				s.restart(errSilent)
+			} else {
+				s.restart(errGap)
+			}
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for revision %d, at %d", revision, have)
 		case <-s.life.Done():

@@ -52,9 +52,9 @@ func (s *Store) first(ctx context.Context) (int64, error) {
 	}
 	start := time.Now()
 	// A member that can't be reached must not take all the time there is.
-	ask, cancel := context.WithTimeout(ctx, readTimeout)
+	ask, cancel := context.WithTimeout(ctx, 3*readTimeout)
 	defer cancel()
-	if _, err := s.client.Get(ask, s.key(keyMeta), clientv3.WithKeysOnly()); err != nil {
+	if _, err := s.get(ask, readTimeout, keyMeta, clientv3.WithKeysOnly()); err != nil {
 		return 0, fmt.Errorf("no answer: %w", err)
 	}
 	l, err := s.load(ctx)
@@ -83,7 +83,7 @@ type loaded struct {
 func (s *Store) load(ctx context.Context) (*loaded, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	resp, err := s.client.Get(ctx, s.key(keyMeta))
+	resp, err := s.get(ctx, readTimeout, keyMeta)
 	if err != nil {
 		return nil, fmt.Errorf("read meta: %w", err)
 	}
@@ -132,7 +132,7 @@ func (s *Store) load(ctx context.Context) (*loaded, error) {
 
 // absent says what a prefix without meta is.
 func (s *Store) absent(ctx context.Context, at int64) error {
-	resp, err := s.client.Get(ctx, s.opts.Prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1), clientv3.WithRev(at))
+	resp, err := s.get(ctx, readTimeout, "", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1), clientv3.WithRev(at))
 	switch {
 	case err != nil:
 		return fmt.Errorf("look for keys: %w", err)
@@ -144,9 +144,9 @@ func (s *Store) absent(ctx context.Context, at int64) error {
 
 // scan calls fn with the keys of a directory, without its name, as they were at a revision of etcd.
 func (s *Store) scan(ctx context.Context, dir string, at int64, fn func(name string, value []byte) error) error {
-	from, end := s.key(dir), clientv3.GetPrefixRangeEnd(s.key(dir))
+	from, end := dir, clientv3.GetPrefixRangeEnd(s.key(dir))
 	for {
-		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(at), clientv3.WithLimit(loadPage))
+		resp, err := s.get(ctx, pageTimeout, from, clientv3.WithRange(end), clientv3.WithRev(at), clientv3.WithLimit(loadPage))
 		if err != nil {
 			return fmt.Errorf("read %s: %w", dir, err)
 		}
@@ -158,7 +158,7 @@ func (s *Store) scan(ctx context.Context, dir string, at int64, fn func(name str
 		if !resp.More || len(resp.Kvs) == 0 {
 			return nil
 		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key[len(s.opts.Prefix):]) + "\x00"
 	}
 }
 
@@ -167,7 +167,7 @@ func (s *Store) checkLine(ctx context.Context, m meta, at int64) error {
 	if m.Revision == 0 {
 		return nil
 	}
-	resp, err := s.client.Get(ctx, s.key(auditKey(m.Revision)), clientv3.WithRev(at))
+	resp, err := s.get(ctx, readTimeout, auditKey(m.Revision), clientv3.WithRev(at))
 	if err != nil {
 		return fmt.Errorf("read the audit record: %w", err)
 	}

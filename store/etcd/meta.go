@@ -73,13 +73,11 @@ func stageDir(revision uint64, entry string) string {
 	return fmt.Sprintf("%s%016x/%s/", dirStage, revision, entry)
 }
 
-// readMeta returns meta as a quorum has it, and etcd's revision of it.
+// readMeta returns meta as a quorum has it, and etcd's revision of it. It asks at most for [Options.Timeout].
 func (s *Store) readMeta(ctx context.Context) (meta, int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	ctx, done := s.joined(ctx)
-	defer done()
-	resp, err := s.client.Get(ctx, s.key(keyMeta))
+	resp, err := s.get(ctx, readTimeout, keyMeta)
 	if err != nil {
 		return meta{}, 0, fmt.Errorf("read meta: %w", err)
 	}
@@ -88,13 +86,6 @@ func (s *Store) readMeta(ctx context.Context) (meta, int64, error) {
 	}
 	m, err := decodeMeta(resp.Kvs[0].Value)
 	return m, resp.Kvs[0].ModRevision, err
-}
-
-// joined returns ctx, ended with the store as well.
-func (s *Store) joined(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.life, cancel)
-	return ctx, func() { stop(); cancel() }
 }
 
 // judge returns an error unless m can come after a view that was had before m was asked for.
