@@ -76,7 +76,7 @@ func (a *app) auditList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := "/providers/" + posternProvider + "/audit"
+			path := "/providers/" + posternProvider + "/auditEntries"
 			if !whole {
 				if path, err = k.inSubscription(posternProvider, "audit"); err != nil {
 					return err

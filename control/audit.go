@@ -24,7 +24,7 @@ const (
 
 // Audit returns the entries that a query selects, oldest first, as far as the caller may see them: an
 // operator all of them as they are, others those that concern the subscription, reduced to what is its own.
-// Where there are more than the limit it is the newest, or with After the oldest of those that follow.
+// Where there are more than the limit it is the newest, or with Forward the oldest.
 func (c *Control) Audit(ctx context.Context, caller Caller, q AuditQuery) ([]store.Entry, error) {
 	var sees scope
 	var err error
@@ -40,9 +40,8 @@ func (c *Control) Audit(ctx context.Context, caller Caller, q AuditQuery) ([]sto
 		q.Limit = auditLimit
 	}
 	a := auditor{control: c, query: q, sees: sees, needles: q.needles()}
-	if q.After > 0 {
-		found, err := a.scan(ctx, q.After+1, ^uint64(0), q.Limit)
-		return found, err
+	if q.Forward {
+		return a.scan(ctx, q.After+1, ^uint64(0), q.Limit)
 	}
 	return a.newest(ctx)
 }
@@ -63,21 +62,22 @@ func (a *auditor) newest(ctx context.Context) ([]store.Entry, error) {
 	}
 	var found []store.Entry
 	end := ^uint64(0) // of the last block: what was written since the snapshot too
-	for from := s.Revision() + 1; from > 1 && len(found) < a.query.Limit; {
+	first := a.query.After + 1
+	for from := s.Revision() + 1; from > first && len(found) < a.query.Limit; {
 		to := end
-		from -= min(auditBlock, from-1)
+		from -= min(auditBlock, from-first)
 		end = from - 1
 		block, err := a.scan(ctx, from, to, 0)
 		if err != nil {
 			return nil, err
 		}
 		found = append(block, found...)
-		if !a.query.Since.IsZero() && from > 1 {
-			first, err := a.firstAt(ctx, from)
+		if !a.query.Since.IsZero() && from > first {
+			at, err := a.firstAt(ctx, from)
 			if err != nil {
 				return nil, err
 			}
-			if first.Before(a.query.Since.Add(-clockSkew)) {
+			if at.Before(a.query.Since.Add(-clockSkew)) {
 				break
 			}
 		}

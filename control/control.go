@@ -106,6 +106,7 @@ type Config struct {
 	// Expiry ends requests that nobody has decided on for so long. 0: never.
 	Expiry     time.Duration
 	Node       string // this node's name, for the audit
+	Version    string // of the program, for the status
 	Now        func() time.Time
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -174,6 +175,9 @@ type AuditQuery struct {
 	Actor        string
 	Object       string // "kind/id", or the end of one with a leading "*"
 	Action       string
-	After        uint64 // entries of later revisions
-	Limit        int    // at most this many, the newest; 0 is 1000
+	// After selects later revisions. With Forward the limit is of the oldest that follow, for paging; else of
+	// the newest.
+	After   uint64
+	Forward bool
+	Limit   int // at most this many; 0 is 1000
 }

@@ -18,5 +18,4 @@ func operations() []operation {
 var (
 	networkOperations []operation
 	dnsOperations     []operation
-	posternOperations []operation
 )

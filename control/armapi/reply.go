@@ -3,6 +3,7 @@ package armapi
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -14,6 +15,9 @@ type reply struct {
 	status int // 0: 200
 	body   any // nil: none
 	header http.Header
+	// stream writes a body that is too large to be held; body is nil then. nil: no such body. An error
+	// cuts the answer, so that nobody takes it for whole.
+	stream func(w io.Writer) error
 }
 
 // ok answers with a resource or another value.
@@ -80,11 +84,20 @@ func (a *API) write(w http.ResponseWriter, r *request, rep reply) int {
 		// Each answer to a write is final: Terraform's SDK needs not wait 10 s before it looks.
 		h.Set("X-Go-Azure-Sdk-Skip-Polling-Delay", "true")
 	}
-	if rep.status != http.StatusNoContent {
+	if rep.stream != nil {
+		h.Set("Content-Type", "application/octet-stream")
+	} else if rep.status != http.StatusNoContent {
 		h.Set("Content-Length", strconv.Itoa(len(b)))
 	}
 	w.WriteHeader(rep.status)
-	if r.Method != http.MethodHead {
+	switch {
+	case r.Method == http.MethodHead:
+	case rep.stream != nil:
+		if err := rep.stream(w); err != nil {
+			a.Log.Error("an answer was cut", "operation", r.operation.label(), "request", r.id128, "err", err)
+			panic(http.ErrAbortHandler)
+		}
+	default:
 		_, _ = w.Write(b) // the client is gone: nobody is left to tell
 	}
 	return rep.status

@@ -1,0 +1,57 @@
+package control
+
+import (
+	"context"
+	"io"
+)
+
+// Status is how a node is.
+type Status struct {
+	Node      string  `json:"node"`
+	Version   string  `json:"version"`
+	Revision  uint64  `json:"revision"`  // of the newest state that it has
+	Freshness string  `json:"freshness"` // fresh, late, stale, expired
+	Age       float64 `json:"ageSeconds"`
+	Networks  int     `json:"networks"`
+	Services  int     `json:"services"`
+	Endpoints int     `json:"endpoints"`
+	Flows     int     `json:"flows"` // live ones
+}
+
+// Status says how this node is, to an operator.
+func (c *Control) Status(caller Caller) (Status, error) {
+	if err := operator(caller, "the status of the node"); err != nil {
+		return Status{}, err
+	}
+	s, err := c.view()
+	if err != nil {
+		return Status{}, err
+	}
+	view := c.observed().view
+	st := Status{
+		Node: c.config.Node, Version: c.config.Version, Revision: s.Revision(), Freshness: view.Worst().String(), Age: view.Age.Seconds(),
+	}
+	for range s.Networks() {
+		st.Networks++
+	}
+	for range s.Services() {
+		st.Services++
+	}
+	for range s.Endpoints() {
+		st.Endpoints++
+	}
+	if c.config.Flows != nil {
+		for range c.config.Flows {
+			st.Flows++
+		}
+	}
+	return st, nil
+}
+
+// Backup returns what writes the state of one moment, for an operator: what ReadBackup of package store reads.
+func (c *Control) Backup(caller Caller) (func(ctx context.Context, w io.Writer) error, error) {
+	if err := operator(caller, "a backup"); err != nil {
+		return nil, err
+	}
+	return c.config.Store.Backup, nil
+}
