@@ -16,6 +16,5 @@ func operations() []operation {
 
 // Tables whose rows stand in files of their own take their line here along.
 var (
-	networkOperations []operation
 	dnsOperations     []operation
 )

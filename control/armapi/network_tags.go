@@ -1,0 +1,183 @@
+package armapi
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-link/postern/link"
+)
+
+// Settings that Azure's types have no field for travel in tags, which every client can send. Their names
+// begin with this. One that isn't known is refused: a typo in an access list must not go unnoticed.
+const tagPrefix = "postern-"
+
+// Where no tag says otherwise: most services that a name pins speak TLS on the port of HTTPS.
+const defaultPort = 443
+
+// setting is one tag of a kind of resource: it applies its value to an object.
+type setting[T any] struct {
+	name  string // without the prefix
+	apply func(a *API, object T, value string) error
+}
+
+// applyTags applies the settings among tags. The error names the tag.
+func applyTags[T any](a *API, settings []setting[T], tags map[string]string, object T) error {
+	given := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		name, ours := strings.CutPrefix(strings.ToLower(key), tagPrefix)
+		if !ours {
+			continue
+		}
+		i := slices.IndexFunc(settings, func(s setting[T]) bool { return s.name == name })
+		if i < 0 {
+			return fmt.Errorf("tag %s: no such setting; there are %s", quote(key), settingNames(settings))
+		}
+		if given[name] {
+			return fmt.Errorf("tag %s: given twice, in other letter case", quote(key))
+		}
+		given[name] = true
+		if err := settings[i].apply(a, object, strings.TrimSpace(tags[key])); err != nil {
+			return fmt.Errorf("tag %s: %w", quote(key), err)
+		}
+	}
+	return nil
+}
+
+func settingNames[T any](settings []setting[T]) string {
+	if len(settings) == 0 {
+		return "none for this type"
+	}
+	names := make([]string, len(settings))
+	for i, s := range settings {
+		names[i] = tagPrefix + s.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// words are the parts of a tag's value: a tag has no lists, so spaces and commas part them.
+func words(value string) []string {
+	return strings.FieldsFunc(value, func(c rune) bool { return c == ',' || c == ' ' || c == ';' })
+}
+
+// networkSettings are the tags of a virtual network.
+var networkSettings = []setting[*link.Network]{
+	{"egress", func(a *API, n *link.Network, value string) error {
+		n.Egress = nil
+		for _, w := range words(value) {
+			to, err := a.parseEgress(w)
+			if err != nil {
+				return err
+			}
+			n.Egress = append(n.Egress, to)
+		}
+		return nil
+	}},
+}
+
+// endpointSettings are the tags of a private endpoint.
+var endpointSettings = []setting[*link.Endpoint]{
+	{"allow", func(_ *API, e *link.Endpoint, value string) error {
+		e.Allow = nil
+		for _, w := range words(value) {
+			p, err := parsePrefix(w)
+			if err != nil {
+				return err
+			}
+			e.Allow = append(e.Allow, p)
+		}
+		return nil
+	}},
+}
+
+// serviceSettings are the tags of a private link service.
+var serviceSettings = []setting[*link.Service]{
+	{"port", func(_ *API, v *link.Service, value string) error {
+		port, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || port == 0 {
+			return fmt.Errorf("%s isn't a port, 1 to 65535", quote(value))
+		}
+		v.Port = uint16(port)
+		return nil
+	}},
+	{"pin", func(_ *API, v *link.Service, value string) error {
+		v.Pin = link.Pin(strings.ToLower(value))
+		return oneOf(v.Pin, link.PinTLS, link.PinAddress)
+	}},
+	{"proxy-protocol", func(_ *API, v *link.Service, value string) error {
+		v.ProxyProtocol = link.ProxyProtocol(strings.ToLower(value))
+		return oneOf(v.ProxyProtocol, link.ProxyOff, link.ProxyV1, link.ProxyV2, link.ProxyAzure, link.ProxyAWS, link.ProxyGCP)
+	}},
+	{"max-connections", func(_ *API, v *link.Service, value string) error {
+		n, err := strconv.ParseUint(value, 10, 31)
+		v.MaxConnections = int(n)
+		if err != nil {
+			return fmt.Errorf("%s isn't a number of connections; 0 is no bound", quote(value))
+		}
+		return nil
+	}},
+	{"reject", func(a *API, v *link.Service, value string) error {
+		v.Reject = nil
+		for _, w := range words(value) {
+			p, err := a.parseParty(w)
+			if err != nil {
+				return err
+			}
+			v.Reject = append(v.Reject, p)
+		}
+		return nil
+	}},
+	{"idle-timeout", func(_ *API, v *link.Service, value string) error {
+		d, err := time.ParseDuration(value)
+		if err != nil || d < link.MinIdleTimeout || d > link.MaxIdleTimeout {
+			return fmt.Errorf("%s isn't a duration of %s to %s", quote(value), link.MinIdleTimeout, link.MaxIdleTimeout)
+		}
+		v.IdleTimeout = d
+		return nil
+	}},
+	{"strict", func(_ *API, v *link.Service, value string) error {
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%s is neither true nor false", quote(value))
+		}
+		v.Strict = on
+		return nil
+	}},
+}
+
+// oneOf returns an error that lists the allowed values unless v is one of them.
+func oneOf[T ~string](v T, allowed ...T) error {
+	if slices.Contains(allowed, v) {
+		return nil
+	}
+	all := make([]string, len(allowed))
+	for i, a := range allowed {
+		all[i] = string(a)
+	}
+	return fmt.Errorf("%s: %s are allowed", quote(string(v)), strings.Join(all, ", "))
+}
+
+// parseParty reads an entry of an access list: "*", the ID of a subscription as Azure has it, "tenant/NAME",
+// or the ID of a virtual network.
+func (a *API) parseParty(s string) (link.Party, error) {
+	switch {
+	case strings.HasPrefix(s, "/"):
+		ref, err := a.reference("virtual network", s, typeNetwork)
+		return link.Party(ref.ID), err
+	case s != string(link.Anyone) && !strings.Contains(s, "/"):
+		s = "subscription/" + s
+	}
+	return link.ParseParty(s)
+}
+
+// parseEgress reads an entry of an egress list: "*", "tenant/NAME", the ID of a private link service, or an alias.
+func (a *API) parseEgress(s string) (string, error) {
+	if !strings.HasPrefix(s, "/") {
+		return strings.ToLower(s), nil // the domain judges it
+	}
+	ref, err := a.reference("private link service", s, typeService)
+	return string(ref.ID), err
+}
