@@ -13,7 +13,7 @@ import (
 type Explanation struct {
 	Revision  uint64     `json:"revision"`          // of the state that was looked at
 	Network   link.ID    `json:"network,omitempty"` // "" where the client is in none
-	Answer    string     `json:"answer"`            // what DNS does: endpoint, zone, pass, nodata, servfail
+	Answer    string     `json:"answer"`            // what DNS does: endpoint, zone, pass, nodata, nxdomain, servfail
 	Addresses []string   `json:"addresses,omitempty"`
 	Endpoint  link.ID    `json:"endpoint,omitempty"`
 	Service   link.ID    `json:"service,omitempty"`
@@ -79,7 +79,13 @@ func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip
 	if len(r.endpoints) == 0 {
 		return x
 	}
-	c.explainFlow(s, o, sees, &x, r.endpoints[0], netip.AddrPortFrom(client, 0), name, port)
+	e := r.endpoints[0]
+	if !sees.holds(e.ID) && !sees.holds(e.Network) && !sees.holds(e.Service) {
+		x.Service = "" // by the zone of another, which the network is linked to
+		x.step("endpoint", "of another subscription", "")
+		return x
+	}
+	c.explainFlow(s, o, sees, &x, e, netip.AddrPortFrom(client, 0), name, port)
 	return x
 }
 

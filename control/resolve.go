@@ -15,6 +15,7 @@ const (
 	AnswerZone     = "zone"     // by a private zone that is linked to the network
 	AnswerPass     = "pass"     // as if nothing of Postern's existed: the next server is asked
 	AnswerNoData   = "nodata"   // the name exists and has no address
+	AnswerDenied   = "nxdomain" // a private zone that is linked to the network doesn't have the name
 	AnswerFail     = "servfail" // the state can't be trusted: better no answer than the public one
 )
 
@@ -47,6 +48,7 @@ type resolution struct {
 	zone      link.Name
 	endpoints []*link.Endpoint // of the service in the network, in any state: those that answer come first
 	addresses []string         // that are answered
+	fallback  bool             // to the public address
 }
 
 // resolve says what the directive privatelink does by default with a name that a client of the network
@@ -57,9 +59,15 @@ func (o observed) resolve(s *link.Snapshot, n *link.Network, name link.Name, zon
 	r := resolution{answer: AnswerPass}
 	if owned {
 		r = o.ofOwner(s, n, owner)
-		if r.answer != AnswerPass {
+		if r.answer != AnswerPass || r.fallback {
 			return r
 		}
+	}
+	if in, ok := o.linked(s, n, asked); ok {
+		if len(in.endpoints) == 0 {
+			in.service, in.endpoints = r.service, r.endpoints // what stands in the network itself, in no state to answer
+		}
+		return in
 	}
 	return o.inZone(s, n, asked, zones, owned, r)
 }
@@ -86,7 +94,7 @@ func (o observed) ofOwner(s *link.Snapshot, n *link.Network, owner link.Owner) r
 	case !o.published(owner.Service):
 		r.rule = "no target has answered a probe yet"
 	case fallback && !o.healthy(owner.Service):
-		r.rule = "no target answers, and the service wants its public address then"
+		r.fallback, r.rule = true, "no target answers, and the service wants its public address then"
 	default:
 		r.answer, r.rule = AnswerEndpoint, "name "+string(owner.Name.Public)
 		for _, e := range r.endpoints[:live] {
