@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -50,16 +49,4 @@ func (c *Control) View(caller Caller, subscription string) (*link.Snapshot, erro
 		return nil, err
 	}
 	return c.view()
-}
-
-// EditZone creates, replaces or deletes a private zone. One with links isn't deleted; one without takes
-// its record sets along.
-func (c *Control) EditZone(ctx context.Context, op Op, id link.ID, edit func(s *link.Snapshot, old *link.PrivateZone) (*link.PrivateZone, error)) (Result, error) {
-	panic("unfinished")
-}
-
-// EditRecordSet creates, replaces or deletes a record set of a private zone. rtype and name are as
-// [link.RecordKey] takes them.
-func (c *Control) EditRecordSet(ctx context.Context, op Op, zone link.ID, rtype, name string, edit func(s *link.Snapshot, old *link.RecordSet) (*link.RecordSet, error)) (Result, error) {
-	panic("unfinished")
 }

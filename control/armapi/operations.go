@@ -13,8 +13,3 @@ const (
 func operations() []operation {
 	return slices.Concat(frontOperations, networkOperations, dnsOperations, posternOperations)
 }
-
-// Tables whose rows stand in files of their own take their line here along.
-var (
-	dnsOperations     []operation
-)
