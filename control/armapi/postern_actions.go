@@ -24,14 +24,14 @@ func (r *request) forceDelete() (reply, error) {
 	return deleted(res), nil
 }
 
-// linkBody is a connection or an endpoint after one of our own actions. What Azure shows of it is read at
+// actedBody is a connection or an endpoint after one of our own actions. What Azure shows of it is read at
 // its own path.
-type linkBody struct {
-	ID         link.ID        `json:"id"`
-	Properties linkProperties `json:"properties"`
+type actedBody struct {
+	ID         link.ID         `json:"id"`
+	Properties actedProperties `json:"properties"`
 }
 
-type linkProperties struct {
+type actedProperties struct {
 	State       link.State     `json:"status"`
 	LinkID      string         `json:"linkIdentifier,omitempty"` // decimal, as Azure's
 	Suspended   bool           `json:"suspended"`
@@ -39,9 +39,9 @@ type linkProperties struct {
 	RequestText string         `json:"requestMessage,omitempty"`
 }
 
-func renderLink(e *link.Endpoint, provider bool) linkBody {
+func renderActed(e *link.Endpoint, provider bool) actedBody {
 	k := e.Connection
-	b := linkBody{ID: e.ID, Properties: linkProperties{State: k.State, Suspended: k.Suspended != nil, RequestText: k.Message}}
+	b := actedBody{ID: e.ID, Properties: actedProperties{State: k.State, Suspended: k.Suspended != nil, RequestText: k.Message}}
 	if k.LinkID != 0 {
 		b.Properties.LinkID = strconv.FormatUint(uint64(k.LinkID), 10)
 	}
@@ -95,7 +95,7 @@ func (r *request) act(do func(context.Context, control.Op, control.Decision) (co
 	if err != nil {
 		return reply{}, err
 	}
-	return ok(renderLink(res.Snapshot.Endpoint(e.ID), true)), nil
+	return ok(renderActed(res.Snapshot.Endpoint(e.ID), true)), nil
 }
 
 // connectionAt returns the endpoint whose connection at a service has a name, "ENDPOINT.GUID"; nil where there
@@ -134,7 +134,7 @@ func (r *request) askAgain() (reply, error) {
 	if e == nil {
 		return reply{}, fail(http.StatusNotFound, "ResourceNotFound", "The endpoint was deleted meanwhile.")
 	}
-	return ok(renderLink(e, false)), nil
+	return ok(renderActed(e, false)), nil
 }
 
 // connectionGUID is the GUID in the name of an endpoint's connection: its UID, or for a Corefile's a hash of its ID.

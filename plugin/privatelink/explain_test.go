@@ -1,0 +1,228 @@
+package privatelink
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/control"
+	"github.com/postern-link/postern/link"
+	flowpolicy "github.com/postern-link/postern/policy"
+)
+
+// onlyTenant owns the one subscription of the random worlds.
+type onlyTenant struct{}
+
+func (onlyTenant) Tenants() []control.Tenant { return []control.Tenant{operatorTenant()} }
+
+func (onlyTenant) SubscriptionOwner(sub string) (control.Tenant, bool) {
+	return operatorTenant(), sub == "op"
+}
+
+func operatorTenant() control.Tenant {
+	return control.Tenant{ID: "op", Operator: true, Subscriptions: []control.Subscription{{ID: "op"}}}
+}
+
+// pick returns one of a list.
+func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
+
+// The names of random worlds: of services, and those that clients ask for beside them.
+var (
+	worldNames = []link.Name{"a.database.windows.net", "b.database.windows.net", "*.azurewebsites.net", "kv.vault.azure.net",
+		"db.example.com", "x.y.example.com", "*.apps.example.com", "acct.blob.core.windows.net"}
+	askedNames = []string{"c.database.windows.net", "privatelink.database.windows.net", "shop.azurewebsites.net", "shop.privatelink.azurewebsites.net",
+		"a.b.azurewebsites.net", "y.example.com", "example.com", "z.apps.example.com", "other.example.org", "w.zone.example", "zone.example",
+		"one.zone.example", "a.privatelink.database.windows.net", "kv.privatelink.vaultcore.azure.net", "deep.one.zone.example"}
+)
+
+// randomWorld makes a state by changes of which many are refused.
+func randomWorld(r *rand.Rand) *link.Snapshot {
+	s := link.Empty()
+	try := func(c link.Change) {
+		if next, _, err := s.Apply(noon, c); err == nil {
+			s = next
+		}
+	}
+	for i, p := range []string{"10.1.0.0/16", "10.1.99.0/24", "10.2.0.0/16"} {
+		try(link.PutNetwork{Network: link.Network{ID: link.ID(fmt.Sprintf("op/g/n%d", i)), Prefixes: prefixes(p), Egress: []string{"*"},
+			Pools: prefixes(fmt.Sprintf("10.20%d.0.0/24", i), fmt.Sprintf("fd00:20%d::/64", i))}})
+	}
+	for i := range 4 {
+		var names []link.Name
+		for range r.IntN(3) {
+			names = append(names, pick(r, worldNames...))
+		}
+		v := service(link.ID(fmt.Sprintf("op/g/s%d", i)), names...)
+		v.Pin = pick(r, link.PinAddress, link.PinTLS)
+		if len(names) == 0 {
+			v.Pin = link.PinAddress
+		}
+		v.FallbackPublic = r.IntN(4) == 0
+		if r.IntN(3) == 0 {
+			v.AutoApprove = nil
+		}
+		try(link.PutService{Service: v})
+	}
+	try(link.PutZone{Zone: link.PrivateZone{ID: "op/g/zone.example", Name: "zone.example", Links: randomLinks(r)}})
+	try(link.PutZone{Zone: link.PrivateZone{ID: "op/g/privatelink.database.windows.net", Name: "privatelink.database.windows.net", Links: randomLinks(r)}})
+	for _, n := range []string{"one", "*", "@"} {
+		if r.IntN(2) == 0 {
+			try(link.PutRecordSet{RecordSet: link.RecordSet{Zone: "op/g/zone.example", Type: "A", Name: n, TTL: 60, Data: []string{"192.168.7." + fmt.Sprint(r.IntN(200))}}})
+		}
+		if r.IntN(4) == 0 {
+			try(link.PutRecordSet{RecordSet: link.RecordSet{Zone: "op/g/zone.example", Type: "TXT", Name: n, TTL: 60, Data: []string{`"x"`}}})
+		}
+	}
+	for i := range 8 {
+		e := link.Endpoint{ID: link.ID(fmt.Sprintf("op/g/e%d", i)), Network: link.ID(fmt.Sprintf("op/g/n%d", r.IntN(3))), Service: link.ID(fmt.Sprintf("op/g/s%d", r.IntN(4)))}
+		if r.IntN(3) == 0 {
+			e.Allow = prefixes("10.1.99.0/24")
+		}
+		if r.IntN(4) == 0 {
+			e.Address = netip.MustParseAddr(fmt.Sprintf("fd00:20%s::%d", e.Network.Last()[1:], 5+i))
+		}
+		if r.IntN(3) == 0 {
+			e.Zones = &link.ZoneGroup{Name: "default", Configs: []link.ZoneConfig{{Name: "c", Zone: "op/g/privatelink.database.windows.net"}}}
+		}
+		try(link.PutEndpoint{Endpoint: e})
+		now := s.Endpoint(e.ID)
+		if now == nil {
+			continue
+		}
+		id := now.Connection.LinkID
+		switch r.IntN(6) {
+		case 0:
+			try(link.Decide{Endpoint: e.ID, LinkID: id, State: link.Rejected})
+		case 1:
+			try(link.Suspend{Endpoint: e.ID, LinkID: id})
+		case 2:
+			try(link.Disconnect{Endpoint: e.ID, LinkID: id})
+		}
+	}
+	return s
+}
+
+func randomLinks(r *rand.Rand) (links []link.ZoneLink) {
+	for i := range 3 {
+		if r.IntN(2) == 0 {
+			links = append(links, link.ZoneLink{Name: fmt.Sprintf("l%d", i), Network: link.ID(fmt.Sprintf("op/g/n%d", i)), Redirect: r.IntN(3) == 0})
+		}
+	}
+	return links
+}
+
+// A24: in random worlds, what explain says is what DNS answers and what policy decides on a connection to
+// the address that DNS gave.
+func TestExplainAgrees(t *testing.T) {
+	const worlds = 400
+	seen := map[string]int{}
+	for seed := range uint64(worlds) {
+		r := rand.New(rand.NewPCG(seed, 24))
+		s := randomWorld(r)
+		srv := newServer(t, s)
+		srv.unproven, srv.down = map[link.ID]bool{}, map[link.ID]bool{}
+		for v := range s.Services() {
+			srv.unproven[v.ID], srv.down[v.ID] = r.IntN(5) == 0, r.IntN(4) == 0
+		}
+		c := control.New(control.Config{
+			Snapshot: func() *link.Snapshot { return s }, Tenants: onlyTenant{}, Zones: link.DefaultZones(),
+			Published: srv.Published, Healthy: srv.Healthy,
+		})
+		names := slices.Clone(askedNames)
+		for _, n := range worldNames {
+			if n[0] != '*' {
+				names = append(names, string(n))
+			}
+		}
+		for range 25 {
+			agree(t, seed, c, srv, pick(r, "10.1.0.9", "10.1.99.9", "10.2.0.9", "192.0.2.9"), pick(r, names...), seen)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	for _, answer := range []string{control.AnswerEndpoint, control.AnswerZone, control.AnswerPass, control.AnswerNoData, control.AnswerDenied} {
+		if seen[answer] < 20 {
+			t.Errorf("only %d answers were %q: the worlds are too poor", seen[answer], answer)
+		}
+	}
+	if seen["allowed"] < 20 || seen["refused"] < 20 {
+		t.Errorf("%d flows allowed, %d refused: the worlds are too poor", seen["allowed"], seen["refused"])
+	}
+}
+
+func agree(t *testing.T, seed uint64, c *control.Control, srv *server, client, name string, seen map[string]int) {
+	t.Helper()
+	caller := control.Caller{Name: "test", Operator: true, Grants: []control.Grant{{Subscription: "op", Role: control.Owner}}}
+	asked := link.Name(name)
+	x, err := c.Explain(t.Context(), caller, "op", netip.MustParseAddr(client), asked, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, addresses := srv.outcome(t, client, name)
+	if answer == "ours" {
+		answer = x.Answer
+		if x.Answer != control.AnswerEndpoint && x.Answer != control.AnswerZone {
+			answer = "addresses"
+		}
+	}
+	got := slices.Sorted(slices.Values(x.Addresses))
+	if x.Answer != answer || !slices.Equal(got, addresses) {
+		t.Errorf("world %d, %s asks for %s: DNS: %s %v, explain: %s %v: %+v", seed, client, name, answer, addresses, x.Answer, got, x.Steps)
+	}
+	seen[x.Answer]++
+	if x.Answer != control.AnswerEndpoint {
+		return
+	}
+	v := srv.snapshot.Service(x.Service)
+	d := flowpolicy.Decide(srv.snapshot, flowpolicy.Request{
+		Source: netip.AddrPortFrom(netip.MustParseAddr(client), 40000), Local: netip.AddrPortFrom(netip.MustParseAddr(x.Addresses[0]), v.Port), Judged: true, Name: asked,
+	})
+	want, reason := d.Allow, d.Reason
+	if d.Allow && !srv.Healthy(v.ID) {
+		want, reason = false, flowpolicy.NoTarget
+	}
+	if x.Allowed != want || x.Reason != string(reason) {
+		t.Errorf("world %d, %s connects to %s for %s: policy: %v %q, explain: %v %q", seed, client, x.Addresses[0], name, want, reason, x.Allowed, x.Reason)
+	}
+	if last := x.Steps[len(x.Steps)-1]; !d.Allow && d.Rule != last.Rule {
+		t.Errorf("world %d: rule %q decided, explain says %q", seed, d.Rule, last.Rule)
+	}
+	seen[map[bool]string{true: "allowed", false: "refused"}[x.Allowed]]++
+}
+
+// outcome asks for both families and says in the words of explain what came of it; "ours" is an answer with
+// addresses, which are sorted.
+func (s *server) outcome(t *testing.T, client, name string) (answer string, addresses []string) {
+	t.Helper()
+	answer = control.AnswerNoData
+	for _, rrtype := range []string{"A", "AAAA"} {
+		s.up.asked = nil
+		m, _ := s.ask(t, client, question(name+" "+rrtype))
+		switch {
+		case len(s.up.asked) > 0:
+			return control.AnswerPass, nil
+		case m.Rcode == dns.RcodeServerFailure:
+			return control.AnswerFail, nil
+		case m.Rcode == dns.RcodeNameError:
+			return control.AnswerDenied, nil
+		}
+		for _, rr := range m.Answer {
+			switch rr := rr.(type) {
+			case *dns.A:
+				addresses = append(addresses, rr.A.String())
+			case *dns.AAAA:
+				addresses = append(addresses, rr.AAAA.String())
+			}
+		}
+	}
+	if len(addresses) > 0 {
+		answer = "ours"
+	}
+	slices.Sort(addresses)
+	return answer, addresses
+}
