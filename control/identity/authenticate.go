@@ -135,8 +135,11 @@ func (d *Directory) signed(ctx context.Context, raw string) (method string, call
 	}
 	// Fetching keys takes time: the file may be another one now, and the issuer not in it.
 	w := d.world.Load()
-	if t = w.issuers[says.Issuer]; t == nil || !t.takes(c) {
-		return method, caller, errNobody
+	if t = w.issuers[says.Issuer]; t == nil {
+		return method, caller, errors.New("its issuer has left the file")
+	}
+	if !t.takes(c) {
+		return method, caller, fmt.Errorf("the token is for %q, or of another tenant", clip(fmt.Sprint(c["aud"])))
 	}
 	caller, ok := merge(w.speaksFor(t, c))
 	if !ok {

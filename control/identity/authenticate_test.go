@@ -56,7 +56,7 @@ func TestToken(t *testing.T) {
 // TestRefusals is A01: whatever is wrong, the error and the time are the same.
 func TestRefusals(t *testing.T) {
 	token, secret := newSecret(tokenPrefix), newSecret(secretPrefix)
-	path := put(t, who(`{"name": "ci", "tenant": "contoso", "tokens": [{"sha256": "`+sumOf(token)+`"}, {"sha256": "`+sumOf("hunter2")+`"}],
+	path := put(t, who(`{"name": "ci", "tenant": "contoso", "tokens": [{"sha256": "`+sumOf(token)+`"}, {"sha256": "`+sumOf("hunter2")+`"}, {"sha256": "`+sumOf("ptk_hunter2")+`"}],
 		"client": {"id": "`+clientID+`", "secrets": [{"sha256": "`+sumOf(secret)+`"}, {"sha256": "`+sumOf("hunter2")+`"}]}}`,
 		`"issuers": [{"url": "https://i.example", "audiences": ["a"]}]`))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -74,7 +74,7 @@ func TestRefusals(t *testing.T) {
 	bearers := map[string]string{
 		"none": "", "malformed": "x", "prefix only": tokenPrefix, "short": token[:len(token)-1], "long": token + "A",
 		"other alphabet": tokenPrefix + strings.Repeat("+", 43), "wrong": newSecret(tokenPrefix), "last letter": token[:len(token)-4] + "AAAA",
-		"digest as a token": tokenPrefix + sumOf(token)[:43], "a password with its digest in the file": "hunter2",
+		"digest as a token": tokenPrefix + sumOf(token)[:43], "a password with its digest in the file": "hunter2", "one with the prefix": "ptk_hunter2",
 		"a client's secret": secret, "dots": "..", "not base64": "a.b.c", "huge": strings.Repeat("a", 1<<20) + ".b.c",
 		"no issuer of ours": jwt("https://evil.example"), "no issuer": jwt(""), "nul": "\x00", "with the word": "Bearer " + token,
 	}

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +42,8 @@ type provider struct {
 	mu   sync.Mutex
 	keys []jose.JSONWebKey // public
 	meta map[string]any
+
+	asked func() // called while the keys are on their way; nil: nothing
 }
 
 func newProvider(t *testing.T) *provider {
@@ -69,6 +72,9 @@ func (p *provider) serve(w http.ResponseWriter, q *http.Request) {
 		_ = json.NewEncoder(w).Encode(meta)
 	case strings.HasSuffix(q.URL.Path, "/keys"):
 		p.fetches.Add(1)
+		if p.asked != nil {
+			p.asked()
+		}
 		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: p.keys})
 	default:
 		http.NotFound(w, q)
@@ -344,10 +350,14 @@ func TestIssuerSilent(t *testing.T) {
 
 func TestIssuerLies(t *testing.T) {
 	key := ecKey(t, "1")
+	open := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.private.Public(), KeyID: "1"}}})
+	}))
+	defer open.Close()
 	for name, meta := range map[string]map[string]any{
 		"another issuer":      {"issuer": "https://evil.example"},
 		"template of a cloud": {"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"},
-		"keys over http":      {"jwks_uri": "http://127.0.0.1:1/keys"},
+		"keys over http":      {"jwks_uri": open.URL},
 		"no keys":             {"jwks_uri": ""},
 		"endless metadata":    {"x": strings.Repeat("x", 2*answerBytes)},
 	} {
@@ -414,6 +424,37 @@ func TestRemovedIssuerAndIdentity(t *testing.T) {
 	}
 	if _, err := d.Authenticate(t.Context(), bob); err != ErrUnauthenticated {
 		t.Errorf("bob without the issuer: %v", err)
+	}
+}
+
+// TestFileChangesMeanwhile: while the keys are fetched the file may come to say something else, which counts.
+func TestFileChangesMeanwhile(t *testing.T) {
+	for name, change := range map[string]func(text string) string{
+		"nothing":      func(text string) string { return text },
+		"issuer gone":  func(string) string { return who("") },
+		"identity":     func(text string) string { return strings.Replace(text, `"subject": "alice"`, `"subject": "bob"`, 1) },
+		"its audience": func(text string) string { return strings.Replace(text, "api://postern", "api://x", 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProvider(t)
+			key := ecKey(t, "1")
+			p.publish(key)
+			path := p.file(t, p.subject("alice"))
+			d := start(t, path, Options{})
+			p.asked = func() {
+				text, err := os.ReadFile(path)
+				if err == nil {
+					err = os.WriteFile(path, []byte(change(string(text))), 0o600)
+				}
+				if err := errors.Join(err, d.Reload()); err != nil {
+					t.Error(err)
+				}
+			}
+			_, err := d.Authenticate(t.Context(), Credential{Bearer: key.mint(t, p.claims(time.Now(), nil))})
+			if (err == nil) != (name == "nothing") || err != nil && err != ErrUnauthenticated {
+				t.Error(err)
+			}
+		})
 	}
 }
 
