@@ -85,9 +85,6 @@ func New(c Config) (*API, error) {
 	return a, err
 }
 
-// Close takes the metrics back.
-func (a *API) Close() { a.metrics.close() }
-
 // ServeHTTP implements [http.Handler].
 func (a *API) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	start := time.Now()
