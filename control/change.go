@@ -92,6 +92,9 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 	switch {
 	case decided != nil:
 		return Result{}, decided
+	case errors.Is(err, store.ErrUnknownOutcome):
+		c.config.Log.Error("the outcome of a change is unknown", "action", w.action, "object", w.object, "actor", op.Caller.Name, "err", err)
+		return Result{}, err
 	case err != nil:
 		level := slog.LevelError
 		if ctx.Err() != nil {
@@ -129,7 +132,7 @@ func try(w write, s *link.Snapshot, at time.Time) (trial, error) {
 // mapped makes an error of package link one of this package where that has a finer word for it.
 func mapped(err error) error {
 	if errors.Is(err, link.ErrEgress) {
-		return fmt.Errorf("%w: %w", ErrEgress, err)
+		return fmt.Errorf("%w: %v", ErrEgress, err) // which is no conflict
 	}
 	return err
 }

@@ -139,10 +139,9 @@ func TestStoreFaults(t *testing.T) {
 		err  error
 		done bool
 	}{
-		"refused: the audit record can't be written":  {[]storetest.Outcome{storetest.Refuse}, ErrUnavailable, false},
-		"unknown, and it didn't land":                 {[]storetest.Outcome{storetest.Lost}, store.ErrUnknownOutcome, false},
-		"unknown, and it didn't land, is unavailable": {[]storetest.Outcome{storetest.Lost}, ErrUnavailable, false},
-		"unknown, and it landed":                      {[]storetest.Outcome{storetest.Landed}, nil, true},
+		"refused: the audit record can't be written": {[]storetest.Outcome{storetest.Refuse}, ErrUnavailable, false},
+		"unknown, and it didn't land":                {[]storetest.Outcome{storetest.Lost}, store.ErrUnknownOutcome, false},
+		"unknown, and it landed":                     {[]storetest.Outcome{storetest.Landed}, nil, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -48,8 +48,8 @@ var (
 	ErrEgress = errors.New("egress list of the network")
 	// ErrAddress: an address or port that nobody gave the tenant. It comes with [link.ErrInvalid].
 	ErrAddress = errors.New("address not allowed")
-	// ErrUnavailable: the store can't take the change now. Nothing was changed, unless the error is a
-	// [store.ErrUnknownOutcome] too: then the change may yet turn out to have been made.
+	// ErrUnavailable: the store can't take the change now. Nothing was changed. Where that isn't known the error is
+	// [store.ErrUnknownOutcome]: the change may yet turn out to have been made.
 	ErrUnavailable = errors.New("state can't be changed now")
 )
 

@@ -78,7 +78,7 @@ func (c *Control) writeDocument(s *link.Snapshot, typ string, id link.ID, d *lin
 		now.UID = newUID(now.UID)
 		sub := documentSubscription(id)
 		n := s.CountDocuments(typ, sub)
-		if err := v.near.take("documents", typ+" documents of subscription "+sub, n, n+1, maxDocuments); err != nil {
+		if err := v.near.take(fill{"documents", typ + " documents of a subscription", link.ID(sub), n, n + 1, maxDocuments}); err != nil {
 			return v, err
 		}
 	}

@@ -72,7 +72,7 @@ func (c *Control) putEndpoint(s *link.Snapshot, at time.Time, caller Caller, id 
 	e.Service = service.ID
 	v.scopes = []string{c.SubscriptionOf(service.ID)}
 	in := s.CountIn(n.ID)
-	if err := v.near.take("endpoints_per_network", "endpoints of network "+string(n.ID), in, in+1, c.config.Limits.EndpointsPerNetwork); err != nil {
+	if err := v.near.take(fill{"endpoints_per_network", "endpoints of a network", n.ID, in, in + 1, c.config.Limits.EndpointsPerNetwork}); err != nil {
 		return v, err
 	}
 	return c.request(s, at, caller, v, e, service, ask)
@@ -136,10 +136,10 @@ func (c *Control) mayUseZones(s *link.Snapshot, caller Caller, old, e *link.Endp
 // waits says that it will be Pending.
 func (c *Control) requestLimits(s *link.Snapshot, near *fills, tenant string, service link.ID, waits bool) error {
 	of, waiting := s.CountOf(service), s.PendingOf(service, tenant)
-	if err := near.take("endpoints_per_service", "endpoints of service "+string(service), of, of+1, c.config.Limits.EndpointsPerService); err != nil || !waits {
+	if err := near.take(fill{"endpoints_per_service", "endpoints of a service", service, of, of + 1, c.config.Limits.EndpointsPerService}); err != nil || !waits {
 		return err
 	}
-	return near.take("pending", "requests that wait for service "+string(service), waiting, waiting+1, c.config.Limits.PendingPerConsumer)
+	return near.take(fill{"pending", "pending requests of a consumer", service, waiting, waiting + 1, c.config.Limits.PendingPerConsumer})
 }
 
 // request decides on the state of a new endpoint. Without a word about the decision, whoever asks must be

@@ -41,7 +41,7 @@ func (k *seekers) check(caller Caller, now time.Time) error {
 	defer k.mu.Unlock()
 	k.roll(now)
 	if k.misses[caller.key()] >= missesPerMinute {
-		return &LimitError{What: "services asked for in a minute that aren't there", Limit: missesPerMinute}
+		return &LimitError{What: "failed look-ups of services a minute", Limit: missesPerMinute}
 	}
 	return nil
 }

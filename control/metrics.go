@@ -60,6 +60,8 @@ func outcome(op Op, r Result, err error) string {
 		return "done"
 	case err == nil:
 		return "unchanged"
+	case errors.Is(err, store.ErrUnknownOutcome):
+		return "unknown"
 	case errors.Is(err, ErrUnavailable):
 		return "unavailable"
 	case errors.Is(err, store.ErrConflict), errors.Is(err, link.ErrConflict), errors.Is(err, ErrInUse), errors.Is(err, ErrPrecondition), errors.Is(err, link.ErrStale):

@@ -57,13 +57,13 @@ func (c *Control) putNetwork(s *link.Snapshot, id link.ID, n link.Network) (verd
 		}
 		v.created, n.UID = true, newUID(n.UID)
 		owned := s.Owned(link.KindNetwork, id.Subscription())
-		if err := v.near.take("networks", "networks of subscription "+id.Subscription(), owned, owned+1, c.config.Limits.Networks); err != nil {
+		if err := v.near.take(fill{"networks", "networks of a subscription", link.ID(id.Subscription()), owned, owned + 1, c.config.Limits.Networks}); err != nil {
 			return v, err
 		}
 	} else {
 		subnets = len(old.Subnets)
 	}
-	if err := v.near.take("subnets", "subnets of network "+string(id), subnets, len(n.Subnets), c.config.Limits.Subnets); err != nil {
+	if err := v.near.take(fill{"subnets", "subnets of a network", id, subnets, len(n.Subnets), c.config.Limits.Subnets}); err != nil {
 		return v, err
 	}
 	if err := mayHavePrefixes(owner, old, &n); err != nil {

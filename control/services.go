@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -110,22 +109,21 @@ func (c *Control) serviceLimits(s *link.Snapshot, near *fills, old, now *link.Se
 	if old == nil {
 		sub := now.ID.Subscription()
 		owned := s.Owned(link.KindService, sub)
-		if err := near.take("services", "services of subscription "+sub, owned, owned+1, c.config.Limits.Services); err != nil {
+		if err := near.take(fill{"services", "services of a subscription", link.ID(sub), owned, owned + 1, c.config.Limits.Services}); err != nil {
 			return err
 		}
 		old = &link.Service{}
 	}
 	l := c.config.Limits
 	for _, f := range []fill{
-		{"nat", "NAT addresses", len(old.NAT), len(now.NAT), l.NAT},
-		{"visibility", "entries of the visibility list", len(old.Visible), len(now.Visible), l.Visibility},
-		{"auto_approval", "entries of the auto-approval list", len(old.AutoApprove), len(now.AutoApprove), l.AutoApproval},
-		{"reject", "entries of the reject list", len(old.Reject), len(now.Reject), l.Visibility},
-		{"names", "names", len(old.Names), len(now.Names), l.NamesPerService},
-		{"targets", "targets", len(old.Targets), len(now.Targets), l.TargetsPerService},
+		{"nat", "NAT addresses of a service", now.ID, len(old.NAT), len(now.NAT), l.NAT},
+		{"visibility", "entries of the visibility list of a service", now.ID, len(old.Visible), len(now.Visible), l.Visibility},
+		{"auto_approval", "entries of the auto-approval list of a service", now.ID, len(old.AutoApprove), len(now.AutoApprove), l.AutoApproval},
+		{"reject", "entries of the reject list of a service", now.ID, len(old.Reject), len(now.Reject), l.Visibility},
+		{"names", "names of a service", now.ID, len(old.Names), len(now.Names), l.NamesPerService},
+		{"targets", "targets of a service", now.ID, len(old.Targets), len(now.Targets), l.TargetsPerService},
 	} {
-		what := fmt.Sprintf("%s of service %s", f.what, now.ID)
-		if err := near.take(f.name, what, f.before, f.after, f.limit); err != nil {
+		if err := near.take(f); err != nil {
 			return err
 		}
 	}

@@ -60,13 +60,13 @@ func (c *Control) putZone(s *link.Snapshot, caller Caller, id link.ID, z link.Pr
 		}
 		v.created, z.UID = true, newUID(z.UID)
 		owned := s.Owned(link.KindZone, id.Subscription())
-		if err := v.near.take("zones", "private zones of subscription "+id.Subscription(), owned, owned+1, c.config.Limits.Zones); err != nil {
+		if err := v.near.take(fill{"zones", "private zones of a subscription", link.ID(id.Subscription()), owned, owned + 1, c.config.Limits.Zones}); err != nil {
 			return v, err
 		}
 	} else {
 		before = old.Links
 	}
-	if err := v.near.take("zone links", "links of private zone "+string(id), len(before), len(z.Links), c.config.Limits.LinksPerZone); err != nil {
+	if err := v.near.take(fill{"zone_links", "links of a private zone", id, len(before), len(z.Links), c.config.Limits.LinksPerZone}); err != nil {
 		return v, err
 	}
 	for _, l := range z.Links {
@@ -128,7 +128,7 @@ func (c *Control) putRecordSet(s *link.Snapshot, old *link.RecordSet, r link.Rec
 	if old == nil {
 		r.UID = newUID(r.UID)
 		n := s.CountRecordSets(r.Zone)
-		if err := v.near.take("record sets", "record sets of private zone "+string(r.Zone), n, n+1, c.config.Limits.RecordSets); err != nil {
+		if err := v.near.take(fill{"record_sets", "record sets of a private zone", r.Zone, n, n + 1, c.config.Limits.RecordSets}); err != nil {
 			return v, err
 		}
 	}
