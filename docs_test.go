@@ -99,6 +99,7 @@ func examples(t *testing.T) map[string]string {
 // addresses, a state of its own.
 func onLoopback(t *testing.T, text string) string {
 	dir := t.TempDir()
+	text = onEtcd(t, text)
 	for _, r := range [][2]string{
 		{`(?m)^(\S*):(53|1053|5300) \{$`, "$1:0 {\n"},
 		{`(?m)^(\s*linkstore bolt) \S+`, "$1 " + filepath.Join(dir, "state.db")},

@@ -30,7 +30,7 @@ var layers = []layer{
 		"DNS answers from a function that returns the snapshot; it imports no store and no proxy"},
 	{"plugin/internal/block", []string{"./link", caddy}, "parsing a block needs the types of what it reads, and Caddy's words"},
 	{"plugin/internal/corefiletest", []string{"./link", "./plugin", "./proxy", caddy, coredns, "github.com/rogpeppe/go-internal"}, "runs directives in tests"},
-	{"plugin/internal/handover", []string{"./link", "./node", "./plugin/internal/block", "./proxy", "./store", caddy, coredns, metrics},
+	{"plugin/internal/handover", []string{"./link", "./node", "./plugin/internal/block", "./policy", "./proxy", "./store", caddy, coredns, metrics},
 		"carries the node through Caddy's callbacks"},
 	{"node", []string{"./link", "./policy", "./proxy", "./store", metrics}, "several nodes run in one test process, so a node knows no Caddy and no CoreDNS"},
 	{"proxy", []string{"./link", "./policy", "./proxy", "github.com/pires/go-proxyproto", metrics, unix}, "the data plane gets a snapshot and knows neither store nor Caddy"},

@@ -14,26 +14,31 @@ import (
 	"github.com/postern-link/postern/node"
 )
 
-// errNoNode: no node has the state, so its file may be opened.
+// errNoNode: no node listens, so the state may be opened.
 var errNoNode = errors.New("no node is running")
 
-// running reports whether a node answers on the socket of the state at path, or one that we may not
-// speak to.
-func running(path string) bool {
-	resp, err := node.Client(path).Head("http://node/")
+// running reports whether a node answers on the socket of a place, or one that we may not speak to.
+func running(place node.Place) bool {
+	if place.Socket() == "" {
+		return false
+	}
+	resp, err := node.Client(place.Socket()).Head("http://node/")
 	if err == nil {
 		resp.Body.Close()
 	}
 	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// ask sends one request to the node that has the state at path. The answer has status 200.
-func ask(ctx context.Context, path, method, what string, body io.Reader) (*http.Response, error) {
+// ask sends one request to the node that listens on the socket of a place. The answer has status 200.
+func ask(ctx context.Context, place node.Place, method, what string, body io.Reader) (*http.Response, error) {
+	if place.Socket() == "" {
+		return nil, errNoNode
+	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://node"+what, body)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := node.Client(path).Do(req)
+	resp, err := node.Client(place.Socket()).Do(req)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, errNoNode
@@ -53,8 +58,8 @@ func ask(ctx context.Context, path, method, what string, body io.Reader) (*http.
 }
 
 // askBackup returns the backup that a running node writes.
-func askBackup(ctx context.Context, path string) (io.ReadCloser, error) {
-	resp, err := ask(ctx, path, http.MethodGet, "/backup", nil)
+func askBackup(ctx context.Context, place node.Place) (io.ReadCloser, error) {
+	resp, err := ask(ctx, place, http.MethodGet, "/backup", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +67,8 @@ func askBackup(ctx context.Context, path string) (io.ReadCloser, error) {
 }
 
 // askRestore has a running node commit a backup, and returns the revision after it.
-func askRestore(ctx context.Context, path string, backup []byte) (uint64, error) {
-	resp, err := ask(ctx, path, http.MethodPost, "/restore", bytes.NewReader(backup))
+func askRestore(ctx context.Context, place node.Place, backup []byte) (uint64, error) {
+	resp, err := ask(ctx, place, http.MethodPost, "/restore", bytes.NewReader(backup))
 	if err != nil {
 		return 0, err
 	}

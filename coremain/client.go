@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/postern-link/postern/cli"
+	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/store/bolt"
 )
 
@@ -26,7 +27,7 @@ func stateLines(ctx context.Context, path string) (func(yield func(cli.Line, err
 	if _, err := os.Stat(path); err != nil {
 		return nil, err // opening it would make a new one
 	}
-	if running(path) {
+	if running(node.Place{Bolt: path}) {
 		return nil, fmt.Errorf("a node has %s open: ask it, or verify a copy", path)
 	}
 	s, err := bolt.Open(path, bolt.Options{})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/linkstore"
 	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/bolt"
@@ -50,30 +51,31 @@ func (f *stateFlags) parse(args []string, least, most int) int {
 	return -1
 }
 
-// path returns the state file that the flags mean.
-func (f *stateFlags) path() (string, error) {
+// place returns where the state lives that the flags mean.
+func (f *stateFlags) place() (node.Place, error) {
 	if f.state != "" {
-		return filepath.Abs(f.state)
+		path, err := filepath.Abs(f.state)
+		return node.Place{Bolt: path}, err
 	}
 	l, err := newLoader(f.conf)
 	if err != nil {
-		return "", err
+		return node.Place{}, err
 	}
 	_, c, err := l.read()
 	if err != nil {
-		return "", fmt.Errorf("%w (or give -state FILE)", err)
+		return node.Place{}, fmt.Errorf("%w (or give -state FILE)", err)
 	}
-	return c.statePath()
+	return c.place()
 }
 
-// statePath returns the state file that the Corefile names, or the default.
-func (c *corefile) statePath() (string, error) {
+// place returns where the state lives that the Corefile names, or the default.
+func (c *corefile) place() (node.Place, error) {
 	for _, b := range c.blocks {
 		if tokens := b.Tokens["linkstore"]; len(tokens) > 0 {
-			return linkstore.StatePath(c.path, tokens)
+			return linkstore.Place(c.path, tokens)
 		}
 	}
-	return linkstore.StatePath(c.path, nil)
+	return linkstore.Place(c.path, nil)
 }
 
 // interruptible returns a context that ends with the first SIGINT or SIGTERM.
@@ -88,15 +90,15 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	if code := f.parse(args, 0, 0); code >= 0 {
 		return code
 	}
-	path, err := f.path()
+	place, err := f.place()
 	if err != nil {
 		return fail(stderr, err)
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	src, err := openBackup(ctx, path)
+	src, err := openBackup(ctx, place)
 	if err != nil {
-		return fail(stderr, fmt.Errorf("backup of %s: %w", path, err))
+		return fail(stderr, fmt.Errorf("backup of %s: %w", place, err))
 	}
 	defer src.Close()
 	if *out == "" || *out == "-" {
@@ -111,20 +113,20 @@ func backup(args []string, stdout, stderr io.Writer) int {
 		})
 	}
 	if err != nil {
-		return fail(stderr, fmt.Errorf("backup of %s: %w", path, err))
+		return fail(stderr, fmt.Errorf("backup of %s: %w", place, err))
 	}
 	return 0
 }
 
-// openBackup returns the bytes of a backup of the state at path. Without a node it needs the right to read
-// the file and nothing else: a disk that is full or read-only is a reason to make a backup.
-func openBackup(ctx context.Context, path string) (io.ReadCloser, error) {
-	body, asked := askBackup(ctx, path)
+// openBackup returns the bytes of a backup of the state at a place. Without a node it needs the right to
+// read the state and nothing else: a disk that is full or read-only is a reason to make a backup.
+func openBackup(ctx context.Context, place node.Place) (io.ReadCloser, error) {
+	body, asked := askBackup(ctx, place)
 	// Whose socket it is that we may not open, the lock of the file tells: of a node, or left by one.
 	if !errors.Is(asked, errNoNode) && !errors.Is(asked, os.ErrPermission) {
 		return body, asked
 	}
-	snap, err := bolt.Read(path)
+	write, err := writeBackup(ctx, place)
 	if err != nil {
 		if !errors.Is(asked, errNoNode) {
 			err = fmt.Errorf("%w; %w", asked, err)
@@ -132,8 +134,38 @@ func openBackup(ctx context.Context, path string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(store.WriteBackup(ctx, w, snap, time.Now())) }()
+	go func() { w.CloseWithError(write(w)) }()
 	return r, nil
+}
+
+// openTime is how long a state that is shared may take to answer.
+const openTime = 10 * time.Second
+
+// writeBackup loads the state and returns what writes it.
+func writeBackup(ctx context.Context, place node.Place) (func(io.Writer) error, error) {
+	load, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	var snap *link.Snapshot
+	var err error
+	if place.Shared() {
+		snap, err = loadShared(load, place)
+	} else {
+		snap, err = bolt.Read(place.Bolt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func(w io.Writer) error { return store.WriteBackup(ctx, w, snap, time.Now()) }, nil
+}
+
+func loadShared(ctx context.Context, place node.Place) (*link.Snapshot, error) {
+	place.Etcd.ReadOnly = true // it isn't to be made where it isn't
+	s, err := place.Open(ctx, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.Load(ctx)
+	return snap, errors.Join(err, s.Close())
 }
 
 // verified copies a backup and reads it on the way: one that was cut is an error, not a backup.
@@ -166,7 +198,7 @@ func restore(args []string, stdout, stderr io.Writer) int {
 	if code := f.parse(args, 1, 1); code >= 0 {
 		return code
 	}
-	path, err := f.path()
+	place, err := f.place()
 	if err != nil {
 		return fail(stderr, err)
 	}
@@ -177,19 +209,23 @@ func restore(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := interruptible()
 	defer stop()
 	now, err := uint64(0), errNoNode
-	if running(path) {
+	if running(place) {
 		if !*replace {
-			return fail(stderr, fmt.Errorf("restore to %s: a node is running with it; -replace makes its state that of the backup", path))
+			return fail(stderr, fmt.Errorf("restore to %s: a node is running with it; -replace makes its state that of the backup", place))
 		}
-		now, err = askRestore(ctx, path, body)
+		now, err = askRestore(ctx, place, body)
 	}
 	if errors.Is(err, errNoNode) {
-		now, err = restoreFile(ctx, path, revision, objects, *replace, stdout)
+		if place.Shared() {
+			now, err = restoreShared(ctx, place, revision, objects, *replace)
+		} else {
+			now, err = restoreFile(ctx, place.Bolt, revision, objects, *replace, stdout)
+		}
 	}
 	if err != nil {
-		return fail(stderr, fmt.Errorf("restore to %s: %w", path, err))
+		return fail(stderr, fmt.Errorf("restore to %s: %w", place, err))
 	}
-	fmt.Fprintf(stdout, "%s: restored %s of revision %d; it is at revision %d now\n", path, count(len(objects), "object"), revision, now)
+	fmt.Fprintf(stdout, "%s: restored %s of revision %d; it is at revision %d now\n", place, count(len(objects), "object"), revision, now)
 	return 0
 }
 
@@ -234,18 +270,37 @@ func restoreFile(ctx context.Context, path string, revision uint64, objects []li
 		fmt.Fprintf(stdout, "%s: damaged, kept as %s\n", path, aside)
 		return now, nil
 	}
-	there, err := s.Load(ctx)
-	if err == nil && there.Revision() > 0 && !replace {
-		err = fmt.Errorf("it holds a state of revision %d; -replace makes it that of the backup", there.Revision())
-	}
-	if err == nil {
-		err = fill(s)
-	}
+	now, err = restoreOver(ctx, s, revision, objects, replace)
 	return now, errors.Join(err, s.Close())
 }
 
+// restoreShared restores to a state that nodes may share, by the settings of a Corefile. They follow as
+// they do any commit.
+func restoreShared(ctx context.Context, place node.Place, revision uint64, objects []link.Object, replace bool) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	s, err := place.Open(ctx, nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	now, err := restoreOver(ctx, s, revision, objects, replace)
+	return now, errors.Join(err, s.Close())
+}
+
+// restoreOver restores to an open store, over a state that is there if replace says so.
+func restoreOver(ctx context.Context, s store.Store, revision uint64, objects []link.Object, replace bool) (uint64, error) {
+	there, err := s.Load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if there.Revision() > 0 && !replace {
+		return 0, fmt.Errorf("it holds a state of revision %d; -replace makes it that of the backup", there.Revision())
+	}
+	return restoreTo(ctx, s, revision, objects)
+}
+
 // restoreTo commits the objects of a backup, and returns the revision after it.
-func restoreTo(ctx context.Context, s *bolt.Store, revision uint64, objects []link.Object) (uint64, error) {
+func restoreTo(ctx context.Context, s store.Store, revision uint64, objects []link.Object) (uint64, error) {
 	next, err := store.Update(ctx, s, func(*link.Snapshot) (store.Entry, []link.Change, error) {
 		return store.Entry{
 			At:     time.Now(),

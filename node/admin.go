@@ -16,8 +16,9 @@ import (
 	"github.com/postern-link/postern/store"
 )
 
-// A running node serves backup and restore on a Unix socket beside its state file, which only the
-// owner of the file can open: whoever may read the state may ask for it while the node has it locked.
+// A running node serves backup and restore on a Unix socket, which only its owner can open. It is beside
+// the state file, so that whoever may read the state may ask for it while the node has it locked, or where
+// the configuration says for a state that is shared.
 //
 //	GET  /backup    the state of one moment, as store.ReadBackup reads it
 //	POST /restore   a backup; it becomes the state. Answers {"revision": N}
@@ -27,13 +28,13 @@ import (
 // SocketPath returns the path of the socket that belongs to a state file.
 func SocketPath(statePath string) string { return statePath + ".sock" }
 
-// Client returns an HTTP client whose every request goes to the node that has the state file. Dialling
-// fails at once where no node runs.
-func Client(statePath string) *http.Client {
+// Client returns an HTTP client whose every request goes to the node with the socket, of [Place.Socket].
+// Dialling fails at once where no node runs.
+func Client(socket string) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			addr, done, err := shortPath(SocketPath(statePath))
+			addr, done, err := shortPath(socket)
 			if err != nil {
 				return nil, err
 			}
@@ -53,11 +54,14 @@ type admin struct {
 	done   chan struct{}
 }
 
+// serveAdmin starts the server; nil where the place has no socket.
 func (n *Node) serveAdmin() (*admin, error) {
-	a := &admin{path: SocketPath(n.path), done: make(chan struct{})}
-	// A socket that is there was left by a process that has ended: we hold the lock of the state.
-	if err := os.Remove(a.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("socket of the state: %w", err)
+	a := &admin{path: n.place.Socket(), done: make(chan struct{})}
+	if a.path == "" {
+		return nil, nil
+	}
+	if err := n.removeSocket(a.path); err != nil {
+		return nil, &PlaceError{fmt.Errorf("socket of the state: %w", err)}
 	}
 	addr, done, err := shortPath(a.path)
 	if err != nil {
@@ -66,7 +70,7 @@ func (n *Node) serveAdmin() (*admin, error) {
 	defer done()
 	l, err := net.Listen("unix", addr)
 	if err != nil {
-		return nil, fmt.Errorf("socket of the state %s: %w", a.path, err)
+		return nil, &PlaceError{fmt.Errorf("socket of the state %s: %w", a.path, err)}
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // by its own path below: addr may be a short one
 	if err := os.Chmod(a.path, 0o600); err != nil {
@@ -78,6 +82,25 @@ func (n *Node) serveAdmin() (*admin, error) {
 	a.server = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go a.serve(l)
 	return a, nil
+}
+
+// removeSocket removes a socket that was left by a process that has ended. Of a state file we hold the
+// lock; nodes that share a state might have been given the same path.
+func (n *Node) removeSocket(path string) error {
+	if n.place.Shared() {
+		resp, err := Client(path).Head("http://node/")
+		if err == nil {
+			resp.Body.Close()
+			return fmt.Errorf("%s: another node listens on it", path)
+		}
+	}
+	if i, err := os.Lstat(path); err == nil && i.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("%s: it is there and is no socket", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (a *admin) serve(l net.Listener) {

@@ -13,16 +13,18 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/store"
-	"github.com/postern-link/postern/store/bolt"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config is one configuration of a node, as a Corefile says it.
 type Config struct {
-	// StatePath is the bolt file. It can't change while the node lives.
-	StatePath string
+	// State is where the state lives. It can't change while the node lives.
+	State Place
+	// Stale says how old the snapshot may become where the state is shared.
+	Stale policy.Limits
 	// Declaration holds the declared objects under the name that owns them.
 	Declaration link.Declare
 	// From says where the declaration was read, such as the path of a Corefile: for the audit.
@@ -47,19 +49,24 @@ const defaultDrain = 30 * time.Second
 // Node is one running process. Its methods are safe for concurrent use.
 type Node struct {
 	name     string
-	path     string
+	place    Place
 	log      *slog.Logger
 	register prometheus.Registerer
 	metrics  *collector
 	store    store.Store
 	admin    *admin
+	began    time.Time
 
+	limits   atomic.Pointer[policy.Limits]
 	snapshot atomic.Pointer[link.Snapshot]
 	proxy    atomic.Pointer[proxy.Proxy] // nil: no data plane
 	apis     apis
 
-	// install orders snapshots: only a newer one replaces the pointer.
+	// install orders snapshots: only a newer one replaces the pointer. Until the first declaration is in
+	// force there is no snapshot to anyone else, and held is the newest of those that came.
 	install sync.Mutex
+	adopted bool
+	held    *link.Snapshot
 
 	// config is the one in force. change is held while another takes its place. owed is one that was
 	// committed and whose objects the store couldn't take yet; nil: none.
@@ -67,23 +74,40 @@ type Node struct {
 	config Config
 	owed   *Config
 
-	life     context.Context // until Close
-	stop     context.CancelFunc
-	followed chan struct{}  // closed when follow has ended
-	paying   sync.WaitGroup // goroutines of pay
+	life       context.Context // until Close
+	stop       context.CancelFunc
+	background sync.WaitGroup // follow, watchAge
+	paying     sync.WaitGroup // goroutines of pay
+	wake       chan struct{}  // holds a token where the store answers, for pay
 }
 
 // Open starts a node: it opens the state, applies the declaration and starts the data plane. Errors
-// are those of the store, or a [*link.ObjectError] where a declared object can't be had.
+// are those of the store, a [*PlaceError], or a [*link.ObjectError] where a declared object can't be had.
+//
+// Where the state is shared and can't be reached the node starts all the same: it has no snapshot, so that
+// no flow is carried and no name answered, and goes on trying.
 func Open(ctx context.Context, c Config) (*Node, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	st, err := bolt.Open(c.StatePath, bolt.Options{Log: c.Log, Registerer: c.Registerer})
+	open := func(ctx context.Context) (store.Store, error) { return c.State.Open(ctx, c.Log, c.Registerer) }
+	if !c.State.Shared() {
+		return openOn(ctx, c, open)
+	}
+	return openOn(ctx, c, func(ctx context.Context) (store.Store, error) { return openShared(ctx, open, c.Log) })
+}
+
+// openOn starts a node on the store that open returns.
+func openOn(ctx context.Context, c Config, open openFunc) (*Node, error) {
+	st, err := open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{name: hostName(), path: c.StatePath, log: c.Log, register: c.Registerer, store: st, followed: make(chan struct{})}
+	n := &Node{
+		name: hostName(), place: c.State, log: c.Log, register: c.Registerer, store: st,
+		began: time.Now(), wake: make(chan struct{}, 1), config: c,
+	}
+	n.limits.Store(&c.Stale)
 	if err := n.open(ctx, c); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -94,12 +118,13 @@ func Open(ctx context.Context, c Config) (*Node, error) {
 // refused leaves the state as it was.
 func (n *Node) open(ctx context.Context, c Config) error {
 	n.life, n.stop = context.WithCancel(context.Background())
-	go n.follow(n.store.Watch(n.life))
-	known, err := n.store.Load(ctx)
+	snapshots := n.store.Watch(n.life)
+	n.background.Go(func() { n.follow(snapshots) })
+	known, err := n.firstLoad(ctx)
 	if err != nil {
 		return err
 	}
-	next, _, err := known.Apply(time.Now(), c.Declaration)
+	next, err := n.expect(known, c)
 	if err != nil {
 		return err
 	}
@@ -110,7 +135,7 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	if err := n.prepareAPI(c.API); err != nil {
 		return errors.Join(err, plane.discard())
 	}
-	if err := n.begin(ctx, c); err != nil {
+	if err := n.begin(ctx, c, known); err != nil {
 		if c.API != nil {
 			c.API.Abandon()
 		}
@@ -118,16 +143,55 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	}
 	n.startProxy(ctx, plane, known)
 	n.apis.replace(c.API)
-	n.metrics, err = registerMetrics(n.register, n.Snapshot)
+	n.metrics, err = registerMetrics(n)
 	return err
 }
 
-// begin is the commit of the first configuration.
-func (n *Node) begin(ctx context.Context, c Config) (err error) {
+// begin is the commit of the first configuration. Without a known state it is owed.
+func (n *Node) begin(ctx context.Context, c Config, known *link.Snapshot) (err error) {
 	if n.admin, err = n.serveAdmin(); err != nil {
 		return err
 	}
+	if n.place.Shared() {
+		n.background.Go(n.watchAge)
+	}
+	if known == nil {
+		n.owe(&c)
+		return nil
+	}
 	return n.adopt(ctx, c)
+}
+
+// firstLoad returns the state as it is before this node's declaration, nil where it is shared and can't
+// be reached.
+func (n *Node) firstLoad(ctx context.Context) (*link.Snapshot, error) {
+	if !n.place.Shared() {
+		return n.store.Load(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstTry)
+	defer cancel()
+	s, err := n.store.Load(ctx)
+	if err != nil && !isFinal(err) {
+		return nil, nil // openShared has said why
+	}
+	return s, err
+}
+
+// expect returns what the declaration of c makes of the state; nil where that isn't known, and the
+// declaration is then checked by itself.
+func (n *Node) expect(known *link.Snapshot, c Config) (*link.Snapshot, error) {
+	if n.place.Etcd.ReadOnly {
+		return known, nil
+	}
+	base := known
+	if base == nil {
+		base = link.Empty()
+	}
+	next, _, err := base.Apply(time.Now(), c.Declaration)
+	if err != nil || known == nil {
+		return nil, err
+	}
+	return next, nil
 }
 
 // plane is a data plane that has opened its listeners and accepts nothing yet.
@@ -168,6 +232,9 @@ func (n *Node) startProxy(ctx context.Context, p *plane, known *link.Snapshot) {
 	p.proxy.Inherit(liveServices(known)...)
 	p.prepared.Commit()
 	n.setProxy(p.proxy)
+	if n.Snapshot() == nil {
+		return // nothing is listened on and nothing probed
+	}
 	ctx, cancel := context.WithTimeout(ctx, firstProbes)
 	defer cancel()
 	if err := p.proxy.Probed(ctx); err != nil {
@@ -185,8 +252,11 @@ func (n *Node) setProxy(p *proxy.Proxy) {
 	}
 }
 
-// liveServices returns the services with a live connection.
+// liveServices returns the services with a live connection; none without a snapshot.
 func liveServices(s *link.Snapshot) []link.ID {
+	if s == nil {
+		return nil
+	}
 	var ids []link.ID
 	for v := range s.Services() {
 		for e := range s.EndpointsOf(v.ID) {
@@ -199,8 +269,12 @@ func liveServices(s *link.Snapshot) []link.ID {
 	return ids
 }
 
-// declare commits the declaration of c unless the state is already so, and returns the snapshot after it.
+// declare commits the declaration of c unless the state is already so, and returns the snapshot after
+// it. Who may only read has declared nothing.
 func (n *Node) declare(ctx context.Context, c Config) (*link.Snapshot, error) {
+	if n.place.Etcd.ReadOnly {
+		return n.store.Load(ctx)
+	}
 	return store.Update(ctx, n.store, func(s *link.Snapshot) (store.Entry, []link.Change, error) {
 		entry := store.Entry{
 			At:     time.Now(),
@@ -218,17 +292,37 @@ func (n *Node) declare(ctx context.Context, c Config) (*link.Snapshot, error) {
 
 // follow installs what the store yields.
 func (n *Node) follow(snapshots <-chan *link.Snapshot) {
-	defer close(n.followed)
 	for s := range snapshots {
 		n.put(s)
+		n.kick()
 	}
 }
 
-// put makes s the newest snapshot, unless there is a newer one: the pointer first, then the data
-// plane, so that what is looked at afterwards is judged by s.
+// put makes s the newest snapshot, unless there is a newer one or no declaration is in force yet.
 func (n *Node) put(s *link.Snapshot) {
 	n.install.Lock()
 	defer n.install.Unlock()
+	if n.adopted {
+		n.putLocked(s)
+	} else if n.held == nil || n.held.Revision() < s.Revision() {
+		n.held = s
+	}
+}
+
+// enter makes s the newest snapshot, the first time together with those that were held back.
+func (n *Node) enter(s *link.Snapshot) {
+	n.install.Lock()
+	defer n.install.Unlock()
+	if n.held != nil && n.held.Revision() > s.Revision() {
+		s = n.held
+	}
+	n.adopted, n.held = true, nil
+	n.putLocked(s)
+}
+
+// putLocked sets the pointer first, then the data plane, so that what is looked at afterwards is judged
+// by s. The caller holds install.
+func (n *Node) putLocked(s *link.Snapshot) {
 	if now := n.snapshot.Load(); now != nil && now.Revision() >= s.Revision() {
 		return
 	}
@@ -275,6 +369,7 @@ func (n *Node) drain(ctx context.Context, p *proxy.Proxy) {
 func (n *Node) Close() error {
 	n.stop()
 	n.paying.Wait()
+	n.background.Wait()
 	n.change.Lock()
 	defer n.change.Unlock()
 	errs := []error{n.apis.close()}
@@ -284,13 +379,12 @@ func (n *Node) Close() error {
 	if n.metrics != nil {
 		n.register.Unregister(n.metrics)
 	}
-	<-n.followed
 	if p := n.proxy.Load(); p != nil {
 		errs = append(errs, p.Close())
 	}
 	errs = append(errs, n.store.Close())
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("close node of %s: %w", n.path, err)
+		return fmt.Errorf("close node of %s: %w", n.place, err)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func config(t *testing.T, path string, port uint16, target netip.AddrPort, addre
 			ID: link.ID(fmt.Sprint("e", i)), Network: "corp", Service: "sql", Address: netip.MustParseAddr(a), Origin: o,
 		}})
 	}
-	return Config{StatePath: path, Declaration: d, From: "Corefile", Proxy: &proxy.Settings{}}
+	return Config{State: Place{Bolt: path}, Declaration: d, From: "Corefile", Proxy: &proxy.Settings{}}
 }
 
 func open(t *testing.T, c Config) *Node {
@@ -140,7 +140,7 @@ func TestOpenCarriesTrafficAtOnce(t *testing.T) {
 	}
 	closeNode(t, n)
 	wantRefused(t, "127.77.0.5", port)
-	if _, err := os.Stat(SocketPath(c.StatePath)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(c.State.Socket()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left over: %v", err)
 	}
 	families, err := registry.Gather()
@@ -276,7 +276,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	n := open(t, config(t, path, port, backend(t, "one"), "127.77.0.5", "127.77.0.6"))
 	defer closeNode(t, n)
-	client := Client(path)
+	client := Client(SocketPath(path))
 	get, err := client.Get("http://node/backup")
 	if err != nil {
 		t.Fatal(err)

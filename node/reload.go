@@ -32,13 +32,16 @@ func (n *Node) Prepare(_ context.Context, c Config) (*Prepared, error) {
 }
 
 func (n *Node) prepare(c Config) (*Prepared, error) {
-	if c.StatePath != n.path {
-		return nil, fmt.Errorf("state file %s instead of %s: the state of a running node can't change, restart it", c.StatePath, n.path)
+	if c.State != n.place {
+		return nil, fmt.Errorf("state %s instead of %s, or reached another way: the state of a running node can't change, restart it", c.State, n.place)
+	}
+	if err := c.State.Check(); err != nil {
+		return nil, err
 	}
 	if old, now := n.config.Declaration.Declaration, c.Declaration.Declaration; old != now {
 		return nil, fmt.Errorf("origin %q instead of %q: the name of a running node's declaration can't change, restart it", now, old)
 	}
-	next, _, err := n.Snapshot().Apply(time.Now(), c.Declaration)
+	next, err := n.expect(n.Snapshot(), c)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +80,7 @@ func (p *Prepared) Commit(ctx context.Context) error {
 	if p.proxy != nil {
 		p.proxy.Commit()
 	}
+	n.limits.Store(&p.config.Stale)
 	n.apis.replace(p.config.API)
 	known := n.Snapshot()
 	n.owed = nil
@@ -87,8 +91,7 @@ func (p *Prepared) Commit(ctx context.Context) error {
 		if running := n.proxy.Load(); running != nil {
 			running.Update(n.Snapshot())
 		}
-		n.owed = &p.config
-		n.paying.Go(func() { n.pay(&p.config) })
+		n.owe(&p.config)
 	}
 	if p.config.Proxy == nil {
 		return errors.Join(err, n.dropProxy())
@@ -99,19 +102,46 @@ func (p *Prepared) Commit(ctx context.Context) error {
 
 // adopt commits the objects of a configuration and makes it the one in force. The caller holds change.
 func (n *Node) adopt(ctx context.Context, c Config) error {
+	if n.Snapshot() == nil {
+		if err := n.inherit(ctx); err != nil {
+			return err
+		}
+	}
 	now, err := n.declare(ctx, c)
 	if err != nil {
 		return err
 	}
 	n.config = c
-	n.put(now)
+	n.enter(now)
 	return nil
 }
 
-// How long pay waits before it tries again: doubled from the first to the last.
+// inherit does what startProxy can't for a data plane that started without a state.
+func (n *Node) inherit(ctx context.Context) error {
+	p := n.proxy.Load()
+	if p == nil {
+		return nil
+	}
+	known, err := n.store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	p.Inherit(liveServices(known)...)
+	return nil
+}
+
+// owe has the node try to adopt a configuration until it succeeds. The caller holds change.
+func (n *Node) owe(c *Config) {
+	n.owed = c
+	n.paying.Go(func() { n.pay(c) })
+}
+
+// How long pay waits before it tries again, doubled from the first to the last, and how long a try may
+// take: another configuration waits for it.
 const (
 	firstPay = 500 * time.Millisecond
 	lastPay  = 10 * time.Second
+	payTime  = 5 * time.Second
 )
 
 // pay tries to adopt a configuration that is owed: a revocation in it must not wait for somebody to notice.
@@ -120,6 +150,7 @@ func (n *Node) pay(c *Config) {
 		select {
 		case <-n.life.Done():
 			return
+		case <-n.wake:
 		case <-time.After(wait):
 		}
 		if n.tryPay(c) {
@@ -135,7 +166,9 @@ func (n *Node) tryPay(c *Config) bool {
 	if n.owed != c {
 		return true // another configuration came
 	}
-	if err := n.adopt(n.life, *c); err != nil {
+	ctx, cancel := context.WithTimeout(n.life, payTime)
+	defer cancel()
+	if err := n.adopt(ctx, *c); err != nil {
 		n.log.Error("the objects of the new configuration can't be stored yet, trying again", "error", err)
 		return false
 	}
@@ -172,6 +205,6 @@ func (n *Node) restore(ctx context.Context, from string, objects []link.Object) 
 	if err != nil {
 		return nil, err
 	}
-	n.put(now)
+	n.enter(now)
 	return now, nil
 }

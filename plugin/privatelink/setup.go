@@ -28,8 +28,10 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return err
 	}
-	if err := parsed.checkNetwork(draft.Networks()); err != nil {
-		return err
+	if !draft.Shared() { // else another node may declare it
+		if err := parsed.checkNetwork(draft.Networks()); err != nil {
+			return err
+		}
 	}
 	for _, z := range parsed.zones {
 		if err := draft.AddZone(z.at, z.private, z.public); err != nil {
@@ -143,9 +145,10 @@ func (d *parsed) setMiss(at block.Position, word string, zones []string) error {
 	return nil
 }
 
-// checkNetwork refuses a network that the Corefile doesn't declare: what a Corefile speaks of is in it.
+// checkNetwork refuses a network that the Corefile doesn't declare: what a Corefile speaks of is in it. An
+// ID of several segments is one of the control API's.
 func (d *parsed) checkNetwork(declared []link.ID) error {
-	if d.network == "" || slices.Contains(declared, d.network) {
+	if d.network == "" || strings.Contains(string(d.network), "/") || slices.Contains(declared, d.network) {
 		return nil
 	}
 	if len(declared) == 0 {

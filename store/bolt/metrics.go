@@ -26,7 +26,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m := &metrics{
 		reg: reg,
 		commits: prometheus.NewCounterVec(prometheus.CounterOpts(opts("commits_total",
-			"Commits by outcome: stored, conflict, refused by a rule, failed.")), []string{"outcome"}),
+			"Commits by outcome: stored, conflict, refused by a rule, unknown, failed.")), []string{"outcome"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "postern", Subsystem: "store",
 			Name: "commit_duration_seconds", Help: "Time that stored commits took.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),

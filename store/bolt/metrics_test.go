@@ -41,7 +41,7 @@ func TestMetrics(t *testing.T) {
 		t.Error("conflict: stored")
 	}
 	want := `
-# HELP postern_store_commits_total Commits by outcome: stored, conflict, refused by a rule, failed.
+# HELP postern_store_commits_total Commits by outcome: stored, conflict, refused by a rule, unknown, failed.
 # TYPE postern_store_commits_total counter
 postern_store_commits_total{outcome="conflict"} 1
 postern_store_commits_total{outcome="failed"} 1

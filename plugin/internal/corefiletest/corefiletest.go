@@ -5,6 +5,7 @@ package corefiletest
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,10 +118,17 @@ func describe(d *handover.Draft) ([]byte, error) {
 	for i := range c.Declaration.Services {
 		c.Declaration.Services[i].Alias = ""
 	}
+	var state any = c.State.Bolt
+	if c.State.Shared() {
+		state = struct {
+			handover.Etcd
+			Stale string
+		}{c.State.Etcd, fmt.Sprintf("%+v", c.Stale)}
+	}
 	text, err := json.MarshalIndent(struct {
-		State       string
+		State       any
 		Declaration link.Declare
 		Proxy       *proxy.Settings
-	}{c.StatePath, c.Declaration, c.Proxy}, "", "  ")
+	}{state, c.Declaration, c.Proxy}, "", "  ")
 	return append(text, '\n'), err
 }

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -43,9 +44,8 @@ type Draft struct {
 	zones  *link.Zones
 	listen map[netip.Addr]bool // addresses that server blocks with a directive of ours are bound to
 
-	store    block.Position
-	path     string // absolute; "" is the default
-	origin   string // "" is the host's name
+	store    Store
+	storedAt block.Position
 	proxy    *proxy.Settings
 	proxyAt  block.Position
 	api      node.API
@@ -126,23 +126,45 @@ func (d *Draft) Stale(strict bool) string {
 	return ""
 }
 
-// SetStore says where the state lives and which name owns the declared objects; "" is the default of
-// either. A Corefile has one state.
-func (d *Draft) SetStore(at block.Position, path string, origin link.ID) error {
-	if d.store.Line != 0 {
-		return at.Errorf("given already at %s; a process has one state", d.store)
+// Place says where state lives.
+type Place = node.Place
+
+// Etcd is a cluster that several nodes share.
+type Etcd = node.Etcd
+
+// Store is what linkstore says. Zero values are the defaults.
+type Store struct {
+	Place  Place         // zero: the default state file
+	Origin link.ID       // that owns the declared objects; "": see [Draft.SetStore]
+	Bound  time.Duration // of the age of a shared state; 0: never too old
+	Strict bool          // live flows are cut at twice the bound
+}
+
+// shared reports whether other nodes may have the same state.
+func (s *Store) shared() bool { return s.Place != Place{} && s.Place.Shared() }
+
+// SetStore says where the state lives. A Corefile has one state. Without an origin a state file has
+// [defaultOrigin], since it has one process and so one Corefile; named after the host, it would refuse
+// that on any other. A state that is shared has many, which the names of their hosts tell apart.
+func (d *Draft) SetStore(at block.Position, s Store) error {
+	if d.storedAt.Line != 0 {
+		return at.Errorf("given already at %s; a process has one state", d.storedAt)
 	}
-	d.store, d.origin = at, string(origin)
-	if path == "" {
-		return nil
+	if s.Origin == "" && s.shared() && !s.Place.Etcd.ReadOnly {
+		host, err := os.Hostname()
+		if err != nil {
+			return at.Errorf("origin: %w", err)
+		}
+		if s.Origin, err = link.ParseID(host); err != nil {
+			return at.Errorf("the host's name can't be that of the declaration, give origin NAME: %w", err)
+		}
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return at.Errorf("path %s: %w", block.Quote(path), err)
-	}
-	d.path = abs
+	d.store, d.storedAt = s, at
 	return nil
 }
+
+// Shared reports whether other nodes may have the same state: what a Corefile speaks of need not be in it.
+func (d *Draft) Shared() bool { return d.store.shared() }
 
 // SetProxy switches the data plane on. A Corefile has one.
 func (d *Draft) SetProxy(at block.Position, s proxy.Settings) error {
@@ -163,15 +185,14 @@ func (d *Draft) SetAPI(at block.Position, api node.API) error {
 	return nil
 }
 
-// StatePath returns the absolute path of the state file that a path means as linkstore takes it: ""
-// is postern.db in the state directory of systemd's unit, or else in the working directory.
-func StatePath(path string) (string, error) {
-	if path != "" {
-		return filepath.Abs(path)
+// PlaceOf returns where the state of a linkstore lives: where it says nothing, postern.db in the state
+// directory of systemd's unit, or else in the working directory.
+func PlaceOf(s Store) (Place, error) {
+	if s.Place != (Place{}) {
+		return s.Place, nil
 	}
 	// systemd sets it for a unit with StateDirectory=; several are joined with colons.
-	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
-		return filepath.Abs(filepath.Join(dir, "postern.db"))
-	}
-	return filepath.Abs("postern.db")
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	path, err := filepath.Abs(filepath.Join(dir, "postern.db"))
+	return Place{Bolt: path}, err
 }

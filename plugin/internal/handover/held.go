@@ -19,7 +19,7 @@ var errEnding = errors.New("the process is ending")
 // the other; it ends once.
 type held struct {
 	node   *node.Node
-	path   string // of its state, absolute
+	place  Place  // of its state
 	origin string // the name of its declaration
 	log    *slog.Logger
 

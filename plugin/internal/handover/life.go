@@ -10,6 +10,7 @@ import (
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/internal/block"
+	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/store"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -75,14 +76,14 @@ func (d *Draft) onStartup() error {
 			return d.succeed(h, c)
 		}
 	}
-	running.reap(c.StatePath)
+	running.reap(c.State)
 	ctx, cancel := context.WithTimeout(context.Background(), stepTime)
 	defer cancel()
 	n, err := node.Open(ctx, c)
 	if err != nil {
 		return d.explain(err)
 	}
-	h := &held{node: n, path: c.StatePath, origin: c.Declaration.Declaration, log: c.Log, ended: make(chan struct{})}
+	h := &held{node: n, place: c.State, origin: c.Declaration.Declaration, log: c.Log, ended: make(chan struct{})}
 	running.add(h, d)
 	d.node.Store(h)
 	return nil
@@ -90,8 +91,11 @@ func (d *Draft) onStartup() error {
 
 // succeed takes over a running node.
 func (d *Draft) succeed(h *held, c node.Config) error {
-	if c.StatePath != h.path {
-		return d.storeAt().Errorf("the state is %s since the start; to change it to %s takes a restart", h.path, c.StatePath)
+	if c.State != h.place {
+		if c.State.String() == h.place.String() {
+			return d.storeAt().Errorf("the state is reached otherwise than since the start; that takes a restart")
+		}
+		return d.storeAt().Errorf("the state is %s since the start; to change it to %s takes a restart", h.place, c.State)
 	}
 	if now := c.Declaration.Declaration; now != h.origin {
 		return d.storeAt().Errorf("the origin is %s since the start; to change it to %s takes a restart", h.origin, now)
@@ -151,12 +155,13 @@ func (d *Draft) onFinalShutdown() error {
 
 // Config returns the node's configuration.
 func (d *Draft) Config() (node.Config, error) {
-	path, err := StatePath(d.path)
+	place, err := PlaceOf(d.store)
 	if err != nil {
 		return node.Config{}, d.first.Errorf("path of the state: %w", err)
 	}
 	return node.Config{
-		StatePath:   path,
+		State:       place,
+		Stale:       policy.Limits{Bound: d.store.Bound, Strict: d.store.Strict},
 		Declaration: d.declaration(),
 		From:        d.first.File,
 		Proxy:       d.proxy,
@@ -172,12 +177,13 @@ func (d *Draft) explain(err error) error {
 	var about *link.ObjectError
 	var path *fs.PathError
 	var api *node.APIError
+	var place *node.PlaceError
 	switch {
 	case errors.As(err, &api):
 		at = d.apiAt
 	case errors.As(err, &about):
 		return d.positioned(at, err)
-	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrForeign), errors.As(err, &path):
+	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrForeign), errors.As(err, &path), errors.As(err, &place):
 		at = d.storeAt()
 	case d.proxy != nil:
 		at = d.proxyAt
@@ -187,8 +193,8 @@ func (d *Draft) explain(err error) error {
 
 // storeAt returns the line of linkstore, or that of our first directive where there is none.
 func (d *Draft) storeAt() block.Position {
-	if d.store.Line != 0 {
-		return d.store
+	if d.storedAt.Line != 0 {
+		return d.storedAt
 	}
 	return d.first
 }
@@ -215,11 +221,11 @@ func (r *nodes) remove(h *held) {
 
 // reap ends a node with the given state that no instance holds: one that was opened by a start that
 // failed afterwards, for example because a DNS port was taken. Nobody tells us of that.
-func (r *nodes) reap(path string) {
+func (r *nodes) reap(place Place) {
 	r.mu.Lock()
 	var found *held
 	for h := range r.by {
-		if h.path == path && !inUse(h) {
+		if h.place == place && !inUse(h) {
 			found = h
 		}
 	}

@@ -130,6 +130,9 @@ func (d *Draft) Zones() *link.Zones { return d.zones }
 // claim refuses a second object of a kind and name.
 func (d *Draft) claim(at block.Position, kind link.Kind, id link.ID) error {
 	key := declaredKey{kind, id}
+	if d.store.Place.Etcd.ReadOnly {
+		return at.Errorf("%s %s: linkstore at %s is read_only, and such a node declares nothing", kind, id, d.storedAt)
+	}
 	if first, ok := d.declared[key]; ok {
 		return at.Errorf("%s %s is declared already at %s", kind, id, first)
 	}
@@ -193,9 +196,8 @@ func without(e link.DeclaredEndpoint) int {
 	return 1
 }
 
-// defaultOrigin is the name of the declaration where linkstore doesn't give one. A state file has one
-// process and so one Corefile; named after the host, it would refuse that on any other.
-const defaultOrigin = "corefile"
+// defaultOrigin is the name of the declaration where linkstore gives none and nobody shares the state.
+const defaultOrigin link.ID = "corefile"
 
 // originOf returns the origin of an object that is declared at a position.
 func (d *Draft) originOf(at block.Position) link.Origin {
@@ -203,10 +205,7 @@ func (d *Draft) originOf(at block.Position) link.Origin {
 }
 
 // nameOrigin returns the name of the declaration.
-func (d *Draft) nameOrigin() string {
-	d.origin = cmp.Or(d.origin, defaultOrigin)
-	return d.origin
-}
+func (d *Draft) nameOrigin() string { return string(cmp.Or(d.store.Origin, defaultOrigin)) }
 
 // positioned returns an error of link as one at the line of the object that it is about, at the
 // given position where that object isn't of this Corefile.
