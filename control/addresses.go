@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/postern-link/postern/link"
 )
@@ -40,9 +42,8 @@ var forbiddenPorts = []uint16{2379, 2380}
 // addresses. The operator's own may have any but those of endpoints, and what the domain refuses.
 func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, v *link.Service) error {
 	rules := addressRules{snapshot: s, owner: owner}
-	if c.config.Own != nil && !owner.Operator {
-		rules.listeners = c.config.Own()
-		rules.local = localAddresses()
+	if !owner.Operator {
+		rules.listeners, rules.local = c.ownListeners()
 	}
 	for _, t := range v.Targets {
 		if why := rules.target(t.Addr); why != "" {
@@ -188,5 +189,31 @@ func localAddresses() []netip.Addr {
 
 // listens reports whether this node listens on the address itself, on any port.
 func (c *Control) listens(a netip.Addr) bool {
-	return c.config.Own != nil && slices.ContainsFunc(c.config.Own(), func(l netip.AddrPort) bool { return l.Addr().Unmap() == a })
+	listeners, _ := c.ownListeners()
+	return slices.ContainsFunc(listeners, func(l netip.AddrPort) bool { return l.Addr().Unmap() == a })
+}
+
+// ownEvery is how long what this node listens on is kept: to find it out may mean to look at every socket.
+const ownEvery = 5 * time.Second
+
+// ownSockets is what this node listens on, as of a time.
+type ownSockets struct {
+	mu        sync.Mutex
+	at        time.Time
+	listeners []netip.AddrPort
+	local     []netip.Addr
+}
+
+// ownListeners returns what this node listens on and its addresses.
+func (c *Control) ownListeners() ([]netip.AddrPort, []netip.Addr) {
+	if c.config.Own == nil {
+		return nil, nil
+	}
+	c.own.mu.Lock()
+	defer c.own.mu.Unlock()
+	now := c.config.Now()
+	if age := now.Sub(c.own.at); c.own.at.IsZero() || age < 0 || age >= ownEvery {
+		c.own.at, c.own.listeners, c.own.local = now, c.config.Own(), localAddresses()
+	}
+	return c.own.listeners, c.own.local
 }

@@ -15,6 +15,7 @@ type Control struct {
 	metrics  *metrics
 	refusals refusals
 	seekers  seekers
+	own      ownSockets
 	newest   atomic.Pointer[link.Snapshot] // that an operation here has led to; nil: none yet
 }
 

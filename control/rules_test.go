@@ -1,10 +1,12 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/store"
 )
 
 // TestTargets is A21 and A22: what a service of a tenant may send to.
@@ -457,4 +460,59 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("%+v", k)
 	}
 	w.ok(w.AskAgain(t.Context(), op(Owner, subF), endF, "once more"))
+}
+
+// TestRun looks at once, and ends with its context.
+func TestRun(t *testing.T) {
+	w := connected(t, func(c *Config) { c.Expiry = time.Hour })
+	w.clock.advance(time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	wait.Go(func() { w.Run(ctx) })
+	for s := range w.fault.Watch(ctx) {
+		if s.Endpoint(endF).Connection.State == link.Disconnected {
+			break
+		}
+	}
+	cancel()
+	wait.Wait()
+	if k := w.connection(endF); k.State != link.Disconnected {
+		t.Errorf("%+v", k)
+	}
+}
+
+// TestDeclaredObjects is C18: what a Corefile declares is changed there alone; decisions on its connections
+// are ordinary state. It is in the operator's first subscription.
+func TestDeclaredObjects(t *testing.T) {
+	w := furnished(t)
+	origin := link.Origin{Declaration: "host", File: "Corefile", Line: 7}
+	declared := service("declared")
+	declared.Origin, declared.Alias = origin, "declared.alias"
+	if _, err := store.Update(t.Context(), w.fault, func(*link.Snapshot) (store.Entry, []link.Change, error) {
+		return store.Entry{At: w.clock.Now(), Action: "declare"}, []link.Change{link.Declare{Declaration: "host", Services: []link.Service{declared}}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := w.state()
+	changed := service("declared")
+	changed.MaxConnections = 3
+	_, err := w.putServiceAs(op(Owner, subOp), changed)
+	w.refused(before, err, link.ErrConflict)
+	if !strings.Contains(err.Error(), "Corefile:7") {
+		t.Errorf("it names no place: %v", err)
+	}
+	_, err = w.putServiceAs(op(Owner, subC), changed)
+	w.refused(before, err, ErrNoSubscription)
+
+	a := manual()
+	a.Endpoint.Service = "declared"
+	w.ok(w.ask(op(Owner, subF), endF, a))
+	d := Decision{Endpoint: endF, Service: "declared", State: link.Approved}
+	if _, err := w.Decide(t.Context(), op(Owner, subC), d); !errors.Is(err, ErrNoSubscription) {
+		t.Errorf("another's decision: %v", err)
+	}
+	w.ok(w.Decide(t.Context(), op(Approver, subOp), d))
+	if k := w.connection(endF); k.State != link.Approved {
+		t.Errorf("%+v", k)
+	}
 }
