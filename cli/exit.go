@@ -13,7 +13,12 @@ var errUsage = errors.New("wrong use")
 // errReported ends a command whose errors were printed already, one for each item.
 var errReported = errors.New("some items failed")
 
-func usageError(err error) error { return fmt.Errorf("%w: %w", errUsage, err) }
+// wrongUse is an error that is errUsage and says only what it is.
+type wrongUse struct{ error }
+
+func (e wrongUse) Unwrap() []error { return []error{errUsage, e.error} }
+
+func usageError(err error) error { return wrongUse{err} }
 
 func usagef(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }
 

@@ -65,7 +65,9 @@ func (a *app) updateService() *cobra.Command {
 		Long: "Changes what the flags say of a service and leaves the rest. Where names or targets change, approved\n" +
 			"connections go back to Pending, unless whoever approved them allowed it.",
 		RunE: func(c *cobra.Command, args []string) error {
-			if c.LocalNonPersistentFlags().NFlag() == 0 {
+			some := false
+			c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { some = some || f.Changed })
+			if !some {
 				return usagef("nothing to change: no flag says what")
 			}
 			return a.applyOne(c.Context(), false, "service", args[0], func(m, now *manifest) {

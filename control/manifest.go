@@ -20,8 +20,18 @@ type Manifest struct {
 	Networks     []ManifestNetwork  `json:"networks,omitempty"`
 	Services     []ManifestService  `json:"services,omitempty"`
 	Endpoints    []ManifestEndpoint `json:"endpoints,omitempty"`
-	// Facet returns the API's part of a new object, which control doesn't read; nil: none.
-	Facet func(kind link.Kind, name string) json.RawMessage `json:"-"`
+	// Facet returns the API's part of an object as the manifest makes it, which control doesn't read. The object
+	// still has the one that it had. nil: that stays.
+	Facet func(o link.Object, in Named) json.RawMessage `json:"-"`
+}
+
+// Named is what a manifest says of an object and the object itself doesn't keep.
+type Named struct {
+	Name       string // as it is spelt
+	Retargeted bool   // of a service: it has other targets than before
+	Alias      string // of an endpoint: the alias that it asks for its service by, if it does
+	Manual     bool   // of an endpoint: the provider decides
+	Message    string // of an endpoint
 }
 
 // ManifestNetwork is a network of a manifest.

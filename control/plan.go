@@ -151,22 +151,25 @@ func (a *application) decide(s *link.Snapshot, at time.Time) (verdict, error) {
 		return all, err
 	}
 	for _, w := range a.networks {
-		n := link.Network{Facet: a.facet(link.KindNetwork, w.name)}
+		n := link.Network{ID: w.id}
 		if old := now.Network(w.id); old != nil {
 			n = *old
 		}
 		w.edit(&n)
+		a.facet(&n, &n.Facet, Named{Name: w.name})
 		v, err := a.putNetwork(now, w.id, n)
 		if err := step(link.KindNetwork, w.id, v, err); err != nil {
 			return all, err
 		}
 	}
 	for _, w := range a.services {
-		n := link.Service{Facet: a.facet(link.KindService, w.name)}
+		n := link.Service{ID: w.id}
 		if old := now.Service(w.id); old != nil {
 			n = *old
 		}
+		targets := n.Targets
 		w.edit(&n)
+		a.facet(&n, &n.Facet, Named{Name: w.name, Retargeted: !slices.Equal(targets, n.Targets)})
 		v, err := a.putService(now, a.op.Caller, w.id, n, a.proofs)
 		if err := step(link.KindService, w.id, v, err); err != nil {
 			return all, err
@@ -195,21 +198,21 @@ func (a *application) endpoint(s *link.Snapshot, at time.Time, w wanted[Manifest
 		service = v.ID
 	}
 	ask.Manual = a.approver(a.op.Caller, service) == ""
-	ask.Endpoint.Facet = a.facet(link.KindEndpoint, w.name)
 	if old := s.Endpoint(w.id); old != nil {
 		ask.Endpoint.Facet, ask.Endpoint.Zones = old.Facet, old.Zones
 		if ask.Endpoint.Subnet == "" {
 			ask.Endpoint.Subnet = old.Subnet
 		}
 	}
+	a.facet(&ask.Endpoint, &ask.Endpoint.Facet, Named{Name: w.name, Alias: ask.Alias, Manual: ask.Manual, Message: ask.Message})
 	return a.putEndpoint(s, at, a.op.Caller, w.id, ask)
 }
 
-func (a *application) facet(kind link.Kind, name string) link.Facet {
-	if a.manifest.Facet == nil {
-		return link.Facet{}
+// facet gives an object the API's part.
+func (a *application) facet(o link.Object, f *link.Facet, in Named) {
+	if a.manifest.Facet != nil {
+		f.API = a.manifest.Facet(o, in)
 	}
-	return link.Facet{API: a.manifest.Facet(kind, name)}
 }
 
 // held returns what manifests have made in the group.

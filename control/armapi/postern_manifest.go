@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/postern-link/postern/control"
-	"github.com/postern-link/postern/link"
 )
 
 func (r *request) postPlan() (reply, error) { return r.manifest(r.api.Control.Plan) }
@@ -39,14 +38,7 @@ func (r *request) manifest(do func(context.Context, control.Op, control.Manifest
 	if group == nil {
 		return reply{}, fail(http.StatusNotFound, "ResourceGroupNotFound", "Resource group %s could not be found.", quote(m.Group))
 	}
-	f := groupFacet(group)
-	m.Facet = func(_ link.Kind, name string) json.RawMessage {
-		text, err := writeFacet(facet{Name: name, Group: f.Name, Location: f.Location})
-		if err != nil {
-			return nil // not reached: a struct of strings
-		}
-		return text
-	}
+	m.Facet = r.api.facets(groupFacet(group))
 	p, err := do(r.Context(), r.op(), m)
 	if err != nil {
 		return reply{}, r.manifestProblem(err)
@@ -54,29 +46,18 @@ func (r *request) manifest(do func(context.Context, control.Op, control.Manifest
 	return ok(p), nil
 }
 
-// manifestProblem adds to an error that has a text of its own in the API which object it is about.
+// manifestProblem adds which object an error is about, where the API has words of its own for it.
 func (r *request) manifestProblem(err error) error {
 	e := problem(r, err)
-	if e.status == http.StatusBadRequest && !strings.Contains(e.message, " \"") {
-		out := *e
-		out.message = clean(e.message+" ("+objectOf(err)+")", 500)
-		if objectOf(err) == "" {
-			return e
-		}
-		return &out
+	what, _, _ := strings.Cut(err.Error(), ": ")
+	kind, name, ok := strings.Cut(what, " ")
+	object := ok && (kind == "network" || kind == "service" || kind == "endpoint")
+	if !object || e.status >= http.StatusInternalServerError || strings.Contains(e.message, name) {
+		return e
 	}
-	return e
-}
-
-// objectOf returns the object that a manifest's error names, "kind name".
-func objectOf(err error) string {
-	_, rest, _ := strings.Cut(err.Error(), "manifest.apply of ")
-	_, rest, _ = strings.Cut(rest, ": ")
-	what, _, _ := strings.Cut(rest, ": ")
-	if kind, _, ok := strings.Cut(what, " "); ok && (kind == "network" || kind == "service" || kind == "endpoint") {
-		return what
-	}
-	return ""
+	out := *e
+	out.message = sentence(clean(what, 100)) + " " + e.message
+	return &out
 }
 
 // getManifest answers with the objects of the group, as a manifest that would make them.

@@ -1,0 +1,122 @@
+package armapi
+
+import (
+	"encoding/json"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern-link/postern/control"
+	"github.com/postern-link/postern/link"
+)
+
+// facets returns what gives the objects of a manifest the API's part: so that Azure's operations show them,
+// and put them back, as what they are. group is that of the objects.
+func (a *API) facets(group facet) func(o link.Object, in control.Named) json.RawMessage {
+	return func(o link.Object, in control.Named) json.RawMessage {
+		var v any
+		base := func(f *facet) {
+			if f.Name == "" {
+				*f = facet{Name: in.Name, Group: group.Name, Location: group.Location, Tags: f.Tags}
+			}
+		}
+		switch o := o.(type) {
+		case *link.Network:
+			f := facetOf[networkFacet](o.API)
+			base(&f.facet)
+			f.Tags = withSettings(f.Tags, map[string]string{"egress": strings.Join(o.Egress, " ")})
+			v = f
+		case *link.Service:
+			f := facetOf[serviceFacet](o.API)
+			base(&f.facet)
+			f.take(o, in.Retargeted)
+			v = f
+		case *link.Endpoint:
+			f := facetOf[endpointFacet](o.API)
+			made := f.Name == ""
+			base(&f.facet)
+			if made {
+				f.Service, f.Manual, f.Message = in.Alias, in.Manual, in.Message
+			}
+			f.Tags = withSettings(f.Tags, map[string]string{"allow": strings.Join(texts(o.Allow), " ")})
+			v = f
+		default:
+			return nil
+		}
+		text, err := writeFacet(v)
+		if err != nil {
+			return nil // not reached: structs of strings
+		}
+		return text
+	}
+}
+
+// take makes the facet say what the service is. Retargeted: its targets are no longer those of a load balancer.
+func (f *serviceFacet) take(v *link.Service, retargeted bool) {
+	f.Visible, f.AutoApprove = shownParties(v.Visible), shownParties(v.AutoApprove)
+	if retargeted {
+		f.Balancer, f.Frontend = "", ""
+	}
+	pin, header := string(v.Pin), string(v.ProxyProtocol)
+	if v.Pin == link.PinTLS && len(v.Names) > 0 || v.Pin == link.PinAddress && len(v.Names) == 0 {
+		pin = "" // what it is without a word
+	}
+	if v.ProxyProtocol == link.ProxyOff || v.ProxyProtocol == link.ProxyAzure {
+		header = "" // enableProxyProtocol says it
+	}
+	settings := map[string]string{
+		"port": figure(int(v.Port), defaultPort), "pin": pin, "proxy-protocol": header, "max-connections": figure(v.MaxConnections, 0),
+		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "",
+	}
+	if v.IdleTimeout != 0 {
+		settings["idle-timeout"] = v.IdleTimeout.String()
+	}
+	if v.Strict {
+		settings["strict"] = "true"
+	}
+	f.Tags = withSettings(f.Tags, settings)
+	var now []netip.Addr
+	for _, c := range f.IPConfigurations {
+		if a, err := netip.ParseAddr(c.Address); err == nil {
+			now = append(now, a)
+		}
+	}
+	if slices.Equal(now, v.NAT) {
+		return
+	}
+	f.IPConfigurations = nil
+	for i, a := range v.NAT {
+		f.IPConfigurations = append(f.IPConfigurations, serviceIPConfig{Name: "nat" + strconv.Itoa(i+1), Primary: i == 0, Version: versionOf(a), Address: a.String()})
+	}
+}
+
+// figure writes a number, "" for the one that is meant where nothing is said.
+func figure(n, unsaid int) string {
+	if n == unsaid {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+// withSettings returns tags with the settings, by name without the prefix, in place of those that they have; ""
+// takes one out.
+func withSettings(tags, settings map[string]string) map[string]string {
+	out := maps.Clone(tags)
+	maps.DeleteFunc(out, func(key, _ string) bool {
+		name, ours := strings.CutPrefix(strings.ToLower(key), tagPrefix)
+		_, known := settings[name]
+		return ours && known
+	})
+	for name, value := range settings {
+		if value == "" {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[tagPrefix+name] = value
+	}
+	return out
+}
