@@ -39,6 +39,9 @@ func (c *Control) deleteNetwork(s *link.Snapshot, id link.ID) (verdict, error) {
 	for e := range s.EndpointsIn(id) {
 		users.add(link.KindEndpoint, e.ID)
 	}
+	for z := range s.ZonesOf(id) {
+		users.add(link.KindZone, z)
+	}
 	if err := users.err(); err != nil {
 		return v, err
 	}

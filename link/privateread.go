@@ -57,6 +57,17 @@ func (s *Snapshot) HasLinks(network ID) bool {
 	return counter(&s.tallies, append(append(append(buf[:0], 'l'), network...), 0)) > 0
 }
 
+// ZonesOf yields the private zones that are linked to a network, in order of their names.
+func (s *Snapshot) ZonesOf(network ID) iter.Seq[ID] {
+	return func(yield func(ID) bool) {
+		for l := range s.private.linked.values(within(network, "")) {
+			if !yield(l.zone) {
+				return
+			}
+		}
+	}
+}
+
 // LinkedZone returns the private zone with the longest apex at or above a name, in canonical form, of those
 // that are linked to a network, and whether the link redirects what the zone doesn't have. ok is
 // false where there is none. It doesn't allocate.
