@@ -154,6 +154,9 @@ func TestReferencesToForeignObjects(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := furnished(t)
+			w.ok(w.EditZone(t.Context(), op(Owner, subC), subC+"/rg/contoso.example", func(*link.Snapshot, *link.PrivateZone) (*link.PrivateZone, error) {
+				return &link.PrivateZone{Name: "contoso.example"}, nil
+			}))
 			before := w.state()
 			sub := tt.op.Caller.Grants[0].Subscription
 			_, err := w.ask(tt.op, link.ID(sub+"/rg/ep"), tt.ask)
@@ -242,6 +245,11 @@ func TestVisibleToOneNetwork(t *testing.T) {
 	w.ok(w.putServiceAs(op(Owner, subC), v))
 	if _, err := w.VisibleService(as(Reader, subF), subF, alias); !errors.Is(err, ErrNoService) {
 		t.Errorf("rejected: %v", err)
+	}
+	v.Visible, v.Reject = []link.Party{link.Anyone}, []link.Party{"tenant/fabrikam"}
+	w.ok(w.putServiceAs(op(Owner, subC), v))
+	if _, err := w.VisibleService(as(Reader, subF), subF, alias); !errors.Is(err, ErrNoService) {
+		t.Errorf("its tenant rejected: %v", err)
 	}
 }
 
