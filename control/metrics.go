@@ -29,8 +29,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Refusals that have no audit entry of their own: repeated, too many, or the store took none.",
 		})),
 		near: registered(r, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "postern", Subsystem: "control", Name: "limit_warnings_total",
-			Help: "Crossings of 80 percent of a limit, by limit.",
+			Namespace: "postern", Subsystem: "control", Name: "limits_near_total",
+			Help: "Changes after which a limit was used to 80 percent or more, by limit.",
 		}, []string{"limit"})),
 	}
 }
