@@ -83,6 +83,9 @@ func (t *tx) setZone(old, z *PrivateZone) error {
 		if e, ok := first(s.private.members.values(within(id, ""))); ok {
 			return fmt.Errorf("%w: it is in the zone group of endpoint %s", ErrConflict, e.ID)
 		}
+		if n := s.CountRecordSets(id); n > 0 {
+			return fmt.Errorf("%w: it has %d record sets", ErrConflict, n)
+		}
 		t.unlink(old, nil)
 		s.private.zones.drop([]byte(id))
 		t.countObject(KindZone, id, -1)
