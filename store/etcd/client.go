@@ -45,7 +45,7 @@ func newClient(ctx context.Context, o *Options) (*clientv3.Client, error) {
 		PermitWithoutStream: true,
 		MaxCallSendMsgSize:  o.RequestBytes + 512*1024, // the servers' allowance; theirs is the limit that speaks
 		Logger:              zap.NewNop(),              // what matters comes back as an error
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(tellUnsent), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial},
 			MinConnectTimeout: dialTimeout,
 		})},
@@ -67,12 +67,22 @@ func (s *Store) closeClient() error {
 func (s *Store) get(ctx context.Context, try time.Duration, rel string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	ctx, done := s.joined(ctx)
 	defer done()
+	var last error // why the last try but those that ctx ended
 	for {
 		once, cancel := context.WithTimeout(ctx, try)
 		resp, err := s.client.Get(once, s.key(rel), opts...)
 		cancel()
-		if err == nil || ctx.Err() != nil || refusal(err) {
+		switch {
+		case err == nil || refusal(err):
 			return resp, err
+		case ctx.Err() != nil && last != nil && !unsent(err):
+			return nil, last
+		case ctx.Err() != nil:
+			return nil, err
+		}
+		last = err
+		if unsent(err) {
+			last = errors.New(status.Convert(err).Message())
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
@@ -104,11 +114,25 @@ func refusal(err error) bool {
 	return false
 }
 
-// unsent reports whether an error says that there was no connection to send a request on.
-func unsent(err error) bool {
-	return codeOf(err) == codes.Unavailable && strings.Contains(err.Error(), "error while dialing") ||
-		codeOf(err) == codes.Unavailable && strings.Contains(err.Error(), "Error while dialing")
+// tellUnsent marks the errors of requests that waited for a connection until their time was up. gRPC knows why there
+// was none; the client would say "deadline exceeded", as if the request might have been sent.
+func tellUnsent(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	st := status.Convert(err)
+	if why, ok := strings.CutPrefix(st.Message(), "latest balancer error: "); ok {
+		return status.Error(codeUnsent, "no connection: "+why)
+	}
+	if strings.Contains(st.Message(), "while waiting for connections to become ready") {
+		return status.Error(codeUnsent, "no connection: "+st.Message())
+	}
+	return err
 }
+
+// codeUnsent is one that no server gives, nor makes the client try again.
+const codeUnsent = codes.Aborted
+
+// unsent reports whether an error says that there was no connection to send a request on.
+func unsent(err error) bool { return codeOf(err) == codeUnsent }
 
 // pause waits for d, or less when ctx is done.
 func pause(ctx context.Context, d time.Duration) {

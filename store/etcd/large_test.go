@@ -44,8 +44,8 @@ func TestLargeCommit(t *testing.T) {
 		name          string
 		objects, size int
 	}{
-		{"more operations than a transaction has", 3000, 10},
-		{"more bytes than a request has", 60, 100_000},
+		{"more operations than a transaction has", 600, 10},
+		{"more bytes than a request has", 12, 150_000},
 	} {
 		t.Run(z.name, func(t *testing.T) {
 			opts := Options{Endpoints: c.endpoints(), Prefix: fmt.Sprintf("/%d/", z.objects)}
@@ -93,7 +93,7 @@ func TestLargeCommitAbandoned(t *testing.T) {
 			s, follower := mustOpen(t, opts), mustOpen(t, opts)
 			put(t, s, 700) // is replaced
 			base := load(t, s)
-			changes := append(networks(650, 10), link.DeleteNetwork{ID: storetest.Network(700).ID})
+			changes := append(networks(510, 10), link.DeleteNetwork{ID: storetest.Network(700).ID})
 			cur := s.current.Load()
 			next, deltas, err := cur.snapshot.Apply(storetest.Entry(1).At, changes...)
 			if err != nil {

@@ -24,31 +24,40 @@ var errAbsent = errors.New("there is no state yet")
 func (s *Store) connect(ctx context.Context) (at int64, err error) {
 	ctx, done := s.joined(ctx)
 	defer done()
-	for told := ""; ; {
+	var told error // why the last try failed, other than that time was up
+	for {
 		if at, err = s.first(ctx); err == nil {
 			return at, nil
 		}
-		if ctx.Err() != nil || errors.Is(err, store.ErrForeign) || errors.Is(err, store.ErrDamaged) || refusal(err) {
-			return 0, err
-		}
-		if told != err.Error() {
-			told = err.Error()
-			s.log.Warn("waiting for the state", "error", err)
-		}
-		pause(ctx, 250*time.Millisecond)
 		if ctx.Err() != nil {
+			if told != nil {
+				err = told
+			}
 			return 0, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
+		if errors.Is(err, store.ErrForeign) || errors.Is(err, store.ErrDamaged) || refusal(err) {
+			return 0, err
+		}
+		if told == nil || told.Error() != err.Error() {
+			s.log.Warn("waiting for the state", "error", err)
+		}
+		told = err
+		pause(ctx, 250*time.Millisecond)
 	}
 }
 
 func (s *Store) first(ctx context.Context) (int64, error) {
 	if s.client == nil {
-		c, err := newClient(s.life, &s.opts)
+		life, cancel := context.WithCancel(s.life) // it ends with that, or with ctx while it is made
+		stop := context.AfterFunc(ctx, cancel)
+		c, err := newClient(life, &s.opts)
 		if err != nil {
+			cancel()
 			return 0, fmt.Errorf("connect: %w", err)
 		}
-		s.client = c
+		if s.client = c; !stop() {
+			return 0, context.Cause(ctx)
+		}
 	}
 	start := time.Now()
 	// A member that can't be reached must not take all the time there is.
