@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	caddyserver "github.com/coredns/caddy"
+	"github.com/postern-link/postern/control/identity"
 	"github.com/postern-link/postern/coremain"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -109,11 +111,31 @@ func onLoopback(t *testing.T, text string) string {
 	} {
 		text = regexp.MustCompile(r[0]).ReplaceAllString(text, r[1])
 	}
+	text = onFreePort(t, text, dir)
 	if !strings.Contains(text, "bind ") {
 		text = strings.Replace(text, ":0 {\n", ":0 {\n bind 127.0.0.1\n", 1)
 	}
 	t.Setenv("STATE_DIRECTORY", dir)
 	return text
+}
+
+// onFreePort gives a control API a port that nobody has, and an identities file.
+func onFreePort(t *testing.T, text, dir string) string {
+	listens := regexp.MustCompile(`(?m)^(\s*linkapi) \S+:8443`)
+	if !listens.MatchString(text) {
+		return text
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file := filepath.Join(dir, "identities.json")
+	if err := identity.Init(file); err != nil {
+		t.Fatal(err)
+	}
+	text = listens.ReplaceAllString(text, "$1 "+l.Addr().String())
+	return regexp.MustCompile(`(?m)^(\s*identities) \S+`).ReplaceAllString(text, "$1 "+file)
 }
 
 // serve starts a Corefile in this process and ends it after the test.

@@ -45,6 +45,7 @@ var directives = []string{
 	"linkservice",
 	"linkendpoint",
 	"linkproxy",
+	"linkapi",
 	"local",
 	"any",
 	"chaos",
@@ -65,7 +66,7 @@ var directives = []string{
 }
 
 // own are the directives of Postern. A Corefile without any of them is refused.
-var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "privatelink"}
+var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "linkapi", "privatelink"}
 
 // Directives returns the directives in their order.
 func Directives() []string { return slices.Clone(directives) }

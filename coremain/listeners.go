@@ -85,7 +85,7 @@ func ownAddresses(c *corefile) *problem {
 				}
 			}
 		}
-		for _, name := range []string{"prometheus", "pprof", "health", "ready"} {
+		for _, name := range []string{"prometheus", "pprof", "health", "ready", "linkapi"} {
 			for _, l := range listeners(b, name) {
 				for _, addr := range l.addrs() {
 					if p := taken(c, pools, l.at, l.text, addr); p != nil {

@@ -37,6 +37,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/tls"
 	_ "github.com/coredns/coredns/plugin/view"
 
+	_ "github.com/postern-link/postern/plugin/linkapi"
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
 	_ "github.com/postern-link/postern/plugin/linkproxy"

@@ -154,7 +154,7 @@ func otherListeners(c *corefile) (found []busyPort) {
 				found = append(found, busyPort{what, port, host})
 			}
 		}
-		for _, name := range []string{"prometheus", "pprof", "health", "ready"} {
+		for _, name := range []string{"prometheus", "pprof", "health", "ready", "linkapi"} {
 			for _, l := range listeners(b, name) {
 				port := hostPorts[name]
 				if _, written, err := net.SplitHostPort(l.text); err == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/postern-link/postern/plugin/linkapi"
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
 	_ "github.com/postern-link/postern/plugin/linkproxy"
@@ -36,7 +37,7 @@ const capture = "corefiletest"
 var captured *handover.Draft
 
 // Directives of the cases, in the order of the real build.
-var directives = []string{"bind", "linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", capture}
+var directives = []string{"bind", "linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "linkapi", capture}
 
 var setup = sync.OnceValue(func() error {
 	if err := dnsserver.Register(); err != nil {
@@ -125,10 +126,15 @@ func describe(d *handover.Draft) ([]byte, error) {
 			Stale string
 		}{c.State.Etcd, fmt.Sprintf("%+v", c.Stale)}
 	}
+	var api any
+	if a, ok := c.API.(interface{ Settings() any }); ok {
+		api = a.Settings()
+	}
 	text, err := json.MarshalIndent(struct {
 		State       any
 		Declaration link.Declare
 		Proxy       *proxy.Settings
-	}{state, c.Declaration, c.Proxy}, "", "  ")
+		API         any `json:",omitempty"`
+	}{state, c.Declaration, c.Proxy, api}, "", "  ")
 	return append(text, '\n'), err
 }
