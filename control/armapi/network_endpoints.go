@@ -23,6 +23,7 @@ type endpointFacet struct {
 	Message   string            `json:"message,omitempty"`
 	Interface string            `json:"interface,omitempty"` // the name that the consumer chose for it
 	Addresses []endpointAddress `json:"addresses,omitempty"`
+	ZoneNames []string          `json:"zoneNames,omitempty"` // of the zone group and its configs, as first spelled
 }
 
 // maxRequestMessage is how many characters a request message has at most.
@@ -245,10 +246,7 @@ func (r *request) changedEndpoint(s *link.Snapshot, old *link.Endpoint, body *pr
 	if changed != "" {
 		return nil, fail(http.StatusBadRequest, "PropertyChangeNotAllowed", "%s of private endpoint %s can't be changed.", changed, quote(r.path("endpoint")))
 	}
-	w.Interface = cmp.Or(had.Interface, w.Interface)
-	if had.Interface == "" {
-		w.Interface = "" // the name it got at first stays
-	}
+	w.Interface, w.ZoneNames = had.Interface, had.ZoneNames // the names that it got at first stay
 	ask.Endpoint.Allow = nil
 	if err := applyTags(r.api, endpointSettings, w.Tags, &ask.Endpoint); err != nil {
 		return nil, invalid("tags", "%v", err)

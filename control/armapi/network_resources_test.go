@@ -115,6 +115,9 @@ func TestListsAndViews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !*pls.Properties.EnableProxyProtocol {
+		t.Error("enableProxyProtocol is lost")
+	}
 	if v := s.Service(contosoSub + "/rg/db"); v.ProxyProtocol != link.ProxyAzure || fmt.Sprint(v.NAT) != "[10.20.1.9]" || v.Pin != link.PinTLS || v.Port != 443 {
 		t.Errorf("service %+v", v)
 	}
@@ -193,3 +196,53 @@ func TestDeclaredIsShown(t *testing.T) {
 }
 
 const vnetJSON = `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.1.0.0/16"]}}}`
+
+// TestZoneGroup: the records of a zone group are a view on the state of the connection, in the zones that a
+// name of the service is in.
+func TestZoneGroup(t *testing.T) {
+	r, provider, consumer := neighbours(t)
+	ctx := t.Context()
+	body := serviceBody(contosoSub, "10.20.0.4", to.Ptr("*"))
+	body.Properties.Fqdns = []*string{to.Ptr("db.contoso.example"), to.Ptr("contoso.database.windows.net")}
+	pls := provider.publish("db", body)
+	e, err := consumer.ask("pe1", endpointBody(fabrikamSub, *pls.Properties.Alias, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sqlZone = "privateDnsZones/privatelink.database.windows.net"
+	r.do("fabrikam", "PUT", armPath(fabrikamSub, sqlZone), `{"location":"global"}`).want(201)
+	if err := consumer.putGroup(ctx, "pe1", "Default", armPath(fabrikamSub, sqlZone)); err != nil {
+		t.Fatal(err)
+	}
+	records := func() []*armnetwork.RecordSet {
+		t.Helper()
+		got := all(t, consumer.groups.NewListPager("pe1", "rg", nil)) // the endpoint first, the group second
+		config := got[0].Value[0].Properties.PrivateDNSZoneConfigs[0]
+		if *got[0].Value[0].Name != "Default" || *config.Name != "config" || *config.Properties.PrivateDNSZoneID != armPath(fabrikamSub, sqlZone) {
+			t.Errorf("group %+v", got[0].Value[0])
+		}
+		return config.Properties.RecordSets
+	}
+	if got := records(); len(got) != 0 {
+		t.Errorf("records of a Pending connection: %+v", got)
+	}
+	conns := all(t, provider.services.NewListPrivateEndpointConnectionsPager("rg", "db", nil))
+	if _, err := provider.services.UpdatePrivateEndpointConnection(ctx, "rg", "db", *conns[0].Value[0].Name, approval("Approved"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := records(); len(got) != 1 || *got[0].RecordSetName != "contoso" || *got[0].RecordType != "A" || *got[0].IPAddresses[0] != "10.1.1.4" || *got[0].TTL != 10 {
+		t.Errorf("records of an Approved connection: %+v", got)
+	}
+	refused(t, consumer.putGroup(ctx, "pe1", "second", armPath(fabrikamSub, sqlZone)), 400, "PrivateDnsZoneGroupLimitReached")
+	if again, err := consumer.ask("pe1", e); err != nil || connectionOf(again) == nil || len(records()) != 1 {
+		t.Errorf("an endpoint put back has lost its zone group: %v", err)
+	}
+	for range 2 {
+		if _, err := done[armnetwork.PrivateDNSZoneGroupsClientDeleteResponse](ctx)(consumer.groups.BeginDelete(ctx, "rg", "pe1", "default", nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := all(t, consumer.groups.NewListPager("pe1", "rg", nil)); len(got[0].Value) != 0 {
+		t.Errorf("groups %+v after the deletion", got)
+	}
+}

@@ -23,6 +23,9 @@ type serviceFacet struct {
 	AutoApprove      []string          `json:"autoApprove,omitempty"`
 	IPConfigurations []serviceIPConfig `json:"ipConfigurations,omitempty"`
 	AccessMode       string            `json:"accessMode,omitempty"`
+	// Proxy is enableProxyProtocol as written: a tag may say more exactly which header it is, or ask for one
+	// where this doesn't. nil: nobody wrote it.
+	Proxy *bool `json:"proxy,omitempty"`
 }
 
 // serviceIPConfig is one address that a service connects from.
@@ -54,6 +57,7 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 		return nil, err
 	}
 	f, p := serviceFacet{facet: common}, &body.Properties
+	f.Proxy = &p.Proxy
 	v.Names = nil
 	for _, text := range p.FQDNs {
 		name, err := link.ParsePattern(text)

@@ -119,7 +119,9 @@ func (a *API) showService(s *link.Snapshot, v *link.Service) *privateLinkService
 	out := &privateLinkService{head: a.head(typeService, v.ID, f.facet)}
 	p := &out.Properties
 	p.ProvisioningState, p.ResourceGUID, p.Alias = succeeded, guidOf(v, v.Facet), v.Alias
-	p.Proxy = v.ProxyProtocol != link.ProxyOff
+	if p.Proxy = v.ProxyProtocol != link.ProxyOff; p.Proxy && f.Proxy != nil {
+		p.Proxy = *f.Proxy
+	}
 	for _, n := range v.Names {
 		p.FQDNs = append(p.FQDNs, string(n.Public))
 	}

@@ -71,12 +71,19 @@ func (r *request) putZoneGroup() (reply, error) {
 		if !isNew && !strings.EqualFold(old.Zones.Name, name) {
 			return nil, fail(http.StatusBadRequest, "PrivateDnsZoneGroupLimitReached", "Private endpoint %s has zone group %s already. It can have only one.", quote(r.path("endpoint")), quote(old.Zones.Name))
 		}
-		e := *old
-		e.Zones = &link.ZoneGroup{Name: name, Configs: configs}
+		e, f := *old, facetOf[endpointFacet](old.API)
+		e.Zones = &link.ZoneGroup{Name: strings.ToLower(name), Configs: slices.Clone(configs)}
+		spelled := []string{name}
 		if !isNew {
-			e.Zones.Name = old.Zones.Name
+			spelled[0] = spelling(f.ZoneNames, name)
 		}
-		return &control.Ask{Endpoint: e}, nil
+		for i, c := range configs {
+			spelled, e.Zones.Configs[i].Name = append(spelled, c.Name), strings.ToLower(c.Name)
+		}
+		f.ZoneNames = spelled
+		var err error
+		e.API, err = writeFacet(f)
+		return &control.Ask{Endpoint: e}, err
 	})
 	if err != nil {
 		return reply{}, err
@@ -144,21 +151,32 @@ func (r *request) deleteZoneGroup() (reply, error) {
 	return deleted(res), nil
 }
 
+// spelling returns a name as it is spelled in a list, as it is where the list has none of it.
+func spelling(list []string, name string) string {
+	if i := slices.IndexFunc(list, func(s string) bool { return strings.EqualFold(s, name) }); i >= 0 {
+		return list[i]
+	}
+	return name
+}
+
 // showZoneGroup renders the zone group that an endpoint has.
 func (a *API) showZoneGroup(s *link.Snapshot, e *link.Endpoint) *zoneGroup {
-	id := a.endpointID(e) + "/privateDnsZoneGroups/" + e.Zones.Name
-	g := &zoneGroup{part: part{ID: id, Name: e.Zones.Name, Type: typeZoneGroup}}
+	f := facetOf[endpointFacet](e.API)
+	name := spelling(f.ZoneNames[:min(1, len(f.ZoneNames))], e.Zones.Name)
+	id := a.armID(typeEndpoint, e.ID, f.facet) + "/privateDnsZoneGroups/" + name
+	g := &zoneGroup{part: part{ID: id, Name: name, Type: typeZoneGroup}}
 	g.Properties.ProvisioningState = succeeded
 	for _, config := range e.Zones.Configs {
-		c := zoneConfig{part: part{ID: id + "/privateDnsZoneConfigs/" + config.Name, Name: config.Name, Type: typeZoneConfig}}
+		name := spelling(f.ZoneNames[min(1, len(f.ZoneNames)):], config.Name)
+		c := zoneConfig{part: part{ID: id + "/privateDnsZoneConfigs/" + name, Name: name, Type: typeZoneConfig}}
 		c.Properties.ProvisioningState = succeeded
-		var spelling facet
+		var kept facet
 		zone := s.Zone(config.Zone)
 		if zone != nil {
-			spelling = facetOf[facet](zone.API)
+			kept = facetOf[facet](zone.API)
 			c.Properties.RecordSets = zoneRecords(s, e, zone)
 		}
-		c.Properties.Zone = a.armID(typeZone, config.Zone, spelling)
+		c.Properties.Zone = a.armID(typeZone, config.Zone, kept)
 		g.Properties.Configs = append(g.Properties.Configs, c)
 	}
 	return g

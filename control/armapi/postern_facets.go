@@ -55,7 +55,7 @@ func (a *API) facets(group facet) func(o link.Object, in control.Named) json.Raw
 
 // take makes the facet say what the service is. Retargeted: its targets are no longer those of a load balancer.
 func (f *serviceFacet) take(v *link.Service, retargeted bool) {
-	f.Visible, f.AutoApprove = shownParties(v.Visible), shownParties(v.AutoApprove)
+	f.Visible, f.AutoApprove, f.Proxy = shownParties(v.Visible), shownParties(v.AutoApprove), nil
 	if retargeted {
 		f.Balancer, f.Frontend = "", ""
 	}
