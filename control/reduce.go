@@ -69,7 +69,7 @@ func (a *auditor) ours(e store.Entry) bool {
 		return a.sees.holdsKey(e.Object)
 	}
 	// A decision on a connection is named by its endpoint, which the consumer has and the provider hasn't.
-	return !a.sees.holdsKey(e.Object) && !strings.HasPrefix(e.Object, "service/") || strings.HasPrefix(e.Object, "service/") && a.sees.holdsKey(e.Object)
+	return !a.sees.holdsKey(e.Object)
 }
 
 // providerActs reports whether an action is that of the provider's half.
