@@ -69,6 +69,17 @@ func Commands() []Local {
 	return all
 }
 
+// IsFlag reports whether an argument is a flag that all commands here take, which may stand before the command:
+// a program that is a server without a command has to tell its flags from these.
+func IsFlag(arg string) bool {
+	name, _, _ := strings.Cut(arg, "=")
+	flags := (&app{}).root().PersistentFlags()
+	if long, ok := strings.CutPrefix(name, "--"); ok {
+		return flags.Lookup(long) != nil
+	}
+	return len(arg) > 1 && arg[0] == '-' && flags.ShorthandLookup(arg[1:2]) != nil
+}
+
 // app is one run of the command line.
 type app struct {
 	Env

@@ -61,7 +61,7 @@ func (c *Control) apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 		return Plan{}, err
 	}
 	r, err := c.change(ctx, op, write{
-		action: "manifest.apply", object: string(link.KindDocument) + "/" + link.DocumentKey(manifestType, a.keeper),
+		action: "manifest.apply", object: a.object(),
 		subscription: m.Subscription, right: a.right(),
 		prepare: a.prove, decide: a.decide,
 	})
@@ -89,6 +89,20 @@ type application struct {
 	desired
 	keeper link.ID // of the document
 	proofs proofs
+}
+
+// object is what the audit says that the run is about: the one object that the manifest names, or the document that
+// stands for all of them.
+func (a *application) object() string {
+	switch {
+	case len(a.networks)+len(a.services)+len(a.endpoints) != 1:
+		return object(link.KindDocument, link.ID(link.DocumentKey(manifestType, a.keeper)))
+	case len(a.networks) == 1:
+		return object(link.KindNetwork, a.networks[0].id)
+	case len(a.services) == 1:
+		return object(link.KindService, a.services[0].id)
+	}
+	return object(link.KindEndpoint, a.endpoints[0].id)
 }
 
 // right is what it takes to write what the manifest names. What is pruned is judged when it is known.

@@ -47,6 +47,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		}
 		return client(args, stdout, stderr)
 	}
+	if len(args) > 0 && cli.IsFlag(args[0]) {
+		return client(args, stdout, stderr)
+	}
 	return serve(args, stdout, stderr)
 }
 
