@@ -87,7 +87,11 @@ func (a *app) printConnections(all []connected) error {
 		t := table{head: []string{"SERVICE", "NAME", "STATE", "LINK ID", "ENDPOINT", "DESCRIPTION"}}
 		for _, c := range all {
 			p := c.Properties
-			t.row(c.service, c.Name, p.State.Status, p.LinkID, short(p.Endpoint.ID), p.State.Description)
+			status := p.State.Status
+			if p.Lasting {
+				status += " (lasting)"
+			}
+			t.row(c.service, c.Name, status, p.LinkID, short(p.Endpoint.ID), p.State.Description)
 		}
 		return t
 	})
@@ -166,9 +170,16 @@ func (k *client) find(ctx context.Context, service, name string) (found connecte
 	return found, fmt.Errorf("connection %s of service %s: %d connections begin with it; name one whole", name, service, len(begins))
 }
 
+// said is what comes with a decision.
+type said struct {
+	reason  string
+	lasting bool // of an approval
+}
+
 // decision is a command that does one thing to many connections.
-func (a *app) decision(word, about, done string, do func(k *client, ctx context.Context, c connected, reason string) error) *cobra.Command {
-	var service, reason string
+func (a *app) decision(word, about, done string, do func(k *client, ctx context.Context, c connected, w said) error) *cobra.Command {
+	var service string
+	var w said
 	var pending bool
 	c := &cobra.Command{
 		Use: word + " NAME...", Short: about,
@@ -206,39 +217,45 @@ func (a *app) decision(word, about, done string, do func(k *client, ctx context.
 						return "", err
 					}
 				}
-				return done, do(k, c.Context(), one, reason)
+				return done, do(k, c.Context(), one, w)
 			})
 		},
 	}
 	c.Flags().StringVar(&service, "service", "", "the service that they are of")
-	c.Flags().StringVar(&reason, "reason", "", "words to the consumer, and for the audit")
+	c.Flags().StringVar(&w.reason, "reason", "", "words to the consumer, and for the audit")
 	_ = c.RegisterFlagCompletionFunc("service", a.completeNames(services.typ))
 	if word == "approve" || word == "reject" {
 		c.Flags().BoolVar(&pending, "all-pending", false, "all that wait for a decision")
+	}
+	if word == "approve" {
+		c.Flags().BoolVar(&w.lasting, "lasting", false, "approve later changes of the service's targets and names too; a rejection ends it")
 	}
 	return c
 }
 
 // decide approves or rejects. The decision is about what was read: if the connection has changed since, it
 // is refused.
-func decide(status string) func(k *client, ctx context.Context, c connected, reason string) error {
-	return func(k *client, ctx context.Context, c connected, reason string) error {
-		body := map[string]any{"properties": map[string]any{"privateLinkServiceConnectionState": map[string]string{
-			"status": status, "description": reason, "actionsRequired": "None"}}}
-		_, err := k.do(ctx, c.call(http.MethodPut, networkVersion, reason, body), nil)
+func decide(status string) func(k *client, ctx context.Context, c connected, w said) error {
+	return func(k *client, ctx context.Context, c connected, w said) error {
+		properties := map[string]any{"privateLinkServiceConnectionState": map[string]string{
+			"status": status, "description": w.reason, "actionsRequired": "None"}}
+		if w.lasting {
+			properties["lasting"] = true
+		}
+		_, err := k.do(ctx, c.call(http.MethodPut, networkVersion, w.reason, map[string]any{"properties": properties}), nil)
 		return err
 	}
 }
 
-func (k *client) remove(ctx context.Context, c connected, reason string) error {
-	_, err := k.do(ctx, c.call(http.MethodDelete, networkVersion, reason, nil), nil)
+func (k *client) remove(ctx context.Context, c connected, w said) error {
+	_, err := k.do(ctx, c.call(http.MethodDelete, networkVersion, w.reason, nil), nil)
 	return err
 }
 
 // act does what Azure has no operation for.
-func act(word string) func(k *client, ctx context.Context, c connected, reason string) error {
-	return func(k *client, ctx context.Context, c connected, reason string) error {
-		call := c.call(http.MethodPost, posternVersion, reason, map[string]string{"reason": reason})
+func act(word string) func(k *client, ctx context.Context, c connected, w said) error {
+	return func(k *client, ctx context.Context, c connected, w said) error {
+		call := c.call(http.MethodPost, posternVersion, w.reason, map[string]string{"reason": w.reason})
 		id, ok := parseResourceID(c.path)
 		if !ok || len(id.names) != 4 {
 			return fmt.Errorf("the API names the connection %s, which is no ID", c.path)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 var endpoints = kind{"endpoint", "privateEndpoints", func(ctx context.Context, k *client, all []resource) (table, error) {
@@ -47,7 +48,7 @@ func (k *client) addresses(ctx context.Context, all []resource) (map[string]stri
 
 func (a *app) endpointCommand() *cobra.Command {
 	return parent("endpoint", "addresses in a consumer's network that stand for a service",
-		a.listCommand(endpoints), a.showCommand(endpoints), a.createEndpoint(), a.deleteCommand(endpoints, ""), a.askAgain())
+		a.listCommand(endpoints), a.showCommand(endpoints), a.createEndpoint(), a.updateEndpoint(), a.deleteCommand(endpoints, ""), a.askAgain())
 }
 
 func (a *app) createEndpoint() *cobra.Command {
@@ -72,11 +73,38 @@ func (a *app) createEndpoint() *cobra.Command {
 	f.StringVar(&e.Subnet, "subnet", "", "the subnet that its address is taken from")
 	f.StringVar(&e.Service, "service", "", "what it stands for: a service of the same group, an ID, or an alias")
 	f.StringVar(&e.Address, "address", "", "its address (default a free one)")
-	f.StringSliceVar(&e.Allow, "allow", nil, "prefixes of the clients that may connect (default those of the network)")
+	allowFlag(f, &e.Allow)
 	f.StringVar(&e.Message, "message", "", "words to the provider, who decides")
 	for _, name := range []string{"network", "subnet", "service"} {
 		_ = c.MarkFlagRequired(name)
 	}
+	return c
+}
+
+func allowFlag(f *pflag.FlagSet, to *[]string) {
+	f.StringSliceVar(to, "allow", nil, "prefixes of the clients that may connect (default those of the network)")
+}
+
+// updateEndpoint changes what can be changed of an endpoint. What it stands for, where it is and its address make it
+// what the provider has decided on: for another one it is made anew.
+func (a *app) updateEndpoint() *cobra.Command {
+	var allow []string
+	c := &cobra.Command{
+		Use: "update NAME --allow PREFIX", Short: "change who may connect to an endpoint", Args: usageArgs(cobra.ExactArgs(1)), ValidArgsFunction: a.completeNames(endpoints.typ),
+		Long: "Changes which clients of the network may connect to an endpoint: --allow gives the whole list, \"\" an empty one,\n" +
+			"with which all may. Live flows of those that may no longer end.",
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := someFlag(c); err != nil {
+				return err
+			}
+			return a.applyOne(c.Context(), false, "endpoint", args[0], func(m, now *manifest) {
+				w := now.endpoint(args[0])
+				w.Allow = allow
+				m.Endpoints = []manifestEndpoint{w}
+			})
+		},
+	}
+	allowFlag(c.Flags(), &allow)
 	return c
 }
 

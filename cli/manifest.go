@@ -144,6 +144,26 @@ func (m *manifest) service(name string) manifestService {
 	return manifestService{Name: name}
 }
 
+// network returns the network of a name, nil fields where there is none.
+func (m *manifest) network(name string) manifestNetwork {
+	for _, n := range m.Networks {
+		if strings.EqualFold(n.Name, name) {
+			return n
+		}
+	}
+	return manifestNetwork{Name: name}
+}
+
+// endpoint returns the endpoint of a name, empty fields where there is none.
+func (m *manifest) endpoint(name string) manifestEndpoint {
+	for _, e := range m.Endpoints {
+		if strings.EqualFold(e.Name, name) {
+			return e
+		}
+	}
+	return manifestEndpoint{Name: name}
+}
+
 // has reports whether the manifest has an object.
 func (m *manifest) has(word, name string) bool {
 	var names []string

@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 var networks = kind{"network", "virtualNetworks", func(_ context.Context, _ *client, all []resource) (table, error) {
@@ -23,7 +25,7 @@ var networks = kind{"network", "virtualNetworks", func(_ context.Context, _ *cli
 
 func (a *app) networkCommand() *cobra.Command {
 	return parent("network", "a consumer's address spaces",
-		a.listCommand(networks), a.showCommand(networks), a.createNetwork(), a.deleteCommand(networks, ""))
+		a.listCommand(networks), a.showCommand(networks), a.createNetwork(), a.updateNetwork(), a.deleteCommand(networks, ""))
 }
 
 func (a *app) createNetwork() *cobra.Command {
@@ -32,23 +34,90 @@ func (a *app) createNetwork() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME --prefix PREFIX --subnet NAME=PREFIX", Short: "make a network", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			n.Name, n.Subnets = args[0], map[string]string{}
-			for _, s := range subnets {
-				name, prefix, ok := strings.Cut(s, "=")
-				if !ok || name == "" || n.Subnets[name] != "" {
-					return usagef("subnet %q: NAME=PREFIX is expected, each name once", s)
+			n.Name = args[0]
+			var err error
+			if n.Subnets, err = parseSubnets(subnets); err != nil {
+				return err
+			}
+			for name, prefix := range n.Subnets {
+				if prefix == "" {
+					return usagef("subnet %q: NAME=PREFIX is expected", name)
 				}
-				n.Subnets[name] = prefix
 			}
 			return a.applyOne(c.Context(), true, "network", n.Name, func(m, _ *manifest) { m.Networks = []manifestNetwork{n} })
 		},
 	}
-	f := c.Flags()
-	f.StringSliceVar(&n.Prefixes, "prefix", nil, "addresses of its clients")
-	f.StringSliceVar(&subnets, "subnet", nil, "NAME=PREFIX: parts that endpoints take their addresses from")
-	f.StringSliceVar(&n.Egress, "egress", nil, "what it may have endpoints to: *, tenant/NAME, a service's ID or alias (default its own tenant's)")
+	networkFlags(c.Flags(), &n, &subnets)
 	_ = c.MarkFlagRequired("prefix")
 	return c
+}
+
+// networkFlags are the flags that say what a network is.
+func networkFlags(f *pflag.FlagSet, n *manifestNetwork, subnets *[]string) {
+	f.StringSliceVar(&n.Prefixes, "prefix", nil, "addresses of its clients")
+	f.StringSliceVar(subnets, "subnet", nil, "NAME=PREFIX: parts that endpoints take their addresses from")
+	f.StringSliceVar(&n.Egress, "egress", nil, "what it may have endpoints to: *, tenant/NAME, a service's ID or alias (default its own tenant's)")
+}
+
+// parseSubnets reads NAME=PREFIX of each; "" is the prefix of one that goes.
+func parseSubnets(given []string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, s := range given {
+		name, prefix, ok := strings.Cut(s, "=")
+		name = strings.ToLower(name)
+		if _, twice := all[name]; !ok || name == "" || twice {
+			return nil, usagef("subnet %q: NAME=PREFIX is expected, each name once", s)
+		}
+		all[name] = prefix
+	}
+	return all, nil
+}
+
+func (a *app) updateNetwork() *cobra.Command {
+	var n manifestNetwork
+	var subnets []string
+	c := &cobra.Command{
+		Use: "update NAME", Short: "change what the flags say of a network", Args: usageArgs(cobra.ExactArgs(1)), ValidArgsFunction: a.completeNames(networks.typ),
+		Long: "Changes what the flags say of a network and leaves the rest. --prefix and --egress give the whole list, \"\" an\n" +
+			"empty one; --subnet NAME=PREFIX adds a subnet or changes it, NAME= takes it away, and the others stay. What\n" +
+			"endpoints were asked for under another --egress goes on.",
+		RunE: func(c *cobra.Command, args []string) error {
+			given := c.Flags().Changed
+			if err := someFlag(c); err != nil {
+				return err
+			}
+			parts, err := parseSubnets(subnets)
+			if err != nil {
+				return err
+			}
+			return a.applyOne(c.Context(), false, "network", args[0], func(m, now *manifest) {
+				w := now.network(args[0])
+				if given("prefix") {
+					w.Prefixes = n.Prefixes
+				}
+				if given("egress") {
+					w.Egress = n.Egress
+				}
+				w.Subnets = changeSubnets(w.Subnets, parts)
+				m.Networks = []manifestNetwork{w}
+			})
+		},
+	}
+	networkFlags(c.Flags(), &n, &subnets)
+	return c
+}
+
+// changeSubnets returns the subnets there are with those that are given, without those whose prefix is "".
+func changeSubnets(now, given map[string]string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, now)
+	for name, prefix := range given {
+		all[name] = prefix
+		if prefix == "" {
+			delete(all, name)
+		}
+	}
+	return all
 }
 
 // groupCommand is about resource groups, which others are in.

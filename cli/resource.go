@@ -34,6 +34,7 @@ type properties struct {
 	Endpoint ref    `json:"privateEndpoint"`
 	LinkID   string `json:"linkIdentifier"`
 	State    state  `json:"privateLinkServiceConnectionState"`
+	Lasting  bool   `json:"lasting"`
 	// of a network
 	Space struct {
 		Prefixes []string `json:"addressPrefixes"`

@@ -65,10 +65,8 @@ func (a *app) updateService() *cobra.Command {
 		Long: "Changes what the flags say of a service and leaves the rest. Where names or targets change, approved\n" +
 			"connections go back to Pending, unless whoever approved them allowed it.",
 		RunE: func(c *cobra.Command, args []string) error {
-			some := false
-			c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { some = some || f.Changed })
-			if !some {
-				return usagef("nothing to change: no flag says what")
+			if err := someFlag(c); err != nil {
+				return err
 			}
 			return a.applyOne(c.Context(), false, "service", args[0], func(m, now *manifest) {
 				m.Services = []manifestService{now.service(args[0]).with(s, c.Flags().Changed)}
@@ -77,6 +75,16 @@ func (a *app) updateService() *cobra.Command {
 	}
 	serviceFlags(c.Flags(), &s)
 	return c
+}
+
+// someFlag returns an error where a command that changes something has no flag that says what.
+func someFlag(c *cobra.Command) error {
+	some := false
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { some = some || f.Changed })
+	if !some {
+		return usagef("nothing to change: no flag says what")
+	}
+	return nil
 }
 
 // with returns a service as it is, with what the flags that were given say.

@@ -138,7 +138,7 @@ func wantedDecision(body *serviceConnection) (control.Decision, error) {
 	d := control.Decision{Reason: p.State.Description}
 	switch {
 	case strings.EqualFold(p.State.Status, string(link.Approved)):
-		d.State = link.Approved
+		d.State, d.Lasting = link.Approved, p.Lasting
 	case strings.EqualFold(p.State.Status, string(link.Rejected)):
 		d.State = link.Rejected
 	default:
@@ -186,7 +186,7 @@ func (a *API) showConnection(v *link.Service, e *link.Endpoint) *serviceConnecti
 	p.Endpoint.ID = a.endpointID(e)
 	p.Location = cmp.Or(facetOf[facet](e.API).Location, defaultLocation)
 	p.LinkIdentifier = strconv.FormatUint(uint64(e.Connection.LinkID), 10)
-	p.State = stateOf(&e.Connection)
+	p.State, p.Lasting = stateOf(&e.Connection), e.Connection.Lasting
 	if k := &e.Connection; k.State == link.Pending && k.Message != "" && p.State.Description == awaiting {
 		p.State.Description = k.Message // what the consumer tells who decides; Azure has no other place for it
 	}

@@ -181,6 +181,7 @@ type serviceConnection struct {
 		Location          string          `json:"privateEndpointLocation"`
 		LinkIdentifier    string          `json:"linkIdentifier"`
 		State             connectionState `json:"privateLinkServiceConnectionState"`
+		Lasting           bool            `json:"lasting,omitempty"` // ours: see docs/api.md
 	} `json:"properties"`
 }
 
