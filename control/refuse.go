@@ -67,6 +67,13 @@ func classOf(action string, err error) string {
 	return ""
 }
 
+// Refused records that an operation was refused before it got as far as one of Control's: in which subscription,
+// with an error of [Control.View]. It is bounded like every record of a refusal. action is one of a fixed set.
+func (c *Control) Refused(ctx context.Context, op Op, action, object, subscription string, err error) {
+	c.metrics.count(action, outcome(op, Result{}, err))
+	c.refuse(ctx, op, write{action: action, object: object, subscription: subscription}, err)
+}
+
 // refuse records that an operation was refused. What its caller may not see isn't in the entry: that
 // goes to the caller's own subscription.
 func (c *Control) refuse(ctx context.Context, op Op, w write, err error) {

@@ -140,6 +140,9 @@ func (r *request) admit() (rep reply, err error, done bool) {
 		return reply{}, nil, false
 	}
 	if r.snapshot, err = r.api.Control.View(r.caller, sub); err != nil {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead { // who only looks changes nothing
+			r.api.Control.Refused(r.Context(), r.op(), "request."+strings.ToLower(r.Method), "path"+clean(r.URL.Path, 512), sub, err)
+		}
 		return reply{}, err, true
 	}
 	if r.path("group") == "" || !strings.Contains(r.operation.pattern, "/providers/") {
