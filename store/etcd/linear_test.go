@@ -46,7 +46,7 @@ func TestLinearizable(t *testing.T) {
 			}
 		}
 	})
-	storetest.Linearizable(t, stores, 9, 60)
+	storetest.Linearizable(t, stores, 9, 60/effort+15)
 	close(stop)
 	wg.Wait()
 }
