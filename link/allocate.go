@@ -165,7 +165,7 @@ func (r addresses) reserved(p netip.Prefix, a netip.Addr) bool {
 func (t *tx) forget(network ID) {
 	var keys [][]byte
 	for key := range t.next.cursors.all(within(network, "")) {
-		keys = append(keys, key)
+		keys = append(keys, []byte(key))
 	}
 	for _, key := range keys {
 		t.next.cursors.drop(key)

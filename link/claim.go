@@ -64,7 +64,7 @@ func (t *tx) claim(name Name, tenant string) error {
 // claimed reports whether another tenant has a name that begins with the labels.
 func (t *tx) claimed(labels []byte, tenant string) bool {
 	for key := range t.next.claims.all(labels) {
-		if owner := key[bytes.IndexByte(key, 1)+1:]; string(owner) != tenant {
+		if owner := key[strings.IndexByte(key, 1)+1:]; owner != tenant {
 			return true
 		}
 	}
@@ -75,8 +75,8 @@ func (t *tx) claimed(labels []byte, tenant string) bool {
 // themselves, which a pattern below them doesn't stand for.
 func (t *tx) onlyItself(labels []byte, tenant string) bool {
 	for key := range t.next.claims.all(labels) {
-		i := bytes.IndexByte(key, 1)
-		if string(key[i+1:]) != tenant && i != len(labels) {
+		i := strings.IndexByte(key, 1)
+		if key[i+1:] != tenant && i != len(labels) {
 			return false
 		}
 	}

@@ -104,7 +104,7 @@ func verify(t testing.TB, s *Snapshot) {
 	count = 0
 	for k, n := range s.exists.all(nil) {
 		count++
-		if key := strings.Replace(string(k), "\x00", " ", 1); exists[key] != n {
+		if key := strings.Replace(k, "\x00", " ", 1); exists[key] != n {
 			t.Errorf("exists %q = %d, want %d", key, n, exists[key])
 		}
 	}
@@ -129,7 +129,7 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 		t.Errorf("the objects can't be loaded: %v", err)
 		return
 	}
-	for name, pair := range map[string][2]*radix[int]{
+	for name, pair := range map[string][2]*sorted[int]{
 		"tallies": {&s.tallies, &fresh.tallies}, "claims": {&s.claims, &fresh.claims}, "targeted": {&s.targeted, &fresh.targeted},
 	} {
 		if got, want := maps.Collect(text(pair[0])), maps.Collect(text(pair[1])); !maps.Equal(got, want) {
@@ -143,10 +143,10 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 	}
 }
 
-func text(r *radix[int]) iter.Seq2[string, int] {
+func text(r *sorted[int]) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		for k, n := range r.all(nil) {
-			if !yield(string(k), n) {
+			if !yield(k, n) {
 				return
 			}
 		}

@@ -76,7 +76,7 @@ func verifyPrivate(t testing.TB, s *Snapshot) {
 }
 
 // compare checks that a map has n entries, each of which is as it should be.
-func compare[V any](t testing.TB, what string, r *radix[V], right func(string, V) bool, n int) {
+func compare[V any](t testing.TB, what string, r *sorted[V], right func(string, V) bool, n int) {
 	t.Helper()
 	for k, v := range r.all(nil) {
 		if !right(string(k), v) {

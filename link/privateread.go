@@ -50,7 +50,7 @@ func (s *Snapshot) CountLinks(network ID) int {
 // HasLinks reports whether a private zone is linked to the network. It doesn't allocate, and is nearly
 // free where there are no private zones at all.
 func (s *Snapshot) HasLinks(network ID) bool {
-	if s.private.linked.tree == nil || s.private.linked.tree.Len() == 0 || len(network) > 255 {
+	if s.private.linked.size() == 0 || len(network) > 255 {
 		return false
 	}
 	var buf [2 + 255]byte
@@ -107,7 +107,7 @@ func (s *Snapshot) Grouped(zone ID, name string) iter.Seq[*Endpoint] {
 func (s *Snapshot) GroupedIn(zone ID) iter.Seq2[string, *Endpoint] {
 	return func(yield func(string, *Endpoint) bool) {
 		for key, e := range s.private.grouped.all(within(zone, "")) {
-			name, _, _ := strings.Cut(string(key[len(zone)+1:]), "\x00")
+			name, _, _ := strings.Cut(key[len(zone)+1:], "\x00")
 			if !yield(name, e) {
 				return
 			}
@@ -118,7 +118,7 @@ func (s *Snapshot) GroupedIn(zone ID) iter.Seq2[string, *Endpoint] {
 // GroupedAlias returns the private name that the public name of a service with endpoints in zone groups
 // is an alias of; ok is false where there is none. Patterns are as they are for [Snapshot.Owner].
 func (s *Snapshot) GroupedAlias(public Name) (private Name, ok bool) {
-	if s.private.aliases.tree == nil || s.private.aliases.tree.Len() == 0 {
+	if s.private.aliases.size() == 0 {
 		return "", false
 	}
 	if private, ok = s.aliasOf(public); ok {

@@ -9,16 +9,16 @@ import (
 // privateDNS is the private zones of a snapshot with their records, the documents, and what is computed
 // from them.
 type privateDNS struct {
-	zones     radix[*PrivateZone] // by ID
-	records   radix[*RecordSet]   // by key
-	documents radix[*Document]    // by key
+	zones     sorted[*PrivateZone] // by ID
+	records   sorted[*RecordSet]   // by key
+	documents sorted[*Document]    // by key
 
-	linked  radix[zoneLinked] // by network, 0, apex
-	atName  radix[*RecordSet] // by zone, 0, relative name, 0, type
-	below   radix[int]        // by zone, 0, relative name: record sets and live names of endpoints at or below it
-	members radix[*Endpoint]  // by zone, 0, endpoint: those with the zone in their group
-	grouped radix[*Endpoint]  // by zone, 0, relative name, 0, endpoint: those of them that have the name
-	aliases radix[int]        // by public name, 0, private name: endpoints with groups
+	linked  sorted[zoneLinked] // by network, 0, apex
+	atName  sorted[*RecordSet] // by zone, 0, relative name, 0, type
+	below   sorted[int]        // by zone, 0, relative name: record sets and live names of endpoints at or below it
+	members sorted[*Endpoint]  // by zone, 0, endpoint: those with the zone in their group
+	grouped sorted[*Endpoint]  // by zone, 0, relative name, 0, endpoint: those of them that have the name
+	aliases sorted[int]        // by public name, 0, private name: endpoints with groups
 }
 
 // zoneLinked is a zone as a network has it.

@@ -14,30 +14,30 @@ type Snapshot struct {
 	revision uint64
 
 	// The objects, by key.
-	networks  radix[*Network]
-	services  radix[*Service]
-	endpoints radix[*Endpoint]
-	retired   radix[*Retired] // by link ID, big-endian
+	networks  sorted[*Network]
+	services  sorted[*Service]
+	endpoints sorted[*Endpoint]
+	retired   sorted[*Retired] // by link ID, big-endian
 	private   privateDNS      // zones, record sets and documents
 
 	// What follows is computed from the objects.
 	clients   *bart.Table[*Network]  // by prefix; networks found by listener alone are left out
 	pools     *bart.Table[ID]        // the network of each pool
 	addresses *bart.Table[*Endpoint] // by host prefix
-	links     radix[*Endpoint]       // by link ID, big-endian
-	resting   radix[*Retired]        // by time in Unix nanoseconds and link ID, big-endian
-	byService radix[*Endpoint]       // by service, 0, endpoint
-	byNetwork radix[*Endpoint]       // by network, 0, endpoint
-	byBoth    radix[*Endpoint]       // by network, 0, service, 0, endpoint
-	owners    radix[Owner]           // by network, 0, name
-	exists    radix[int]             // by network, 0, name in a zone: live private names at or below it
-	tallies   radix[int]             // see tally.go
-	aliases   radix[*Service]        // by the SHA-256 of the alias
-	claims    radix[int]             // see claim.go
-	targeted  radix[int]             // by address: targets of services
-	ports     radix[int]             // by family (4 or 6) and port: routed endpoints
-	loopback  radix[netip.AddrPort]  // by address and port
-	cursors   radix[cursor]          // by network: where in its pools the next address is looked for
+	links     sorted[*Endpoint]       // by link ID, big-endian
+	resting   sorted[*Retired]        // by time in Unix nanoseconds and link ID, big-endian
+	byService sorted[*Endpoint]       // by service, 0, endpoint
+	byNetwork sorted[*Endpoint]       // by network, 0, endpoint
+	byBoth    sorted[*Endpoint]       // by network, 0, service, 0, endpoint
+	owners    sorted[Owner]           // by network, 0, name
+	exists    sorted[int]             // by network, 0, name in a zone: live private names at or below it
+	tallies   sorted[int]             // see tally.go
+	aliases   sorted[*Service]        // by the SHA-256 of the alias
+	claims    sorted[int]             // see claim.go
+	targeted  sorted[int]             // by address: targets of services
+	ports     sorted[int]             // by family (4 or 6) and port: routed endpoints
+	loopback  sorted[netip.AddrPort]  // by address and port
+	cursors   sorted[cursor]          // by network: where in its pools the next address is looked for
 }
 
 // Empty returns the snapshot of revision 0, which holds nothing.
@@ -200,7 +200,7 @@ func (s *Snapshot) HasZone(network ID, zone []byte) bool { return s.OwnsBelow(ne
 func (s *Snapshot) Ports(ipv6 bool) iter.Seq[uint16] {
 	return func(yield func(uint16) bool) {
 		for key := range s.ports.all([]byte{family(ipv6)}) {
-			if !yield(binary.BigEndian.Uint16(key[1:])) {
+			if !yield(binary.BigEndian.Uint16([]byte(key[1:]))) {
 				return
 			}
 		}
