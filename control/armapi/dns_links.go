@@ -101,7 +101,8 @@ func (r *request) listZoneLinks() (reply, error) {
 		return reply{}, r.noZone()
 	}
 	sorted := slices.SortedFunc(slices.Values(z.Links), func(a, b link.ZoneLink) int { return strings.Compare(a.Name, b.Name) })
-	return page(r, slices.Values(sorted), func(l link.ZoneLink) string { return l.Name },
+	name := func(l link.ZoneLink) string { return l.Name }
+	return page(r, held(sorted, name), name,
 		func(l link.ZoneLink) (any, error) { return r.renderLink(r.view(), z, l), nil })
 }
 

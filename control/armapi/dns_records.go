@@ -82,7 +82,7 @@ func (r *request) listSets(rtype string) (reply, error) {
 	if suffix := strings.ToLower(r.query("$recordsetnamesuffix")); suffix != "" {
 		all = slices.DeleteFunc(all, func(s *zoneSet) bool { return !strings.HasSuffix(s.name, suffix) })
 	}
-	return page(r, slices.Values(all), (*zoneSet).key, func(s *zoneSet) (any, error) { return r.renderSet(z, s), nil })
+	return page(r, held(all, (*zoneSet).key), (*zoneSet).key, func(s *zoneSet) (any, error) { return r.renderSet(z, s), nil })
 }
 
 func (r *request) getSet(rtype string) (reply, error) {

@@ -128,12 +128,8 @@ func (r *request) noZone() error {
 }
 
 func (r *request) listZones() (reply, error) {
-	prefix := r.subscription() + "/"
-	if g := r.path("group"); g != "" {
-		prefix += strings.ToLower(g) + "/"
-	}
-	return page(r, r.view().PrivateZones(prefix), func(z *link.PrivateZone) string { return string(z.ID) },
-		func(z *link.PrivateZone) (any, error) { return r.renderZone(r.view(), z), nil })
+	all := objects(r.api, r.subscription(), r.path("group"), r.view().ZonesFrom, func(z *link.PrivateZone) link.ID { return z.ID })
+	return page(r, all, (*link.PrivateZone).Key, func(z *link.PrivateZone) (any, error) { return r.renderZone(r.view(), z), nil })
 }
 
 func (r *request) putZone() (reply, error) {

@@ -1,10 +1,8 @@
 package armapi
 
 import (
-	"fmt"
 	"iter"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/postern-link/postern/control"
@@ -88,18 +86,26 @@ func (r *request) headGroup() (reply, error) {
 // listGroups has the Corefile's group first.
 func (r *request) listGroups() (reply, error) {
 	sub := r.subscription()
-	groups := func(yield func(facet) bool) {
-		if r.api.isCorefile(sub, corefileGroup) && !yield(facet{Name: corefileGroup, Location: defaultLocation}) {
-			return
-		}
-		for d := range r.view().Documents(documentGroup, sub+"/") {
-			if !yield(groupFacet(d)) {
+	// Nothing is declared with this ID: it is that of the one group that is there by itself.
+	corefile := &link.Document{ID: corefileGroup}
+	all := func(after string) iter.Seq[*link.Document] {
+		return func(yield func(*link.Document) bool) {
+			if after == "" && r.api.isCorefile(sub, corefileGroup) && !yield(corefile) {
 				return
+			}
+			behind := link.ID(after)
+			if behind == corefile.ID {
+				behind = ""
+			}
+			for d := range r.view().DocumentsFrom(documentGroup, sub+"/", behind) {
+				if !yield(d) {
+					return
+				}
 			}
 		}
 	}
-	all := slices.SortedFunc(iter.Seq[facet](groups), func(a, b facet) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
-	return page(r, slices.Values(all), func(f facet) string { return strings.ToLower(f.Name) }, func(f facet) (any, error) { return renderGroup(sub, f), nil })
+	return page(r, all, func(d *link.Document) string { return string(d.ID) },
+		func(d *link.Document) (any, error) { return renderGroup(sub, groupFacet(d)), nil })
 }
 
 func (r *request) putGroup() (reply, error) {
@@ -203,8 +209,8 @@ func (r *request) deleteGroup() (reply, error) {
 		if err := r.precondition(current); err != nil {
 			return nil, err
 		}
-		for held := range r.api.resources(s, r.subscription(), r.path("group")) {
-			return nil, fail(http.StatusConflict, "ResourceGroupNotEmpty", "Resource group %s holds resources and can't be deleted before they are: %s is one.", quote(r.path("group")), held.id)
+		for v := range r.api.resources(s, r.subscription(), r.path("group"))("") {
+			return nil, fail(http.StatusConflict, "ResourceGroupNotEmpty", "Resource group %s holds resources and can't be deleted before they are: %s is one.", quote(r.path("group")), v.id)
 		}
 		return nil, nil
 	})
@@ -219,6 +225,8 @@ const (
 	maxTags     = 50
 	maxTagName  = 512
 	maxTagValue = 256
+	// maxSetting bounds the tags that are ours, which may be lists: Azure's clients bound what they send themselves.
+	maxSetting = 16 << 10 // bytes
 )
 
 // mergeTags adds tags to those that there are; a null takes one away. The error is 400.
@@ -230,8 +238,13 @@ func mergeTags(tags map[string]string, in map[string]*string) error {
 			continue
 		case name == "" || len(name) > maxTagName || clean(name, maxTagName) != name || strings.ContainsAny(name, `<>%&\?/`):
 			return fail(http.StatusBadRequest, "InvalidTagName", "The tag name %s is invalid: 1 to %d characters, none of <>%%&\\?/.", quote(name), maxTagName)
-		case len(*value) > maxTagValue*4 || clean(*value, maxTagValue*4) != *value:
-			return fail(http.StatusBadRequest, "InvalidTagValue", "The value of tag %s is invalid: at most %d characters.", quote(name), maxTagValue)
+		}
+		most := maxTagValue * 4 // bytes of a character
+		if len(name) > len(tagPrefix) && strings.EqualFold(name[:len(tagPrefix)], tagPrefix) {
+			most = maxSetting
+		}
+		if len(*value) > most || clean(*value, most) != *value {
+			return fail(http.StatusBadRequest, "InvalidTagValue", "The value of tag %s is invalid: at most %d characters.", quote(name), most/4)
 		}
 		tags[name] = *value
 	}
@@ -267,21 +280,43 @@ func (r *request) listResources() (reply, error) {
 		})
 }
 
-// resources yields the objects of a subscription, or of one of its groups, in order of kind and ID.
-func (a *API) resources(s *link.Snapshot, sub, group string) iter.Seq[resource] {
-	return func(yield func(resource) bool) {
-		for o := range s.Objects() {
-			typ, id, body := resourceOf(o)
-			at, in, name := a.place(id)
-			if typ == "" || at != sub || group != "" && !strings.EqualFold(in, group) {
-				continue
-			}
-			f := facet{Name: name, Group: in, Location: defaultLocation}
-			readFacet(body.API, &f)
-			if !yield(resource{key: fmt.Sprintf("%s/%s", o.Kind(), o.Key()), id: a.armID(typ, id, f), typ: typ, facet: f}) {
-				return
-			}
+// resources is the source of the objects of a subscription, or of one of its groups, by kind and ID.
+func (a *API) resources(s *link.Snapshot, sub, group string) source[resource] {
+	return func(after string) iter.Seq[resource] {
+		return func(yield func(resource) bool) {
+			_ = eachResource(a, sub, group, after, documentsOf(s, documentBalancer), yield) &&
+				eachResource(a, sub, group, after, s.EndpointsFrom, yield) &&
+				eachResource(a, sub, group, after, s.NetworksFrom, yield) &&
+				eachResource(a, sub, group, after, s.ServicesFrom, yield) &&
+				eachResource(a, sub, group, after, s.ZonesFrom, yield)
 		}
+	}
+}
+
+// eachResource passes on the objects of one kind behind a key, and reports whether yield wants more. Kinds
+// are to come in order of their names.
+func eachResource[T link.Object](a *API, sub, group, after string, from seek[T], yield func(resource) bool) bool {
+	var none T
+	at, left := startOf(after, none.Kind())
+	if !left {
+		return true
+	}
+	for o := range objects(a, sub, group, from, func(o T) link.ID { _, id, _ := resourceOf(o); return id })(at) {
+		typ, id, body := resourceOf(o)
+		_, in, name := a.place(id)
+		f := facet{Name: name, Group: in, Location: defaultLocation}
+		readFacet(body.API, &f)
+		if !yield(resource{key: string(o.Kind()) + "/" + string(id), id: a.armID(typ, id, f), typ: typ, facet: f}) {
+			return false
+		}
+	}
+	return true
+}
+
+// documentsOf yields documents of one type as other objects are yielded.
+func documentsOf(s *link.Snapshot, typ string) seek[*link.Document] {
+	return func(prefix string, after link.ID) iter.Seq[*link.Document] {
+		return s.DocumentsFrom(typ, prefix, after)
 	}
 }
 

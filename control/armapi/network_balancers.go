@@ -30,7 +30,7 @@ func (r *request) balancer() (*link.Document, error) {
 }
 
 func (r *request) listBalancers() (reply, error) {
-	return listed(r, r.view().Documents(documentBalancer, r.subscription()+"/"), func(d *link.Document) link.ID { return d.ID }, r.api.showBalancer)
+	return listed(r, documentsOf(r.view(), documentBalancer), func(d *link.Document) link.ID { return d.ID }, r.api.showBalancer)
 }
 
 func (r *request) listFrontends() (reply, error) {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -133,17 +132,9 @@ func unchanged[T, V any](r *request, old *T, show func(*T) *V) error {
 }
 
 // listed answers with the objects of the subscription, or of the group, of the path.
-func listed[T link.Object, V any](r *request, all iter.Seq[T], id func(T) link.ID, show func(T) *V) (reply, error) {
-	sub, group := r.subscription(), r.path("group")
-	here := func(yield func(T) bool) {
-		for o := range all {
-			at, in, _ := r.api.place(id(o))
-			if at == sub && (group == "" || strings.EqualFold(in, group)) && !yield(o) {
-				return
-			}
-		}
-	}
-	return page(r, here, func(o T) string { return o.Key() }, func(o T) (any, error) { return seal(show(o)), nil })
+func listed[T, V any](r *request, from seek[T], id func(T) link.ID, show func(T) *V) (reply, error) {
+	return page(r, objects(r.api, r.subscription(), r.path("group"), from, id), func(o T) string { return string(id(o)) },
+		func(o T) (any, error) { return seal(show(o)), nil })
 }
 
 // segment returns a name as IDs have it, or the answer to one that is none.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,19 +47,22 @@ func connectionName(e *link.Endpoint) string {
 // that the provider has removed is gone.
 func connected(s *link.Snapshot, service link.ID, name string) *link.Endpoint {
 	for e := range s.EndpointsOf(service) {
-		if e.Connection.State != link.Disconnected && strings.EqualFold(connectionName(e), name) {
+		// The GUID first: it is had without reading the endpoint's facet.
+		if e.Connection.State != link.Disconnected && strings.HasSuffix(strings.ToLower(name), guidOf(e, e.Facet)) && strings.EqualFold(connectionName(e), name) {
 			return e
 		}
 	}
 	return nil
 }
 
-// connections yields the endpoints that are connected to a service.
-func connections(s *link.Snapshot, service link.ID) func(yield func(*link.Endpoint) bool) {
-	return func(yield func(*link.Endpoint) bool) {
-		for e := range s.EndpointsOf(service) {
-			if e.Connection.State != link.Disconnected && !yield(e) {
-				return
+// connections is the source of the endpoints that are connected to a service.
+func connections(s *link.Snapshot, service link.ID) source[*link.Endpoint] {
+	return func(after string) iter.Seq[*link.Endpoint] {
+		return func(yield func(*link.Endpoint) bool) {
+			for e := range s.EndpointsOfFrom(service, link.ID(after)) {
+				if e.Connection.State != link.Disconnected && !yield(e) {
+					return
+				}
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func (r *request) endpoint() (*link.Endpoint, error) {
 }
 
 func (r *request) listEndpoints() (reply, error) {
-	return listed(r, r.view().Endpoints(), func(e *link.Endpoint) link.ID { return e.ID }, r.endpointView(r.view()))
+	return listed(r, r.view().EndpointsFrom, func(e *link.Endpoint) link.ID { return e.ID }, r.endpointView(r.view()))
 }
 
 // endpointView renders endpoints of a snapshot.

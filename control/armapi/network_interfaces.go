@@ -1,6 +1,7 @@
 package armapi
 
 import (
+	"bytes"
 	"cmp"
 	"iter"
 	"slices"
@@ -51,11 +52,10 @@ func (a *API) interfaceOwner(s *link.Snapshot, sub, group, name string) *nic {
 			}
 		}
 	}
-	for e := range s.Endpoints() { // one whose consumer chose the name
-		if at, in, _ := a.place(e.ID); at == sub && strings.EqualFold(in, group) {
-			if n := a.endpointInterface(e); strings.EqualFold(n.facet.Name, name) {
-				return n
-			}
+	prefix := sub + "/" + strings.ToLower(group) + "/"
+	for e := range s.EndpointsFrom(prefix, "") { // one whose consumer chose the name
+		if bytes.Contains(e.API, []byte(`"interface":`)) && strings.EqualFold(facetOf[endpointFacet](e.API).Interface, name) {
+			return a.endpointInterface(e)
 		}
 	}
 	return nil
@@ -71,30 +71,32 @@ func (r *request) getInterface() (reply, error) {
 
 func (r *request) listInterfaces() (reply, error) {
 	s := r.view()
-	all := func(yield func(*nic) bool) {
-		_ = eachInterface(s.Endpoints(), r.api.endpointInterface, yield) && eachInterface(s.Services(), r.api.serviceInterface, yield)
-	}
-	here := func(yield func(*nic) bool) {
-		for n := range all {
-			at, in, _ := r.api.place(n.owner)
-			if at == r.subscription() && (r.path("group") == "" || strings.EqualFold(in, r.path("group"))) && !yield(n) {
-				return
-			}
+	all := func(after string) iter.Seq[*nic] {
+		return func(yield func(*nic) bool) {
+			_ = eachInterface(r, after, link.KindEndpoint, s.EndpointsFrom, func(e *link.Endpoint) link.ID { return e.ID }, r.api.endpointInterface, yield) &&
+				eachInterface(r, after, link.KindService, s.ServicesFrom, func(v *link.Service) link.ID { return v.ID }, r.api.serviceInterface, yield)
 		}
 	}
-	return page(r, here, (*nic).key, func(n *nic) (any, error) { return seal(n.show(s)), nil })
+	return page(r, all, (*nic).key, func(n *nic) (any, error) { return seal(n.show(s)), nil })
 }
 
 // key orders interfaces: those of endpoints first.
 func (n *nic) key() string {
+	kind := link.KindService
 	if n.endpoint != nil {
-		return "endpoint/" + string(n.owner)
+		kind = link.KindEndpoint
 	}
-	return "service/" + string(n.owner)
+	return string(kind) + "/" + string(n.owner)
 }
 
-func eachInterface[T any](owners iter.Seq[T], of func(T) *nic, yield func(*nic) bool) bool {
-	for o := range owners {
+// eachInterface passes on the interfaces, behind a key, of the objects of a kind that the path of the
+// request has, and reports whether yield wants more.
+func eachInterface[T any](r *request, after string, kind link.Kind, from seek[T], id func(T) link.ID, of func(T) *nic, yield func(*nic) bool) bool {
+	at, left := startOf(after, kind)
+	if !left {
+		return true
+	}
+	for o := range objects(r.api, r.subscription(), r.path("group"), from, id)(at) {
 		if !yield(of(o)) {
 			return false
 		}

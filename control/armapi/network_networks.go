@@ -34,7 +34,7 @@ func (r *request) network() (*link.Network, error) {
 }
 
 func (r *request) listNetworks() (reply, error) {
-	return listed(r, r.view().Networks(), func(n *link.Network) link.ID { return n.ID }, r.api.showNetwork)
+	return listed(r, r.view().NetworksFrom, func(n *link.Network) link.ID { return n.ID }, r.api.showNetwork)
 }
 
 func (r *request) putNetwork() (reply, error) {

@@ -18,7 +18,7 @@ import (
 
 // sdk is Azure's SDK for Go, signed in as somebody, on one subscription of the rig.
 type sdk struct {
-	t           *testing.T
+	t           testing.TB
 	sub         string
 	networks    *armnetwork.VirtualNetworksClient
 	subnets     *armnetwork.SubnetsClient
@@ -73,7 +73,7 @@ func done[T any](ctx context.Context) func(p *runtime.Poller[T], err error) (T, 
 }
 
 // all reads all pages.
-func all[T any](t *testing.T, p *runtime.Pager[T]) []T {
+func all[T any](t testing.TB, p *runtime.Pager[T]) []T {
 	t.Helper()
 	var pages []T
 	for p.More() {
@@ -87,7 +87,7 @@ func all[T any](t *testing.T, p *runtime.Pager[T]) []T {
 }
 
 // succeed fails the test unless err is nil.
-func succeed[T any](t *testing.T) func(v T, err error) T {
+func succeed[T any](t testing.TB) func(v T, err error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -98,7 +98,7 @@ func succeed[T any](t *testing.T) func(v T, err error) T {
 }
 
 // refused fails the test unless err is the SDK's error of a status and code.
-func refused(t *testing.T, err error, status int, code string) {
+func refused(t testing.TB, err error, status int, code string) {
 	t.Helper()
 	var e *azcore.ResponseError
 	if !errors.As(err, &e) || e.StatusCode != status || e.ErrorCode != code {
@@ -152,7 +152,7 @@ func endpointBody(sub, service string, manual bool) armnetwork.PrivateEndpoint {
 }
 
 // neighbours is a rig with a provider's and a consumer's network, each with a group rg.
-func neighbours(t *testing.T) (r *rig, provider, consumer *sdk) {
+func neighbours(t testing.TB) (r *rig, provider, consumer *sdk) {
 	t.Helper()
 	r = newRig(t)
 	r.putGroup("contoso", contosoSub, "rg")

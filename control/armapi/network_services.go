@@ -36,7 +36,7 @@ func (r *request) serviceView(s *link.Snapshot) func(*link.Service) *privateLink
 }
 
 func (r *request) listServices() (reply, error) {
-	return listed(r, r.view().Services(), func(v *link.Service) link.ID { return v.ID }, r.serviceView(r.view()))
+	return listed(r, r.view().ServicesFrom, func(v *link.Service) link.ID { return v.ID }, r.serviceView(r.view()))
 }
 
 func (r *request) putService() (reply, error) {
@@ -144,7 +144,7 @@ func (a *API) showService(s *link.Snapshot, v *link.Service) *privateLinkService
 		p.AccessMode = accessDefault
 	}
 	p.Interfaces = array[subResource]{{a.serviceInterface(v).id()}}
-	for e := range connections(s, v.ID) {
+	for e := range connections(s, v.ID)("") {
 		p.Connections = append(p.Connections, *a.showConnection(v, e))
 	}
 	return out

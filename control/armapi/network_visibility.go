@@ -2,6 +2,7 @@ package armapi
 
 import (
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 
@@ -54,7 +55,7 @@ func (r *request) listAutoApproved() (reply, error) {
 			}
 		}
 	}
-	return page(r, here, (*link.Service).Key, func(v *link.Service) (any, error) {
+	return page(r, held(slices.Collect(iter.Seq[*link.Service](here)), (*link.Service).Key), (*link.Service).Key, func(v *link.Service) (any, error) {
 		return autoApprovedService{r.api.serviceID(v)}, nil
 	})
 }

@@ -1,6 +1,7 @@
 package armapi
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/netip"
@@ -79,14 +80,11 @@ func (r *request) listAudit() (reply, error) {
 	if q.Limit, err = r.top(); err != nil {
 		return reply{}, err
 	}
-	token, paged, err := r.skipToken()
+	token, err := r.skipToken()
 	if err != nil {
 		return reply{}, err
 	}
-	from := r.query("after")
-	if paged {
-		from = token
-	}
+	from := cmp.Or(token, r.query("after"))
 	forward := from != ""
 	if forward {
 		if q.After, err = strconv.ParseUint(from, 10, 63); err != nil {

@@ -87,7 +87,7 @@ func identities() string {
 
 // rig is a control API over TLS on 127.0.0.1, with a real store and real operations behind it.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	api       *API
 	store     *bolt.Store
 	control   *control.Control
@@ -99,7 +99,7 @@ type rig struct {
 }
 
 // newRig starts a rig; change may alter the configurations before that.
-func newRig(t *testing.T, change ...func(*Config, *control.Config)) *rig {
+func newRig(t testing.TB, change ...func(*Config, *control.Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{t: t, log: &bytes.Buffer{}}
@@ -148,7 +148,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) { return l.w.Write(b) }
 
 // answer is what the API has answered.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	what   string
 	status int
 	header http.Header
