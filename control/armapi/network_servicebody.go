@@ -87,7 +87,8 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 
 // setSettings sets what travels in tags, and what has a default that depends on other fields.
 func (r *request) setSettings(v *link.Service, tags map[string]string, proxy bool) error {
-	v.Port, v.Pin, v.ProxyProtocol, v.MaxConnections, v.Reject, v.IdleTimeout, v.Strict = 0, "", "", 0, nil, 0, false
+	v.Port, v.Pin, v.ProxyProtocol, v.Reject, v.IdleTimeout, v.Strict = 0, "", "", nil, 0, false
+	v.Targets, v.MaxConnections, v.MaxPerConsumer = nil, 0, 0
 	if err := applyTags(r.api, serviceSettings, tags, v); err != nil {
 		return invalid("tags", "%v", err)
 	}
@@ -247,7 +248,8 @@ func (r *request) mayHaveAddress(s *link.Snapshot, service link.ID, n *link.Netw
 	return nil
 }
 
-// aim sets port and targets of a service: of one address, or of the frontend of a load balancer.
+// aim sets port and targets of a service: of one address, of several that its tag says, or of the frontend of a
+// load balancer.
 func (r *request) aim(s *link.Snapshot, v *link.Service, f *serviceFacet, body *privateLinkService) error {
 	p := &body.Properties
 	dest, err := parseAddress(p.Destination)
@@ -259,8 +261,16 @@ func (r *request) aim(s *link.Snapshot, v *link.Service, f *serviceFacet, body *
 	}
 	if dest.IsValid() {
 		v.Port = cmp.Or(v.Port, defaultPort)
-		v.Targets = []link.Target{{Addr: netip.AddrPortFrom(dest, v.Port)}}
+		switch {
+		case len(v.Targets) == 0:
+			v.Targets = []link.Target{{Addr: netip.AddrPortFrom(dest, v.Port)}}
+		case v.Targets[0].Addr.Addr() != dest:
+			return invalid("properties.destinationIPAddress", "it is %s, and the first of tag %stargets %s", dest, tagPrefix, v.Targets[0].Addr)
+		}
 		return nil
+	}
+	if len(v.Targets) > 0 {
+		return invalid("tags", "tag %stargets goes with destinationIPAddress, not with a load balancer, which has targets of its own", tagPrefix)
 	}
 	ref, err := r.api.reference("properties.loadBalancerFrontendIpConfigurations.id", p.Frontends[0].ID, typeFrontend)
 	if err != nil {

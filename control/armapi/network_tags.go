@@ -3,6 +3,7 @@ package armapi
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,13 +112,24 @@ var serviceSettings = []setting[*link.Service]{
 		v.ProxyProtocol = link.ProxyProtocol(strings.ToLower(value))
 		return oneOf(v.ProxyProtocol, link.ProxyOff, link.ProxyV1, link.ProxyV2, link.ProxyAzure, link.ProxyAWS, link.ProxyGCP)
 	}},
-	{"max-connections", func(_ *API, v *link.Service, value string) error {
-		n, err := strconv.ParseUint(value, 10, 31)
-		v.MaxConnections = int(n)
-		if err != nil {
-			return fmt.Errorf("%s isn't a number of connections; 0 is no bound", quote(value))
+	{"targets", func(_ *API, v *link.Service, value string) error {
+		v.Targets = nil
+		for _, w := range words(value) {
+			t, err := netip.ParseAddrPort(w)
+			if err != nil || t.Addr().Zone() != "" || t.Port() == 0 {
+				return fmt.Errorf("%s isn't ADDRESS:PORT", quote(w))
+			}
+			v.Targets = append(v.Targets, link.Target{Addr: netip.AddrPortFrom(t.Addr().Unmap(), t.Port())})
 		}
 		return nil
+	}},
+	{"max-connections", func(_ *API, v *link.Service, value string) (err error) {
+		v.MaxConnections, err = connectionBound(value)
+		return err
+	}},
+	{"max-per-consumer", func(_ *API, v *link.Service, value string) (err error) {
+		v.MaxPerConsumer, err = connectionBound(value)
+		return err
 	}},
 	{"reject", func(a *API, v *link.Service, value string) error {
 		v.Reject = nil
@@ -146,6 +158,15 @@ var serviceSettings = []setting[*link.Service]{
 		v.Strict = on
 		return nil
 	}},
+}
+
+// connectionBound reads a number of connections.
+func connectionBound(value string) (int, error) {
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%s isn't a number of connections; 0 is no bound", quote(value))
+	}
+	return int(n), nil
 }
 
 // oneOf returns an error that lists the allowed values unless v is one of them.

@@ -67,7 +67,8 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 		header = "" // enableProxyProtocol says it
 	}
 	settings := map[string]string{
-		"port": figure(int(v.Port), defaultPort), "pin": pin, "proxy-protocol": header, "max-connections": figure(v.MaxConnections, 0),
+		"port": figure(int(v.Port), defaultPort), "pin": pin, "proxy-protocol": header,
+		"max-connections": figure(v.MaxConnections, 0), "max-per-consumer": figure(v.MaxPerConsumer, 0), "targets": "",
 		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "",
 	}
 	if v.IdleTimeout != 0 {
@@ -76,17 +77,33 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 	if v.Strict {
 		settings["strict"] = "true"
 	}
+	if f.Balancer == "" && (len(v.Targets) != 1 || v.Targets[0].Addr.Port() != v.Port) {
+		var all []string // more than destinationIPAddress says
+		for _, t := range v.Targets {
+			all = append(all, t.Addr.String())
+		}
+		settings["targets"] = strings.Join(all, " ")
+	}
 	f.Tags = withSettings(f.Tags, settings)
+	f.connectFrom(v)
+}
+
+// connectFrom makes the facet say where the service connects from. One configuration there always is, of the node's
+// own address where the service says nothing: without one it couldn't be put back.
+func (f *serviceFacet) connectFrom(v *link.Service) {
 	var now []netip.Addr
 	for _, c := range f.IPConfigurations {
 		if a, err := netip.ParseAddr(c.Address); err == nil {
 			now = append(now, a)
 		}
 	}
-	if slices.Equal(now, v.NAT) {
+	if slices.Equal(now, v.NAT) && len(f.IPConfigurations) > 0 {
 		return
 	}
 	f.IPConfigurations = nil
+	if len(v.NAT) == 0 {
+		f.IPConfigurations = []serviceIPConfig{{Name: "nat1", Primary: true, Version: "IPv4"}}
+	}
 	for i, a := range v.NAT {
 		f.IPConfigurations = append(f.IPConfigurations, serviceIPConfig{Name: "nat" + strconv.Itoa(i+1), Primary: i == 0, Version: versionOf(a), Address: a.String()})
 	}
