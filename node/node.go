@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,6 +144,8 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	}
 	n.startProxy(ctx, plane, known)
 	n.apis.replace(c.API)
+	// Reading a large state leaves as much behind as it takes.
+	debug.FreeOSMemory()
 	n.metrics, err = registerMetrics(n)
 	return err
 }

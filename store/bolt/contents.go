@@ -31,10 +31,15 @@ func readFile(f *os.File, path string, log *slog.Logger) (*contents, error) {
 		return nil, err
 	}
 	r := reader{}
-	if err := im.walk(r.element); err != nil {
+	err = im.walk(r.element)
+	objects, damage := r.decoder.Finish()
+	if damage != nil {
+		return nil, damage
+	}
+	if err != nil {
 		return nil, err
 	}
-	c, err := r.finish()
+	c, err := r.finish(objects)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +64,7 @@ func readFile(f *os.File, path string, log *slog.Logger) (*contents, error) {
 type reader struct {
 	anchored bool
 	anchor   anchor
-	objects  []link.Object
+	decoder  store.Decoder
 	set      store.Set
 	lines    uint64
 	chain    store.Chain
@@ -82,16 +87,12 @@ func (r *reader) element(bucket, key, value []byte) error {
 
 func (r *reader) object(name string, value []byte) error {
 	kind, key, _ := strings.Cut(name, "/")
-	o, err := store.DecodeRecord(link.Kind(kind), key, value)
-	if err != nil {
-		return err
-	}
+	r.decoder.Add(link.Kind(kind), key, value)
 	sum, err := store.RecordSum(value)
 	if err != nil {
 		return err
 	}
 	r.set.Add(sum)
-	r.objects = append(r.objects, o)
 	return nil
 }
 
@@ -106,7 +107,7 @@ func (r *reader) line(key, value []byte) error {
 }
 
 // finish compares what was read with the anchor and makes the snapshot.
-func (r *reader) finish() (*contents, error) {
+func (r *reader) finish(objects []link.Object) (*contents, error) {
 	switch a := r.anchor; {
 	case !r.anchored:
 		return nil, fmt.Errorf("%w: a bolt file without our revision anchor", store.ErrForeign)
@@ -115,7 +116,7 @@ func (r *reader) finish() (*contents, error) {
 	case r.lines != a.Revision || r.chain != a.Audit:
 		return nil, fmt.Errorf("%w: the audit record ends at %d, the state is of revision %d", store.ErrDamaged, r.lines, a.Revision)
 	}
-	s, err := link.Load(r.anchor.Revision, slices.Values(r.objects))
+	s, err := link.Load(r.anchor.Revision, slices.Values(objects))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, err)
 	}

@@ -39,9 +39,11 @@ func FuzzImage(f *testing.F) {
 			return
 		}
 		r := reader{}
-		if err := im.walk(r.element); err != nil {
+		walked := im.walk(r.element)
+		objects, err := r.decoder.Finish()
+		if walked != nil || err != nil {
 			return
 		}
-		_, _ = r.finish() // may refuse, must return
+		_, _ = r.finish(objects) // may refuse, must return
 	})
 }
