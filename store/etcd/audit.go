@@ -27,9 +27,9 @@ func (s *Store) Lines(ctx context.Context, from uint64) iter.Seq2[store.Line, er
 			return
 		}
 		before := s.current.Load()
-		m, _, err := s.readMeta(ctx)
+		m, mod, err := s.readMeta(ctx)
 		if err == nil {
-			err = s.judge(before, m)
+			err = s.judge(before, m, mod)
 		}
 		if err != nil {
 			yield(store.Line{}, s.failed(ctx, "audit", err))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/postern-link/postern/link"
@@ -138,13 +139,14 @@ func (s *Store) plan(cur *view, snap *link.Snapshot, entry store.Entry, deltas [
 
 // publish makes a commit the newest, in one transaction, and sets the mod of its view.
 func (s *Store) publish(ctx context.Context, cur *view, p *plan) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
 	ctx, done := s.joined(ctx)
 	defer done()
 	ops := s.ops(p.writes)
 	if err := s.fits(p.writes, len(p.line)); errors.Is(err, errTooLarge) {
-		if err := s.putStage(ctx, p); err != nil {
+		// A restore of a large state takes a while, and nothing is in the balance yet.
+		long, cancel := context.WithTimeout(ctx, loadTimeout)
+		defer cancel()
+		if err := s.putStage(long, p); err != nil {
 			return err
 		}
 		ops = nil
@@ -155,6 +157,8 @@ func (s *Store) publish(ctx context.Context, cur *view, p *plan) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
 	ops = append(ops, clientv3.OpPut(s.key(auditKey(p.next.meta.Revision)), string(p.line)), clientv3.OpPut(s.key(keyMeta), string(value)))
 	err = s.send(ctx, cur, p, ops)
 	if err != nil && p.next.meta.Stage != nil && !errors.Is(err, store.ErrUnknownOutcome) {
@@ -198,6 +202,8 @@ func (s *Store) send(ctx context.Context, cur *view, p *plan, ops []clientv3.Op)
 			return s.whose(ctx, p)
 		case err == nil:
 			return fmt.Errorf("%w: another commit was faster", store.ErrConflict)
+		case noSpace(err):
+			return s.full(ctx, p, err, maybe)
 		case refusal(err) && !maybe:
 			return fmt.Errorf("%w%s", err, hint(err))
 		case !refusal(err) && !unsent(err):
@@ -211,6 +217,21 @@ func (s *Store) send(ctx context.Context, cur *view, p *plan, ops []clientv3.Op)
 		}
 		pause(ctx, wait)
 	}
+}
+
+// noSpace reports whether an error says that the quota of the servers is used up. A server that finds that out while it
+// applies a transaction has applied it all the same, and says so nevertheless.
+func noSpace(err error) bool { return errors.Is(err, rpctypes.ErrNoSpace) }
+
+// full finds out whether a commit that was answered with why, no space, has been stored.
+func (s *Store) full(ctx context.Context, p *plan, why error, maybe bool) error {
+	switch err := s.whose(ctx, p); {
+	case err == nil || errors.Is(err, store.ErrUnknownOutcome):
+		return err
+	case maybe: // an earlier try may be on its way still
+		return fmt.Errorf("%w: %w%s", store.ErrUnknownOutcome, why, hint(why))
+	}
+	return fmt.Errorf("%w%s", why, hint(why))
 }
 
 // whose finds out whether it was this commit that changed meta, or another.

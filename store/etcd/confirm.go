@@ -29,7 +29,7 @@ func (s *Store) confirmOnce() error {
 	if err != nil {
 		return err
 	}
-	if err := s.judge(before, m); err != nil {
+	if err := s.judge(before, m, mod); err != nil {
 		return err
 	}
 	s.refresh(m, mod)

@@ -137,9 +137,8 @@ type Store struct {
 	changed chan struct{}        // closed when current is replaced, and made anew
 
 	// write holds one token: whoever has it may commit.
-	write chan struct{}
-	// watching ends the watch under way, with the reason.
-	watching atomic.Pointer[context.CancelCauseFunc]
+	write    chan struct{}
+	watching atomic.Pointer[watching] // the newest watch, or the last
 
 	life      context.Context // until Close
 	stop      context.CancelFunc
@@ -188,7 +187,7 @@ func (s *Store) Load(ctx context.Context) (*link.Snapshot, error) {
 	start, before := time.Now(), s.current.Load()
 	m, mod, err := s.readMeta(ctx)
 	if err == nil {
-		err = s.judge(before, m)
+		err = s.judge(before, m, mod)
 	}
 	if err != nil {
 		return nil, s.failed(ctx, "load", err)

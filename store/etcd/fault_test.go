@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/store"
@@ -297,6 +298,45 @@ func TestUnknownOutcome(t *testing.T) {
 	defer cancel()
 	if _, err := s.Commit(ctx, base, storetest.Entry(6)); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, store.ErrUnknownOutcome) {
 		t.Errorf("cluster is away: %v", err)
+	}
+}
+
+// TestNoSpace: servers whose quota is used up while a commit is applied have stored it, and answer that there was no
+// space. That is told as what it is.
+func TestNoSpace(t *testing.T) {
+	c := newCluster(t, 1)
+	s := mustOpen(t, Options{Endpoints: c.endpoints()})
+	put(t, s, 0)
+	prepare := func(n int) (*view, *plan) {
+		cur, e := s.current.Load(), storetest.Entry(n)
+		next, deltas, err := cur.snapshot.Apply(e.At, link.PutNetwork{Network: storetest.Network(n)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.plan(cur, next, e, deltas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cur, p
+	}
+	_, lost := prepare(1)
+	if err := s.full(t.Context(), lost, rpctypes.ErrNoSpace, false); !errors.Is(err, rpctypes.ErrNoSpace) || errors.Is(err, store.ErrUnknownOutcome) {
+		t.Errorf("refused: %v", err)
+	}
+	if err := s.full(t.Context(), lost, rpctypes.ErrNoSpace, true); !errors.Is(err, store.ErrUnknownOutcome) {
+		t.Errorf("refused, and another try may be on its way: %v", err)
+	}
+	cur, p := prepare(2)
+	if err := s.publish(t.Context(), cur, p); err != nil {
+		t.Fatal(err)
+	}
+	for _, maybe := range []bool{false, true} {
+		if err := s.full(t.Context(), p, rpctypes.ErrNoSpace, maybe); err != nil {
+			t.Errorf("stored: %v", err)
+		}
+	}
+	if err := s.full(t.Context(), lost, rpctypes.ErrNoSpace, false); !errors.Is(err, rpctypes.ErrNoSpace) {
+		t.Errorf("refused, and another was stored: %v", err)
 	}
 }
 

@@ -22,6 +22,10 @@ const (
 	// another member; restarts, how often that is done before all is loaded.
 	patience = time.Second
 	restarts = 3
+	// firstRewatch is the wait before a watch is made anew, doubled up to patience while none brings anything.
+	firstRewatch = 50 * time.Millisecond
+	// lastReload is the longest wait between two loads of a state that can't be used: each reads all of it.
+	lastReload = 15 * time.Second
 )
 
 // Why a watch ends.
@@ -32,18 +36,27 @@ var (
 
 // follow keeps the view up to date from etcd's revision at on, until the store is closed.
 func (s *Store) follow(at int64) {
+	wait, told := firstRewatch, "" // the error that was told last, while no watch brought anything
 	for s.life.Err() == nil {
 		next, err := s.watch(at + 1)
+		if next > at+1 {
+			wait, told = firstRewatch, ""
+		}
 		at = next - 1
 		if s.life.Err() != nil {
 			return
 		}
 		s.metrics.watchEnded(err)
 		if !errors.Is(err, errGap) {
-			s.log.Warn("watch ended, making a new one", "error", err)
-			pause(s.life, 100*time.Millisecond)
+			if told != err.Error() {
+				s.log.Warn("watch ended, making new ones", "error", err)
+				told = err.Error()
+			}
+			pause(s.life, wait)
+			wait = min(2*wait, patience)
 			continue
 		}
+		told = ""
 		s.log.Warn("loading the whole state", "reason", err)
 		if l := s.reload(); l != nil {
 			at = l.at
@@ -56,10 +69,7 @@ func (s *Store) reload() *loaded {
 	wait := 100 * time.Millisecond
 	for {
 		start, before := time.Now(), s.current.Load()
-		l, err := s.load(s.life)
-		if err == nil {
-			err = s.judge(before, l.view.meta)
-		}
+		l, err := s.load(s.life, before)
 		if err == nil {
 			s.install(l)
 			s.confirmAt(start)
@@ -70,7 +80,11 @@ func (s *Store) reload() *loaded {
 		}
 		s.doubt(fmt.Errorf("load: %w", err))
 		pause(s.life, wait)
-		wait = min(2*wait, 2*time.Second)
+		longest := 2 * time.Second
+		if errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrForeign) {
+			longest = lastReload
+		}
+		wait = min(2*wait, longest)
 	}
 }
 
@@ -79,7 +93,7 @@ func (s *Store) reload() *loaded {
 func (s *Store) watch(from int64) (int64, error) {
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(s.life))
 	defer cancel(nil)
-	s.watching.Store(&cancel)
+	s.watching.Store(&watching{cancel: cancel, since: time.Now()})
 	for resp := range s.client.Watch(ctx, s.key(keyMeta), clientv3.WithRange(clientv3.GetPrefixRangeEnd(s.key(dirObject))), clientv3.WithRev(from), clientv3.WithProgressNotify()) {
 		if resp.CompactRevision != 0 {
 			return from, fmt.Errorf("%w: etcd has compacted beyond it", errGap)
@@ -90,17 +104,27 @@ func (s *Store) watch(from int64) (int64, error) {
 		if err := s.take(resp.Events); err != nil {
 			return from, err
 		}
-		if last := resp.Header.Revision; last >= from && (resp.IsProgressNotify() || len(resp.Events) > 0) {
-			from = last + 1
+		switch n := len(resp.Events); {
+		case n > 0: // not what the header says: a watch that catches up gets its events in several answers of one revision
+			from = max(from, resp.Events[n-1].Kv.ModRevision+1)
+		case resp.IsProgressNotify():
+			from = max(from, resp.Header.Revision+1)
 		}
 	}
 	return from, context.Cause(ctx)
 }
 
-// restart ends the watch under way.
+// watching is a watch under way.
+type watching struct {
+	cancel context.CancelCauseFunc
+	since  time.Time
+}
+
+// restart ends the watch under way, unless it has just begun: many may wait for what it will bring, and each of them
+// loses its patience at another time.
 func (s *Store) restart(why error) {
-	if cancel := s.watching.Load(); cancel != nil {
-		(*cancel)(why)
+	if w := s.watching.Load(); w != nil && time.Since(w.since) > patience/2 {
+		w.cancel(why)
 	}
 }
 
@@ -151,20 +175,31 @@ func (s *Store) takeTxn(events []*clientv3.Event) error {
 		now = &m
 	}
 	switch {
-	case now == nil && cur.meta.Stage != nil:
+	case now == nil && (cur.meta.Stage != nil || len(writes) == 0):
 		return nil // a large commit is put in its place: it is in the view already
 	case now == nil:
 		return fmt.Errorf("%w: objects were written without meta", errGap)
 	}
-	if err := s.judge(cur, *now); err != nil {
+	if err := s.judge(cur, *now, mod); err != nil {
 		return fmt.Errorf("%w: %w", errGap, err)
 	}
 	if now.Revision == cur.meta.Revision {
 		s.refresh(*now, mod)
 		return nil
 	}
-	if now.Revision != cur.meta.Revision+1 || now.Stage != nil || cur.meta.Stage != nil {
+	if now.Revision != cur.meta.Revision+1 || cur.meta.Stage != nil {
 		return fmt.Errorf("%w: revision %d after %d", errGap, now.Revision, cur.meta.Revision)
+	}
+	if now.Stage != nil {
+		ctx, cancel := context.WithTimeout(s.life, loadTimeout)
+		staged, err := s.readStage(ctx, *now, mod)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%w: %w", errGap, err)
+		}
+		for name, rec := range staged {
+			writes = append(writes, write{Name: name, Record: rec})
+		}
 	}
 	return s.advance(cur, &view{meta: *now, mod: mod}, writes)
 }

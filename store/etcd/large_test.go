@@ -10,6 +10,8 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/postern-link/postern/link"
@@ -49,7 +51,10 @@ func TestLargeCommit(t *testing.T) {
 	} {
 		t.Run(z.name, func(t *testing.T) {
 			opts := Options{Endpoints: c.endpoints(), Prefix: fmt.Sprintf("/%d/", z.objects)}
-			s, other := mustOpen(t, opts), mustOpen(t, opts)
+			s := mustOpen(t, opts)
+			following := opts
+			following.Registerer = prometheus.NewRegistry()
+			other := mustOpen(t, following)
 			watch := other.Watch(t.Context())
 			want, err := s.Commit(t.Context(), load(t, s), storetest.Entry(1), networks(z.objects, z.size)...)
 			if err != nil {
@@ -66,6 +71,9 @@ func TestLargeCommit(t *testing.T) {
 			}
 			if n := stagedKeys(t, c, s); n != 0 {
 				t.Errorf("%d parts are left", n)
+			}
+			if n := testutil.ToFloat64(other.metrics.watches.WithLabelValues("reload")); n != 0 {
+				t.Errorf("%v loads of the whole state", n)
 			}
 			wantSame(t, 2, put(t, other, z.objects+1), load(t, s))
 			wantSame(t, 3, load(t, mustOpen(t, opts)), load(t, s))

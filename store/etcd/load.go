@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/postern-link/postern/link"
@@ -35,7 +36,7 @@ func (s *Store) connect(ctx context.Context) (at int64, err error) {
 			}
 			return 0, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
-		if errors.Is(err, store.ErrForeign) || errors.Is(err, store.ErrDamaged) || refusal(err) {
+		if errors.Is(err, store.ErrForeign) || errors.Is(err, store.ErrDamaged) || refusal(err) && !passing(err) {
 			return 0, err
 		}
 		if told == nil || told.Error() != err.Error() {
@@ -44,6 +45,12 @@ func (s *Store) connect(ctx context.Context) (at int64, err error) {
 		told = err
 		pause(ctx, 250*time.Millisecond)
 	}
+}
+
+// passing reports whether a refusal is one that another try may not meet: the revision that was being read has been
+// compacted meanwhile, or the servers have too much to do.
+func passing(err error) bool {
+	return errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrTooManyRequests)
 }
 
 func (s *Store) first(ctx context.Context) (int64, error) {
@@ -66,12 +73,12 @@ func (s *Store) first(ctx context.Context) (int64, error) {
 	if _, err := s.get(ask, readTimeout, keyMeta, clientv3.WithKeysOnly()); err != nil {
 		return 0, fmt.Errorf("no answer: %w", err)
 	}
-	l, err := s.load(ctx)
+	l, err := s.load(ctx, nil)
 	if errors.Is(err, errAbsent) && !s.opts.ReadOnly {
 		if err := s.initialise(ask); err != nil {
 			return 0, err
 		}
-		l, err = s.load(ctx)
+		l, err = s.load(ctx, nil)
 	}
 	if err != nil {
 		return 0, err
@@ -88,8 +95,9 @@ type loaded struct {
 	at   int64 // etcd's revision that was read
 }
 
-// load reads and checks all of the state as it is at one revision of etcd.
-func (s *Store) load(ctx context.Context) (*loaded, error) {
+// load reads and checks all of the state as it is at one revision of etcd. It must be one that can come after the view
+// that was had before, nil: any.
+func (s *Store) load(ctx context.Context, before *view) (*loaded, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	resp, err := s.get(ctx, readTimeout, keyMeta)
@@ -103,6 +111,14 @@ func (s *Store) load(ctx context.Context) (*loaded, error) {
 	m, err := decodeMeta(resp.Kvs[0].Value)
 	if err != nil {
 		return nil, err
+	}
+	if before != nil { // first: it costs little, and the rest is a lot to read for nothing
+		if err := s.judge(before, m, resp.Kvs[0].ModRevision); err != nil {
+			return nil, err
+		}
+		if err := s.checkLine(ctx, before.meta, at); err != nil {
+			return nil, fmt.Errorf("it has another history than before: %w", err)
+		}
 	}
 	r := reader{sums: map[string]store.Sum{}}
 	staged, err := s.readStage(ctx, m, at)

@@ -88,8 +88,8 @@ func (s *Store) readMeta(ctx context.Context) (meta, int64, error) {
 	return m, resp.Kvs[0].ModRevision, err
 }
 
-// judge returns an error unless m can come after a view that was had before m was asked for.
-func (s *Store) judge(before *view, m meta) error {
+// judge returns an error unless m, of etcd's revision mod, can come after a view that was had before m was asked for.
+func (s *Store) judge(before *view, m meta, mod int64) error {
 	switch old := before.meta; {
 	case m.State != old.State:
 		return fmt.Errorf("%w: another state has taken its place", store.ErrDamaged)
@@ -97,6 +97,8 @@ func (s *Store) judge(before *view, m meta) error {
 		return fmt.Errorf("%w: it went back from revision %d to %d, as when an older copy is restored: restart every node if that was on purpose", store.ErrDamaged, old.Revision, m.Revision)
 	case m.Revision == old.Revision && m.Audit != old.Audit:
 		return fmt.Errorf("%w: revision %d has another history than before", store.ErrDamaged, m.Revision)
+	case mod < before.mod: // a watch would wait for what has been, and a commit for a meta that is gone
+		return fmt.Errorf("%w: etcd's own revisions went back from %d to %d, as when a copy takes its place: restart every node if that was on purpose", store.ErrDamaged, before.mod, mod)
 	}
 	return nil
 }

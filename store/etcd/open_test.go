@@ -175,6 +175,74 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
+// TestOlderCopy: the keys are set back to those of an older moment, as by a restore of etcd, and others write on. A node
+// that was there never takes the other history for its own, also not when that is longer. A node that is started does.
+func TestOlderCopy(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	ctx, client := t.Context(), c.client(t)
+	s := mustOpen(t, Options{Endpoints: c.endpoints()})
+	put(t, s, 0)
+	copied, err := client.Get(ctx, s.opts.Prefix, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := put(t, s, 1)
+	ops := []clientv3.Op{clientv3.OpDelete(s.key(dirObject + "network/net-1")), clientv3.OpDelete(s.key(auditKey(2)))}
+	for _, kv := range copied.Kvs {
+		ops = append(ops, clientv3.OpPut(string(kv.Key), string(kv.Value)))
+	}
+	if _, err := client.Txn(ctx).Then(ops...).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(ctx); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("load: %v", err)
+	}
+	other := mustOpen(t, Options{Endpoints: c.endpoints()})
+	for n := range 3 {
+		put(t, other, n+5)
+	}
+	since := s.Confirmed()
+	within, cancel := context.WithTimeout(ctx, 6*time.Second) // longer than it takes until all is loaded
+	defer cancel()
+	if snap, err := s.Load(within); err == nil {
+		t.Errorf("it follows the other history, at revision %d", snap.Revision())
+	}
+	eventually(t, "the node says why", func() bool { return errors.Is(s.Err(), store.ErrDamaged) })
+	if s.Confirmed() != since {
+		t.Error("the view was confirmed by another history")
+	}
+	if got := <-s.Watch(ctx); got.Revision() != good.Revision() {
+		t.Errorf("revision %d, want %d", got.Revision(), good.Revision())
+	}
+	wantSame(t, 0, load(t, mustOpen(t, Options{Endpoints: c.endpoints()})), load(t, other))
+}
+
+// TestJudge: what may follow a view.
+func TestJudge(t *testing.T) {
+	before := &view{meta: meta{State: "a", Revision: 5}, mod: 50}
+	for _, z := range []struct {
+		name string
+		meta meta
+		mod  int64
+		ok   bool
+	}{
+		{"the same", meta{State: "a", Revision: 5}, 50, true},
+		{"put in its place", meta{State: "a", Revision: 5}, 52, true},
+		{"newer", meta{State: "a", Revision: 9}, 60, true},
+		{"older", meta{State: "a", Revision: 4}, 60, false},
+		{"another state", meta{State: "b", Revision: 9}, 60, false},
+		{"a copy in a younger etcd", meta{State: "a", Revision: 5}, 40, false},
+		{"a copy in a younger etcd that was written to", meta{State: "a", Revision: 9}, 49, false},
+	} {
+		t.Run(z.name, func(t *testing.T) {
+			if err := new(Store).judge(before, z.meta, z.mod); z.ok != (err == nil) || !z.ok && !errors.Is(err, store.ErrDamaged) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestRights: a node with rights to read follows and writes nothing.
 func TestRights(t *testing.T) {
 	c := newCluster(t, 1, func(conf *embed.Config) { conf.BcryptCost = 4 }) // the least: the cost of passwords is not what is tested
@@ -236,6 +304,15 @@ func TestRights(t *testing.T) {
 	_, err := mustOpen(t, as("reader")).Commit(ctx, want, storetest.Entry(2), link.DeleteNetwork{ID: "net-0"})
 	if err == nil || errors.Is(err, store.ErrUnknownOutcome) || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("commit without the right: %v", err)
+	}
+	// The servers forget whom they gave a token to. Nodes sign in again by themselves.
+	c.members[0].stop()
+	c.members[0].start(t)
+	want = put(t, writer, 3)
+	for s := range watch {
+		if s.Revision() == want.Revision() {
+			break
+		}
 	}
 }
 

@@ -167,7 +167,12 @@ func (s *Store) settled(ctx context.Context, v *view) (*view, error) {
 	defer done()
 	staged, err := s.readStage(ctx, m, 0)
 	if err != nil {
-		if now, mod, metaErr := s.readMeta(ctx); metaErr == nil && mod != v.mod {
+		// Parts that are missing are no damage where another node was faster.
+		now, mod, metaErr := s.readMeta(ctx)
+		switch {
+		case metaErr != nil:
+			return nil, metaErr
+		case mod != v.mod:
 			s.refresh(now, mod)
 			return nil, fmt.Errorf("%w: another node has put it in its place", store.ErrConflict)
 		}
@@ -214,6 +219,8 @@ func (s *Store) settled(ctx context.Context, v *view) (*view, error) {
 
 // step does one step of [Store.settled]. It isn't repeated: the next commit begins anew.
 func (s *Store) step(ctx context.Context, v *view, ops []clientv3.Op) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
 	resp, err := s.client.Txn(ctx).If(s.guard(v)).Then(ops...).Commit()
 	switch {
 	case err != nil:

@@ -71,6 +71,7 @@ func TestWatchMisbehaves(t *testing.T) {
 		{"all in one", [][]*clientv3.Event{append(append(append(append([]*clientv3.Event{}, txns[0]...), txns[1]...), txns[2]...), txns[3]...)}, 5, false},
 		{"duplicates", [][]*clientv3.Event{txns[0], txns[0], txns[1], txns[1]}, 3, false},
 		{"old revisions", [][]*clientv3.Event{txns[0], txns[1], txns[2], txns[0], txns[1], txns[3]}, 5, false},
+		{"a foreign key between ours", [][]*clientv3.Event{{{Type: mvccpb.Event_PUT, Kv: &mvccpb.KeyValue{Key: []byte(writer.key("metal")), ModRevision: from + 1}}}, txns[0]}, 2, false},
 		{"a commit is missing", [][]*clientv3.Event{txns[0], txns[2]}, 2, true},
 		{"the first is missing", [][]*clientv3.Event{txns[1]}, 1, true},
 		{"an object is missing", [][]*clientv3.Event{half(true)}, 1, true},
