@@ -78,8 +78,15 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 			return Result{}, err
 		}
 	}
+	// One after the other: writers of this node that race for a revision would only make each other decide again.
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+	}
 	var decided error // as opposed to an error of the store
-	s, err := store.Update(ctx, c.config.Store, func(s *link.Snapshot) (store.Entry, []link.Change, error) {
+	s, err := store.UpdateFrom(ctx, c.config.Store, c.config.Snapshot(), func(s *link.Snapshot) (store.Entry, []link.Change, error) {
 		at := c.config.Now()
 		if *t, decided = try(w, s, at); decided != nil {
 			return store.Entry{}, nil, decided

@@ -17,6 +17,7 @@ type Control struct {
 	seekers  seekers
 	own      ownSockets
 	newest   atomic.Pointer[link.Snapshot] // that an operation here has led to; nil: none yet
+	turn     chan struct{}                 // held by the writer that decides and commits
 }
 
 // New returns a Control. Store, Snapshot and Tenants of c must be there; what else it leaves out has a
@@ -35,7 +36,7 @@ func New(c Config) *Control {
 		c.Resolver = net.DefaultResolver
 	}
 	c.Limits = c.Limits.orDefault()
-	control := &Control{metrics: newMetrics(c.Registerer)}
+	control := &Control{metrics: newMetrics(c.Registerer), turn: make(chan struct{}, 1)}
 	installed := c.Snapshot
 	c.Snapshot = func() *link.Snapshot { return control.seen(installed()) }
 	control.config = c

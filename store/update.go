@@ -27,13 +27,17 @@ func NewID() string { return rand.Text() }
 // not act on its own. After [ErrUnknownOutcome] the commit is looked for: where it landed Update
 // returns the newest snapshot and no error, else that error, and nothing is done twice.
 func Update(ctx context.Context, s Store, decide func(*link.Snapshot) (Entry, []link.Change, error)) (*link.Snapshot, error) {
+	return UpdateFrom(ctx, s, nil, decide)
+}
+
+// UpdateFrom is Update that decides on a known snapshot first, nil for none, which spares a shared store a round
+// trip: the commit finds out whether the snapshot is still the newest. A verdict that commits nothing
+// (an error, no changes) stands only if Load says that it is.
+func UpdateFrom(ctx context.Context, s Store, known *link.Snapshot, decide func(*link.Snapshot) (Entry, []link.Change, error)) (*link.Snapshot, error) {
 	wait := firstBackoff
 	for {
-		base, err := s.Load(ctx)
-		if err != nil {
-			return nil, err
-		}
-		entry, changes, err := decide(base)
+		base, entry, changes, err := propose(ctx, s, known, decide)
+		known = nil
 		if err != nil {
 			return nil, err
 		}
@@ -57,6 +61,24 @@ func Update(ctx context.Context, s Store, decide func(*link.Snapshot) (Entry, []
 		}
 		wait = min(2*wait, lastBackoff)
 	}
+}
+
+// propose decides on known, or on the newest snapshot where there is none or the verdict commits nothing, and
+// returns what it decided on too.
+func propose(ctx context.Context, s Store, known *link.Snapshot, decide func(*link.Snapshot) (Entry, []link.Change, error)) (base *link.Snapshot, e Entry, changes []link.Change, err error) {
+	if known != nil {
+		if e, changes, err = decide(known); err == nil && len(changes) > 0 {
+			return known, e, changes, nil
+		}
+	}
+	newest, lost := s.Load(ctx)
+	switch {
+	case lost != nil:
+		return nil, Entry{}, nil, lost
+	case known == nil || newest.Revision() != known.Revision():
+		e, changes, err = decide(newest)
+	}
+	return newest, e, changes, err
 }
 
 // settle finds out whether the commit behind an unknown outcome landed.

@@ -41,6 +41,7 @@ func Run(t *testing.T, place Factory) {
 		{"backup goes round", testBackup},
 		{"a done context does nothing", testContext},
 		{"update decides again, and ends where there is nothing to do", testUpdate},
+		{"update from a known snapshot trusts it only as far as the commit does", testUpdateFrom},
 		{"S13: failed but applied is found by its ID", testAppliedButFailed},
 		{"S13: failed and not applied is reported", testNotApplied},
 	} {
