@@ -36,6 +36,7 @@ var layers = []layer{
 	{"proxy", []string{"./link", "./policy", "./proxy", "github.com/pires/go-proxyproto", metrics, unix}, "the data plane gets a snapshot and knows neither store nor Caddy"},
 	{"proxy/header", []string{"./link"}, "a wire format needs nobody's help"},
 	{"control/armapi", []string{"./control", "./link", "./store", metrics}, "the wire format of the operations: handlers decide nothing"},
+	{"control/internal/controltest", []string{"./control", "./link", "./store"}, "starts a real control plane in tests"},
 	{"control/identity", []string{"./control", "./link", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", metrics, unix},
 		"says who a caller is; what the caller may do is decided in control"},
 	{"cli", []string{"./control", "./control/identity", "./link", cobra, pflag, yaml},

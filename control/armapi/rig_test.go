@@ -2,7 +2,6 @@ package armapi
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -13,8 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +20,7 @@ import (
 
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/control/identity"
+	"github.com/postern-link/postern/control/internal/controltest"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/bolt"
@@ -101,36 +99,20 @@ type rig struct {
 // newRig starts a rig; change may alter the configurations before that.
 func newRig(t testing.TB, change ...func(*Config, *control.Config)) *rig {
 	t.Helper()
-	dir := t.TempDir()
 	r := &rig{t: t, log: &bytes.Buffer{}}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	path := filepath.Join(dir, "identities.json")
-	must(os.WriteFile(path, []byte(identities()), 0o600))
-	var err error
-	r.directory, err = identity.Open(path, identity.Options{})
-	must(err)
-	t.Cleanup(func() { _ = r.directory.Close() })
-	r.store, err = bolt.Open(filepath.Join(dir, "state"), bolt.Options{})
-	must(err)
-	t.Cleanup(func() { _ = r.store.Close() })
 	log := slog.New(slog.NewTextHandler(&lockedWriter{w: r.log}, nil))
-	cc := control.Config{Store: r.store, Tenants: r.directory, Log: log, Node: "rig", Snapshot: func() *link.Snapshot {
-		s, _ := r.store.Load(context.Background())
-		return s
-	}}
-	ac := Config{Directory: r.directory, Log: log}
-	for _, f := range change {
-		f(&ac, &cc)
+	ac := Config{Log: log}
+	w := controltest.Start(t, identities(), log, func(cc *control.Config) {
+		for _, f := range change {
+			f(&ac, cc)
+		}
+	})
+	r.directory, r.store, r.control = w.Directory, w.Store, w.Control
+	ac.Directory, ac.Control = w.Directory, w.Control
+	var err error
+	if r.api, err = New(ac); err != nil {
+		t.Fatal(err)
 	}
-	r.control = control.New(cc)
-	ac.Control = r.control
-	r.api, err = New(ac)
-	must(err)
 	r.server = httptest.NewUnstartedServer(r.api)
 	r.server.EnableHTTP2 = true
 	r.server.StartTLS()
