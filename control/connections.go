@@ -18,7 +18,7 @@ func (c *Control) Decide(ctx context.Context, op Op, d Decision) (Result, error)
 	}
 	return c.decide(ctx, op, d, action, func(e *link.Endpoint, by link.Decision) (link.Change, bool) {
 		k := &e.Connection
-		same := k.State == d.State && k.Decision.Actor == by.Actor && k.Decision.Reason == by.Reason && (k.Lasting || !d.Lasting)
+		same := k.State == d.State && k.Decision.Actor == by.Actor && k.Decision.Reason == by.Reason && (k.Lasting || !d.Lasting || d.State == link.Rejected)
 		return link.Decide{Endpoint: d.Endpoint, LinkID: k.LinkID, State: d.State, Lasting: d.Lasting, Decision: by}, same
 	})
 }

@@ -81,6 +81,49 @@ func TestDecisionIsKept(t *testing.T) {
 	}
 }
 
+// TestSameDecisionInOtherWords: the words and whose they are change, and nothing that flows depend on.
+func TestSameDecisionInOtherWords(t *testing.T) {
+	for _, state := range []State{Approved, Rejected} {
+		s := must(t, world(t), endpoint("sql-lab", "lab", "sql"))
+		id := s.Endpoint("sql-lab").Connection.LinkID
+		decide := func(at time.Time, lasting bool, d Decision) (Connection, int) {
+			t.Helper()
+			next, deltas, err := s.Apply(at, Decide{Endpoint: "sql-lab", LinkID: id, State: state, Lasting: lasting, Decision: d})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s = next
+			return s.Endpoint("sql-lab").Connection, len(deltas)
+		}
+		first, _ := decide(noon, false, Decision{Actor: "bob", Reason: "ticket 7"})
+		later := noon.Add(time.Hour)
+		for name, d := range map[string]Decision{"the same": {Actor: "bob", Reason: "ticket 7"}, "by another": {Actor: "eve", Reason: "ticket 7"}, "no words": {Actor: "eve"}} {
+			if k, n := decide(later, false, d); n != 0 || k != first {
+				t.Errorf("%s again, %s: %d deltas, %+v", state, name, n, k)
+			}
+		}
+		k, n := decide(later, false, Decision{Actor: "eve", Reason: "ticket 8"})
+		want := first
+		want.Decision = Decision{Actor: "eve", Reason: "ticket 8", At: later}
+		if n != 1 || k != want {
+			t.Errorf("%s in other words: %d deltas, %+v, want %+v", state, n, k, want)
+		}
+		if state == Approved {
+			k, n = decide(later, true, Decision{Actor: "bob"})
+			if want.Lasting, want.Decision.Actor = true, "bob"; n != 1 || k != want {
+				t.Errorf("approved for later: %d deltas, %+v, want %+v", n, k, want)
+			}
+		}
+	}
+	// One that is suspended stays so.
+	s := world(t)
+	k := s.Endpoint("sql-corp").Connection
+	s = must(t, s, Suspend{"sql-corp", k.LinkID, Decision{Actor: "bob"}}, Decide{Endpoint: "sql-corp", LinkID: k.LinkID, State: Approved, Decision: Decision{Actor: "bob", Reason: "x"}})
+	if k := s.Endpoint("sql-corp").Connection; k.Suspended == nil || k.Decision.Reason != "x" {
+		t.Errorf("suspended, and approved in other words: %+v", k)
+	}
+}
+
 func TestSuspendedIsNotLive(t *testing.T) {
 	s := world(t)
 	e := s.Endpoint("sql-corp")

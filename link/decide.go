@@ -7,7 +7,8 @@ import (
 )
 
 // Decide approves or rejects a connection. LinkID is the one that was looked at: another one now is
-// [ErrStale]. State is Approved or Rejected. Deciding what is already so changes nothing.
+// [ErrStale]. State is Approved or Rejected. Deciding what is already so changes nothing, unless it is with other
+// words: then those are kept, with whose they are. No words leave the ones there are.
 type Decide struct {
 	Endpoint ID
 	LinkID   LinkID
@@ -52,7 +53,7 @@ func (c Decide) apply(t *tx) error {
 	switch {
 	case c.State != Approved && c.State != Rejected:
 		err = fmt.Errorf("%w: a decision is %s or %s, not %q", ErrInvalid, Approved, Rejected, c.State)
-	case c.State == e.Connection.State && (c.State == Rejected || !c.Lasting || e.Connection.Lasting):
+	case c.State == e.Connection.State && !c.lengthens(e) && !c.rewords(e):
 		return nil
 	case c.State == Approved && e.Connection.State != Approved:
 		err = t.mayApprove(e)
@@ -64,9 +65,22 @@ func (c Decide) apply(t *tx) error {
 		if k.State != c.State {
 			k.Suspended = nil
 		}
+		if c.Decision.Reason == "" && k.State == c.State { // it lengthens
+			c.Decision.Reason = k.Decision.Reason
+		}
 		k.State, k.Decision = c.State, t.stamped(c.Decision)
 		k.Lasting = c.State == Approved && (c.Lasting || k.Lasting)
 	})
+}
+
+// lengthens reports whether a decision makes an approval a lasting one.
+func (c Decide) lengthens(e *Endpoint) bool {
+	return c.Lasting && c.State == Approved && !e.Connection.Lasting
+}
+
+// rewords reports whether a decision comes with words other than those of the one that stands.
+func (c Decide) rewords(e *Endpoint) bool {
+	return c.Decision.Reason != "" && c.Decision.Reason != e.Connection.Decision.Reason
 }
 
 // mayApprove returns why a connection can't be approved.

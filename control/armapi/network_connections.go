@@ -117,6 +117,10 @@ func (r *request) putConnection() (reply, error) {
 	if looked := body.Properties.Endpoint.ID; looked != "" && !strings.EqualFold(strings.TrimRight(looked, "/"), r.api.endpointID(e)) {
 		return reply{}, fmt.Errorf("%w: the connection is not of private endpoint %s", control.ErrPrecondition, quote(looked))
 	}
+	// Words that nobody said, which a connection is shown with, are nobody's when they come back.
+	if k := &e.Connection; k.State == d.State && d.Reason == stateOf(k).Description {
+		d.Reason = k.Decision.Reason
+	}
 	d.If = r.still(id)
 	res, err := r.api.Control.Decide(r.Context(), r.op(), d)
 	if err != nil {
