@@ -277,9 +277,9 @@ func restoreFile(ctx context.Context, path string, revision uint64, objects []li
 // restoreShared restores to a state that nodes may share, by the settings of a Corefile. They follow as
 // they do any commit.
 func restoreShared(ctx context.Context, place node.Place, revision uint64, objects []link.Object, replace bool) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTime)
+	open, cancel := context.WithTimeout(ctx, openTime) // to write a large state may take longer
 	defer cancel()
-	s, err := place.Open(ctx, nil, nil)
+	s, err := place.Open(open, nil, nil)
 	if err != nil {
 		return 0, err
 	}
