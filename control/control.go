@@ -40,6 +40,8 @@ var (
 	ErrPrecondition = errors.New("precondition failed")
 	// ErrLimit: a limit is reached. The error is a [*LimitError].
 	ErrLimit = errors.New("limit reached")
+	// ErrOften: the caller has asked too often. The error is an [*OftenError].
+	ErrOften = errors.New("asked too often")
 	// ErrInUse: others need the object that shall be deleted. The error is an [*InUseError].
 	ErrInUse = errors.New("in use")
 	// ErrUnproven: the names of a service are not its tenant's, and no TXT record says otherwise.
@@ -57,6 +59,13 @@ var (
 type LimitError struct {
 	What  string // such as "endpoints of a network"
 	Limit int
+}
+
+// OftenError says what was asked too often, and when to ask again.
+type OftenError struct {
+	What  string // such as "failed look-ups of services"
+	Limit int    // in a minute
+	Wait  time.Duration
 }
 
 // InUseError says what needs an object.

@@ -13,6 +13,14 @@ func (e *LimitError) Error() string {
 // Unwrap returns [ErrLimit].
 func (e *LimitError) Unwrap() error { return ErrLimit }
 
+// Error returns "what: the limit of N in a minute is reached".
+func (e *OftenError) Error() string {
+	return fmt.Sprintf("%s: the limit of %d in a minute is reached", e.What, e.Limit)
+}
+
+// Unwrap returns [ErrOften].
+func (e *OftenError) Unwrap() error { return ErrOften }
+
 // Error lists what needs the object.
 func (e *InUseError) Error() string {
 	more := ""

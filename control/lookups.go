@@ -35,13 +35,13 @@ func (k *seekers) missed(caller Caller, now time.Time) {
 	}
 }
 
-// check returns a [*LimitError] where a caller has missed too often.
+// check returns an [*OftenError] where a caller has missed too often.
 func (k *seekers) check(caller Caller, now time.Time) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.roll(now)
 	if k.misses[caller.key()] >= missesPerMinute {
-		return &LimitError{What: "failed look-ups of services a minute", Limit: missesPerMinute}
+		return &OftenError{What: "failed look-ups of services", Limit: missesPerMinute, Wait: k.begun.Add(time.Minute).Sub(now)}
 	}
 	return nil
 }

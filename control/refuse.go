@@ -50,6 +50,7 @@ var audited = []struct {
 	{ErrEgress, "egress"},
 	{ErrUnproven, "unproven"},
 	{ErrLimit, "limit"},
+	{ErrOften, "often"},
 	{ErrAddress, "address"},
 	{link.ErrStale, "stale"},
 }

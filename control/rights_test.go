@@ -264,7 +264,7 @@ func TestGuessingIsLimited(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"guess", alias} {
-		if _, err := w.VisibleService(guesser, subF, name); !errors.Is(err, ErrLimit) {
+		if _, err := w.VisibleService(guesser, subF, name); !errors.Is(err, ErrOften) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

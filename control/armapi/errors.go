@@ -87,7 +87,7 @@ func quote(s string) string {
 }
 
 // tooMany is the answer to who is too fast.
-func tooMany(wait time.Duration) error {
+func tooMany(wait time.Duration) *apiError {
 	e := &apiError{status: http.StatusTooManyRequests, code: "TooManyRequests", message: "Too many requests. Try again later."}
 	return e.with("Retry-After", retryAfter(wait))
 }

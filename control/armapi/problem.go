@@ -40,6 +40,9 @@ func problem(r *request, err error) *apiError {
 	if e, ok := errors.AsType[*apiError](err); ok {
 		return e
 	}
+	if e, ok := errors.AsType[*control.OftenError](err); ok {
+		return tooMany(e.Wait)
+	}
 	switch {
 	case errors.Is(err, control.ErrNoSubscription):
 		return &apiError{status: http.StatusNotFound, code: "SubscriptionNotFound", message: "The subscription " + quote(r.path("subscription")) + " could not be found."}
