@@ -11,6 +11,7 @@ import (
 type nodeStatus struct {
 	Node      string  `json:"node"`
 	Version   string  `json:"version"`
+	Build     string  `json:"build"`
 	Revision  uint64  `json:"revision"`
 	Freshness string  `json:"freshness"`
 	Age       float64 `json:"ageSeconds"`
@@ -36,6 +37,7 @@ func (a *app) statusCommand() *cobra.Command {
 				t := table{}
 				t.row("node", s.Node)
 				t.row("version", s.Version)
+				t.row("build", s.Build)
 				t.row("revision", strconv.FormatUint(s.Revision, 10))
 				t.row("view", fmt.Sprintf("%s, confirmed %.1f s ago", s.Freshness, s.Age))
 				t.row("networks", strconv.Itoa(s.Networks))

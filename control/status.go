@@ -3,12 +3,14 @@ package control
 import (
 	"context"
 	"io"
+	"runtime"
 )
 
 // Status is how a node is.
 type Status struct {
 	Node      string  `json:"node"`
 	Version   string  `json:"version"`
+	Build     string  `json:"build"`     // platform and Go version that it was built for and with
 	Revision  uint64  `json:"revision"`  // of the newest state that it has
 	Freshness string  `json:"freshness"` // fresh, late, stale, expired
 	Age       float64 `json:"ageSeconds"`
@@ -29,7 +31,7 @@ func (c *Control) Status(caller Caller) (Status, error) {
 	}
 	view := c.observed().view
 	st := Status{
-		Node: c.config.Node, Version: c.config.Version, Revision: s.Revision(), Freshness: view.Worst().String(), Age: view.Age.Seconds(),
+		Node: c.config.Node, Version: c.config.Version, Build: runtime.GOOS + "/" + runtime.GOARCH + ", " + runtime.Version(), Revision: s.Revision(), Freshness: view.Worst().String(), Age: view.Age.Seconds(),
 	}
 	for range s.Networks() {
 		st.Networks++

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coredns/caddy"
+
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/control/armapi"
 	"github.com/postern-link/postern/control/identity"
@@ -280,7 +282,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Store: n.Store(), Snapshot: n.Snapshot, Tenants: s.directory, Limits: s.Limits, Zones: s.zones(),
 		Own:       func() []netip.AddrPort { return ownListeners(n.Snapshot()) },
 		Flows:     func(yield func(control.Flow) bool) { flows(n, yield) },
-		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Expiry: s.Expire, Node: n.Name(), Log: s.log, Registerer: c.Registerer,
+		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
 	if s.Resolver.IsValid() {
 		config.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

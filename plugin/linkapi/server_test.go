@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,8 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/caddy"
 	"go.uber.org/goleak"
 
+	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/control/identity"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
@@ -142,6 +145,30 @@ func TestServe(t *testing.T) {
 		if resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("plain HTTP: %d", resp.StatusCode)
 		}
+	}
+}
+
+// TestStatus: an operator is told which program it is.
+func TestStatus(t *testing.T) {
+	was := caddy.AppVersion
+	caddy.AppVersion = "1.2.3+abcdef0"
+	t.Cleanup(func() { caddy.AppVersion = was })
+	s := newSite(t)
+	root, err := identity.CreateToken(t.Context(), filepath.Join(s.dir, "identities.json"),
+		identity.Holder{Identity: "root", Tenant: "operator", Roles: []control.Grant{{Subscription: "*", Role: control.Owner}}})
+	s.must(err)
+	at := s.freeAddress()
+	s.start(s.server(at), nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+at+"/providers/Postern.Network/status?api-version=2026-11-01", nil)
+	s.must(err)
+	req.Header.Set("Authorization", "Bearer "+root.Secret)
+	resp, err := s.client().Do(req)
+	s.must(err)
+	defer resp.Body.Close()
+	var got struct{ Version, Build string }
+	s.must(json.NewDecoder(resp.Body).Decode(&got))
+	if got.Version != "1.2.3+abcdef0" || got.Build == "" {
+		t.Errorf("status %d: %+v", resp.StatusCode, got)
 	}
 }
 
