@@ -21,7 +21,7 @@ type DeleteNetwork struct{ ID ID }
 // connections that its lists now approve are approved. A service of a declaration is the operator's
 // word: there a connection that a rule had approved and that the lists no longer name goes back to
 // Pending, or to Rejected where the reject list names it, and each network that a list names must exist.
-// Of another service, an approved connection goes back to Pending when a target, a name or another port is
+// Of another service, a connection that the reject list names is Rejected whoever had approved it; an approved connection goes back to Pending when a target, a name or another port is
 // added or its pin is loosened, unless the lists approve it, it is Lasting, or Approver is named.
 type PutService struct {
 	Service  Service

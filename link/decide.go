@@ -308,7 +308,7 @@ func (t *tx) reconsider(v *Service) error {
 		switch {
 		case k.State == Pending && match(v.Reject, n) == "":
 			state, decision = t.automatic(v, n)
-		case k.State == Pending && v.Origin.Declaration != "":
+		case k.State == Pending, k.State == Approved && v.Origin.Declaration == "" && match(v.Reject, n) != "":
 			state, decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(match(v.Reject, n))})
 		case k.State == Approved && byRule && v.Origin.Declaration != "":
 			if p := match(v.Reject, n); p != "" {
@@ -316,7 +316,7 @@ func (t *tx) reconsider(v *Service) error {
 			} else if match(v.AutoApprove, n) == "" {
 				state, decision = Pending, t.stamped(Decision{Reason: "no longer approved by the lists of the service"})
 			}
-		case k.State == Rejected && strings.HasPrefix(k.Decision.Rule, rejectRule) && v.Origin.Declaration != "" && match(v.Reject, n) == "":
+		case k.State == Rejected && strings.HasPrefix(k.Decision.Rule, rejectRule) && match(v.Reject, n) == "":
 			state, decision = t.automatic(v, n)
 		}
 		if state == k.State {

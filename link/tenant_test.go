@@ -212,3 +212,20 @@ func TestServiceByAlias(t *testing.T) {
 		t.Errorf("an alias of two services: %v", err)
 	}
 }
+
+// A23: the reject list of a service of the API wins over a decision that was taken before, and lets go what it held.
+func TestRejectListLater(t *testing.T) {
+	v := published("a", "s1/g/p")
+	s := must(t, Empty(), PutService{Service: v}, PutNetwork{vnet("b", "s2/g/v", "10.1.0.0/16", "10.1.5.0/26")}, asked("b", "s2/g/e", "s2/g/v", "s1/g/p"))
+	link := s.Endpoint("s2/g/e").Connection.LinkID
+	s = must(t, s, Decide{Endpoint: "s2/g/e", LinkID: link, State: Approved, Decision: Decision{Actor: "bob"}})
+	v.Reject = []Party{"tenant/b"}
+	s = must(t, s, PutService{Service: v})
+	if c := s.Endpoint("s2/g/e").Connection; c.State != Rejected || c.Decision.Rule != "reject: tenant/b" || c.LinkID != link {
+		t.Errorf("on the reject list: %+v", c)
+	}
+	v.Reject = nil
+	if c := must(t, s, PutService{Service: v}).Endpoint("s2/g/e").Connection; c.State != Pending {
+		t.Errorf("no longer on it: %+v", c)
+	}
+}
