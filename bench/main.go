@@ -56,7 +56,7 @@ func main() {
 }
 
 func run() error {
-	only := flag.String("only", "", "`part` to measure: dns or proxy (default both)")
+	only := flag.String("only", "", "`part` to measure: dns, proxy or control (default all)")
 	rounds := flag.Int("rounds", 5, "how often each server is measured")
 	secs := flag.Float64("seconds", 3, "of each measurement")
 	retries := flag.Int("retries", 2, "how often a disturbed measurement is repeated")
@@ -73,7 +73,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
-	if *only != "" && *only != "dns" && *only != "proxy" || *rounds < 1 || *secs <= 0 || *flows < 1 || flag.NArg() > 0 {
+	if *only != "" && *only != "dns" && *only != "proxy" && *only != "control" || *rounds < 1 || *secs <= 0 || *flows < 1 || flag.NArg() > 0 {
 		flag.Usage()
 		return errors.New("bad arguments")
 	}
@@ -91,11 +91,15 @@ func run() error {
 	}
 	defer b.close()
 	for round := range b.rounds {
-		if *only != "proxy" && b.has("dnsperf") {
+		if (*only == "" || *only == "dns") && b.has("dnsperf") {
 			b.runDNS(round)
 		}
-		if *only != "dns" {
+		if *only == "" || *only == "proxy" {
 			b.runProxy(round)
+		}
+		// The clients of a network have its addresses: without a namespace they can't be had.
+		if (*only == "" || *only == "control") && b.isolated && b.postern != "" {
+			b.runControl(round)
 		}
 	}
 	return b.report(*out)
@@ -106,6 +110,8 @@ func play(part string, args []string) error {
 	switch part {
 	case "load":
 		return runLoad()
+	case "etcd":
+		return runMember(args)
 	case "sink":
 		var addrs []netip.AddrPort
 		for _, arg := range args {
@@ -216,7 +222,7 @@ func (s sample) brief() string {
 		return "failed: " + s.Err
 	}
 	var words []string
-	for _, key := range []string{keyQPS, keyGbit, keyRate, keyQueryCPU, keyCPUPerGB, keyEachCPU, keyP50, keyP99, keyIdleRSS, keyIdleKernel, keyDescriptors, keyFlows} {
+	for _, key := range []string{keyQPS, keyGbit, keyRate, keyQueryCPU, keyCPUPerGB, keyEachCPU, keyP50, keyP99, keyIdleRSS, keyIdleKernel, keyDescriptors, keyFlows, keyStart, keyMemory, keyPage} {
 		if v, ok := s.Values[key]; ok {
 			words = append(words, fmt.Sprintf("%s %.4g", key, v))
 		}
@@ -274,7 +280,7 @@ func (b *bench) tests() []test {
 	for _, t := range b.proxyTests() {
 		all = append(all, t.test)
 	}
-	return all
+	return append(all, controlTests()...)
 }
 
 // goals are what Postern promises. A goal that isn't met is printed, not an error: whoever reads it decides.
@@ -287,4 +293,7 @@ var goals = []goal{
 	{text: "1 stream to the client: at least nginx", test: "down-1", server: serverPostern, column: columnGbit, baseline: serverNginx, bound: 1},
 	{text: "16 streams to the client: at least nginx", test: "down-16", server: serverPostern, column: columnGbit, baseline: serverNginx, bound: 1},
 	{text: "an idle flow: at most 40 KiB in all", test: "idle", server: serverPostern, column: columnIdle, bound: 40},
+	{text: "100,000 endpoints: start within 2 s", test: "control-large", server: serverBolt, column: columnStart, bound: 2},
+	{text: "100,000 endpoints: at most 400 MB", test: "control-large", server: serverBolt, column: columnMemory, bound: 400},
+	{text: "100,000 endpoints: a page of a list within 50 ms", test: "control-large", server: serverBolt, column: columnPage, bound: 50},
 }
