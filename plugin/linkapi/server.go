@@ -52,8 +52,7 @@ type server struct {
 	before *server // whose socket Commit takes; nil: none
 
 	certificate *certificate
-	clientCA    *x509.CertPool // of client_ca; nil: none
-	clientCerts []*x509.Certificate
+	authorities *authorities // of client_ca; nil: none
 	directory   *identity.Directory
 	control     *control.Control
 	http        *http.Server
@@ -152,15 +151,9 @@ func (s *server) openCertificate(m *metrics, state string) error {
 	if s.ClientCA == "" {
 		return nil
 	}
-	text, err := os.ReadFile(s.ClientCA)
-	if err != nil {
-		return err
-	}
-	if s.clientCA = x509.NewCertPool(); !s.clientCA.AppendCertsFromPEM(text) {
-		return fmt.Errorf("%s: no certificate in it", s.ClientCA)
-	}
-	s.clientCerts = parseCertificates(text)
-	return nil
+	var err error
+	s.authorities, err = openAuthorities(s.ClientCA, s.log)
+	return err
 }
 
 // names are what a certificate of our own is for.
@@ -197,22 +190,9 @@ func (s *server) newHTTP(api http.Handler) *http.Server {
 	}
 }
 
-// clientCAs returns whom client certificates may be from: the authorities of the identities, which change
-// with the file, and those of client_ca. nil: nobody.
-func (s *server) clientCAs() *x509.CertPool {
-	pool := s.directory.ClientCAs()
-	if s.clientCA == nil {
-		return pool
-	}
-	if pool == nil {
-		return s.clientCA
-	}
-	pool = pool.Clone()
-	for _, c := range s.clientCerts {
-		pool.AddCert(c)
-	}
-	return pool
-}
+// clientCAs returns whom client certificates may be from: the authorities of the identities and those of
+// client_ca, which both change with their files. nil: nobody.
+func (s *server) clientCAs() *x509.CertPool { return s.authorities.with(s.directory.ClientCAs()) }
 
 // Commit implements [node.API].
 func (s *server) Commit() {
@@ -236,7 +216,7 @@ func (s *server) serve() {
 	}
 }
 
-// lookAtFiles follows the certificate until the life ends.
+// lookAtFiles follows the certificate and the authorities until the life ends.
 func (s *server) lookAtFiles() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -246,6 +226,7 @@ func (s *server) lookAtFiles() {
 			return
 		case <-tick.C:
 			s.certificate.look()
+			s.authorities.look()
 		}
 	}
 }

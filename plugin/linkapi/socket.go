@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
 
 // maxConnections bounds the connections of the API at one time; one more is closed at once.
 const maxConnections = 4096
+
+// maxOfSource bounds those of one client, so that it takes eight of them to take all (A16).
+const maxOfSource = maxConnections / 8
 
 // socket is a listening address that servers of two configurations share while one follows the other: no
 // connection is lost in between, and the address is never closed and opened again.
@@ -22,8 +26,10 @@ type socket struct {
 	ended    chan struct{}
 	slots    chan struct{}
 
-	mu    sync.Mutex
-	users int
+	mu        sync.Mutex
+	perSource int // connections that one source may have
+	users     int
+	sources   map[netip.Addr]int // connections by [sourceOf]; none is 0
 }
 
 // listen opens an address. The socket has one user already: [socket.use] is for further ones.
@@ -34,7 +40,8 @@ func listen(address string) (*socket, *share, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &socket{listener: l, accepted: make(chan net.Conn), closed: make(chan struct{}), ended: make(chan struct{}), slots: make(chan struct{}, maxConnections)}
+	s := &socket{listener: l, accepted: make(chan net.Conn), closed: make(chan struct{}), ended: make(chan struct{}), slots: make(chan struct{}, maxConnections),
+		perSource: maxOfSource, sources: map[netip.Addr]int{}}
 	go s.accept()
 	u, _ := s.use()
 	return s, u, nil
@@ -87,19 +94,57 @@ func (s *socket) accept() {
 			continue
 		}
 		wait = 0
-		select {
-		case s.slots <- struct{}{}:
-		default:
-			_ = c.Close()
+		if c = s.admit(c); c == nil {
 			continue
 		}
-		c = &slotted{Conn: c, free: sync.OnceFunc(func() { <-s.slots })}
 		select {
 		case s.accepted <- c:
 		case <-s.closed:
 			_ = c.Close()
 		}
 	}
+}
+
+// admit gives a connection its place, or closes it and returns nil where there is none.
+func (s *socket) admit(c net.Conn) net.Conn {
+	from := sourceOf(c.RemoteAddr())
+	s.mu.Lock()
+	ok := s.sources[from] < s.perSource
+	if ok {
+		select {
+		case s.slots <- struct{}{}:
+			s.sources[from]++
+		default:
+			ok = false
+		}
+	}
+	s.mu.Unlock()
+	if !ok {
+		_ = c.Close()
+		return nil
+	}
+	return &slotted{Conn: c, free: sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		<-s.slots // never waits: it holds what admit has put in
+		if s.sources[from]--; s.sources[from] == 0 {
+			delete(s.sources, from)
+		}
+	})}
+}
+
+// sourceOf returns what connections of one client have in common: the address or, of IPv6, the /64, all of
+// which a host may have.
+func sourceOf(a net.Addr) netip.Addr {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	addr := ap.Addr().Unmap().WithZone("")
+	if addr.Is6() {
+		return netip.PrefixFrom(addr, 64).Masked().Addr()
+	}
+	return addr
 }
 
 // slotted gives its place back when it is closed.
