@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -40,8 +41,31 @@ func (t *tx) place(e *Endpoint) error {
 		return fmt.Errorf("%w: address %s is that of endpoint %s (%s)", ErrTaken, e.Address, o.ID, o.Origin)
 	case counter(&t.next.targeted, addrKey(e.Address)) > 0:
 		return fmt.Errorf("%w: address %s is a target of a service", ErrTaken, e.Address)
+	case counter(&t.next.sources, addrKey(e.Address)) > 0:
+		return fmt.Errorf("%w: address %s is one that a service connects from", ErrTaken, e.Address)
 	}
 	return nil
+}
+
+// checkSources returns an error if a service is to connect from the address of an endpoint: what comes back
+// to it would reach the endpoint's proxy. Addresses that the service, old, has had before stay.
+func (t *tx) checkSources(old, v *Service) error {
+	for _, a := range v.NAT {
+		if e := t.next.EndpointAt(a); e != nil && (old == nil || !slices.Contains(old.NAT, a)) {
+			return fmt.Errorf("%w: NAT address %s is in use", ErrTaken, a)
+		}
+	}
+	return nil
+}
+
+// CheckAddress returns an error wrapping [ErrOutside], [ErrReserved] or [ErrNotFound] unless the address is
+// one for a host in a subnet of the network, or in its pools for "".
+func (n *Network) CheckAddress(subnet string, a netip.Addr) error {
+	r, err := n.rangeOf(subnet)
+	if err != nil {
+		return err
+	}
+	return r.fits(a)
 }
 
 // addresses is where an endpoint may get its address from: the pools of a network, or one subnet.
@@ -85,11 +109,7 @@ func (r addresses) fits(a netip.Addr) error {
 
 // fits returns an error unless the endpoint can have its address in the network.
 func (n *Network) fits(e *Endpoint) error {
-	r, err := n.rangeOf(e.Subnet)
-	if err != nil {
-		return err
-	}
-	return r.fits(e.Address)
+	return n.CheckAddress(e.Subnet, e.Address)
 }
 
 // String says which addresses they are.
@@ -114,7 +134,7 @@ func (t *tx) allocate(r addresses) (netip.Addr, error) {
 			a = p.Addr()
 		}
 		for ; a.IsValid() && p.Contains(a) && (i < len(pools) || a != began); a = a.Next() {
-			if r.reserved(p, a) || s.EndpointAt(a) != nil || counter(&s.targeted, addrKey(a)) > 0 {
+			if r.reserved(p, a) || s.EndpointAt(a) != nil || counter(&s.targeted, addrKey(a)) > 0 || counter(&s.sources, addrKey(a)) > 0 {
 				continue
 			}
 			c.addr = a.Next()

@@ -88,6 +88,7 @@ func (t *tx) seal() *Snapshot {
 	n.aliases.seal()
 	n.claims.seal()
 	n.targeted.seal()
+	n.sources.seal()
 	n.ports.seal()
 	n.loopback.seal()
 	n.cursors.seal()

@@ -27,6 +27,9 @@ func (t *tx) enterService(v *Service) error {
 	for _, target := range v.Targets {
 		add(&s.targeted, addrKey(target.Addr.Addr()), 1)
 	}
+	for _, a := range v.NAT {
+		add(&s.sources, addrKey(a), 1)
+	}
 	t.countObject(KindService, v.ID, 1)
 	return nil
 }
@@ -40,6 +43,9 @@ func (t *tx) leaveService(v *Service) {
 	s.aliases.drop(aliasKey(v.Alias))
 	for _, target := range v.Targets {
 		add(&s.targeted, addrKey(target.Addr.Addr()), -1)
+	}
+	for _, a := range v.NAT {
+		add(&s.sources, addrKey(a), -1)
 	}
 	t.countObject(KindService, v.ID, -1)
 }

@@ -168,6 +168,9 @@ func (t *tx) setService(old, n *Service) error {
 	if err := t.checkTargets(n); err != nil {
 		return err
 	}
+	if err := t.checkSources(old, n); err != nil {
+		return err
+	}
 	if err := t.enterService(n); err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type Snapshot struct {
 	aliases   sorted[*Service]        // by the SHA-256 of the alias
 	claims    sorted[int]             // see claim.go
 	targeted  sorted[int]             // by address: targets of services
+	sources   sorted[int]             // by address: NAT addresses of services
 	ports     sorted[int]             // by family (4 or 6) and port: routed endpoints
 	loopback  sorted[netip.AddrPort]  // by address and port
 	cursors   sorted[cursor]          // by network: where in its pools the next address is looked for

@@ -220,19 +220,14 @@ func (r *request) inSubnet(s *link.Snapshot, service link.ID, own *serviceIPConf
 	if !addr.IsValid() {
 		return nil
 	}
+	if err := n.CheckAddress(own.Subnet, addr); err != nil {
+		return addressProblem(err)
+	}
 	return r.mayHaveAddress(s, service, n, sub, addr)
 }
 
-// mayHaveAddress returns an error unless a service may connect from an address of a subnet.
+// mayHaveAddress returns an error if an address of a subnet that a service is to connect from is in use.
 func (r *request) mayHaveAddress(s *link.Snapshot, service link.ID, n *link.Network, sub *subnet, addr netip.Addr) error {
-	inside := false
-	for _, text := range append(sub.Properties.AddressPrefixes, sub.Properties.AddressPrefix) {
-		p, err := netip.ParsePrefix(text)
-		inside = inside || err == nil && p.Contains(addr)
-	}
-	if !inside {
-		return fail(http.StatusBadRequest, "PrivateIPAddressNotInSubnet", "Private static IP address %s does not belong to the range of subnet %s.", addr, sub.ID)
-	}
 	taken := false
 	if e := s.EndpointAt(addr); e != nil && e.Network == n.ID {
 		taken = true
