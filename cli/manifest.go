@@ -73,7 +73,7 @@ func parseManifests(text []byte, subscription, group string) ([]manifest, error)
 			break
 		}
 		if err == nil {
-			err = noAliases(&node)
+			err = bounded(&node)
 		}
 		var m manifest
 		if err == nil {
@@ -112,13 +112,34 @@ func parseManifests(text []byte, subscription, group string) ([]manifest, error)
 	return all, nil
 }
 
-// noAliases returns an error where a document refers to a part of itself.
-func noAliases(n *yaml.Node) error {
+// maxKeys bounds the keys of one mapping: a network's subnets are the most that a manifest has of them.
+const maxKeys = 5000
+
+// bounded returns an error where a document refers to a part of itself, or has a mapping with too many keys or with one
+// twice: the decoder compares each key with each other one, and says so of each pair.
+func bounded(n *yaml.Node) error {
 	if n.Kind == yaml.AliasNode {
 		return fmt.Errorf("line %d: aliases (*%s) are not allowed", n.Line, n.Value)
 	}
+	if n.Kind == yaml.MappingNode {
+		if len(n.Content) > 2*maxKeys {
+			return fmt.Errorf("line %d: more than %d keys", n.Line, maxKeys)
+		}
+		seen := make(map[string]bool, len(n.Content)/2)
+		for i := 0; i < len(n.Content); i += 2 {
+			key := n.Content[i]
+			switch {
+			case key.Kind == yaml.AliasNode:
+			case key.Kind != yaml.ScalarNode:
+				return fmt.Errorf("line %d: a key is a word", key.Line)
+			case seen[key.Value]:
+				return fmt.Errorf("line %d: %q is there twice", key.Line, key.Value)
+			}
+			seen[key.Value] = true
+		}
+	}
 	for _, c := range n.Content {
-		if err := noAliases(c); err != nil {
+		if err := bounded(c); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -186,6 +187,25 @@ endpoints:
   - {name: db-corp, network: corp, subnet: endpoints, service: db, allow: [10.1.0.0/24]}
 `
 
+// TestManifestKeys: a file of a mebibyte is refused at once, though the decoder takes time with the square of its keys.
+func TestManifestKeys(t *testing.T) {
+	var many strings.Builder
+	for i := range 60000 {
+		fmt.Fprintf(&many, "  subnet%d: 10.0.0.0/24\n", i)
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"one key again and again": {strings.Repeat("a:\n", maxConfig/3), "keys"},
+		"empty keys":              {strings.Repeat("?\n", maxKeys), "twice"},
+		"many keys":               {"networks:\n- name: corp\n  subnets:\n" + strings.ReplaceAll(many.String(), "  sub", "    sub"), "keys"},
+		"twice":                   {"networks: []\nnetworks: []\n", `line 2: "networks" is there twice`},
+		"a list as key":           {"? [a]\n: b\n", "a key is a word"},
+	} {
+		if _, err := parseManifests([]byte(tt.text), "sub", "group"); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
 // FuzzManifest: whatever a file holds, it is a manifest within bounds or an error, and what was read is written
 // back as the same.
 func FuzzManifest(f *testing.F) {
@@ -194,6 +214,8 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte("networks: &a [*a]"))
 	f.Add([]byte("a: &a [x,x]\nb: &b [*a,*a]\n"))
 	f.Add([]byte("services: [{name: 1, port: 99999}]"))
+	f.Add([]byte(strings.Repeat("?\n", 1000)))
+	f.Add([]byte("? [a]\n: b\n"))
 	f.Add([]byte("prune: yes\nnetworks:\n- name: !!binary aGk=\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) > 1<<16 {
