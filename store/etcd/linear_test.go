@@ -24,7 +24,15 @@ func TestLinearizable(t *testing.T) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(300 * time.Millisecond): // how long it is well between two faults
+			case <-time.After(300 * time.Millisecond): // how long it is well between two faults, and longer
+			}
+			// on a busy machine: faults by the clock alone would leave no time for a change.
+			for from := newest(stores); newest(stores) < from+3; {
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
 			}
 			switch m := c.members[i%3]; i % 4 {
 			case 0: // answers are lost, then the connections
@@ -49,4 +57,12 @@ func TestLinearizable(t *testing.T) {
 	storetest.Linearizable(t, stores, 9, 60/effort+15)
 	close(stop)
 	wg.Wait()
+}
+
+// newest returns the newest revision that one of the stores has.
+func newest(stores []store.Store) (revision uint64) {
+	for _, s := range stores {
+		revision = max(revision, s.(*Store).current.Load().meta.Revision)
+	}
+	return revision
 }
