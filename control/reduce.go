@@ -92,6 +92,10 @@ func (a *auditor) reduceDiff(d store.Diff) (store.Diff, bool) {
 
 // reduceEndpoint returns an endpoint as its consumer may see it, or as the provider of its service may.
 func (a *auditor) reduceEndpoint(body json.RawMessage, own bool) (json.RawMessage, bool) {
+	var short store.Digest
+	if json.Unmarshal(body, &short) == nil && short.SHA256 != "" {
+		return body, own || a.sees.holds(short.Service)
+	}
 	var e link.Endpoint
 	if len(body) == 0 || json.Unmarshal(body, &e) != nil {
 		return nil, false

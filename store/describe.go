@@ -1,9 +1,10 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 
@@ -62,46 +63,89 @@ func scope(d link.Delta) string {
 	return ""
 }
 
-// diffs returns the deltas as an entry holds them, and how many it doesn't.
+// weights are the kinds in the order in which an entry has their diffs: what says where bytes go comes
+// before what may be padded at will.
+var weights = []link.Kind{link.KindService, link.KindEndpoint, link.KindNetwork, link.KindZone, link.KindRecord, link.KindDocument}
+
+// heaviest returns the first [MaxDiffs] deltas in order of weight, and how many there are beyond. Retired
+// link IDs, which nobody knows, are left out.
+func heaviest(deltas []link.Delta) (list []link.Delta, left int) {
+	for _, kind := range weights {
+		for _, d := range deltas {
+			switch {
+			case d.Kind != kind:
+			case len(list) == MaxDiffs:
+				left++
+			default:
+				list = append(list, d)
+			}
+		}
+	}
+	return list, left
+}
+
+// diffs returns the deltas as an entry holds them, and how many it doesn't. Nothing that fills the entry hides
+// another object: first all are to fit without the API's own part of them, and those that don't are digests;
+// then in what is left as many as can be are whole.
 func diffs(deltas []link.Delta) (list []Diff, left int, err error) {
-	size := 0
-	for d := range withoutRetired(deltas) {
-		if left > 0 || len(list) == MaxDiffs {
-			left++
-			continue
+	chosen, left := heaviest(deltas)
+	whole, size := make([]Diff, len(chosen)), 0
+	for i, d := range chosen {
+		object := fmt.Sprintf("%s/%s", d.Kind, d.Key)
+		var lean, none Diff
+		for _, side := range []struct {
+			o                 link.Object
+			whole, lean, none *json.RawMessage
+		}{{d.Old, &whole[i].Before, &lean.Before, &none.Before}, {d.New, &whole[i].After, &lean.After, &none.After}} {
+			if side.o == nil {
+				continue
+			}
+			if *side.whole, err = encodeBody(side.o); err != nil {
+				return nil, 0, err
+			}
+			if *side.lean, err = withoutAPI(*side.whole); err != nil {
+				return nil, 0, fmt.Errorf("digest of %s: %w", object, err)
+			}
+			*side.none = digest(*side.whole, side.o)
 		}
-		diff := Diff{Object: fmt.Sprintf("%s/%s", d.Kind, d.Key)}
-		if diff.Before, err = diffBody(d.Old); err != nil {
-			return nil, 0, err
+		whole[i].Object, lean.Object, none.Object = object, object, object
+		if size+lean.size() > MaxDiffBytes {
+			lean = none
 		}
-		if diff.After, err = diffBody(d.New); err != nil {
-			return nil, 0, err
+		size += lean.size()
+		list = append(list, lean)
+	}
+	for i := range list {
+		if more := whole[i].size() - list[i].size(); size+more <= MaxDiffBytes {
+			list[i], size = whole[i], size+more
 		}
-		size += len(diff.Object) + len(diff.Before) + len(diff.After)
-		if size > MaxDiffBytes {
-			left++
-			continue
-		}
-		list = append(list, diff)
 	}
 	return list, left, nil
 }
 
-// withoutRetired yields the deltas of objects that people know.
-func withoutRetired(deltas []link.Delta) iter.Seq[link.Delta] {
-	return func(yield func(link.Delta) bool) {
-		for _, d := range deltas {
-			if d.Kind != link.KindRetired && !yield(d) {
-				return
-			}
-		}
+func (d Diff) size() int { return len(d.Object) + len(d.Before) + len(d.After) }
+
+// withoutAPI returns the body of an object with a digest in place of the API's own part, where that is longer.
+func withoutAPI(body []byte) (json.RawMessage, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, err
 	}
+	short := digest(fields["api"], nil)
+	if len(fields["api"]) <= len(short) {
+		return body, nil
+	}
+	fields["api"] = short
+	return json.Marshal(fields)
 }
 
-// diffBody returns the JSON of an object, nil for none.
-func diffBody(o link.Object) (json.RawMessage, error) {
-	if o == nil {
-		return nil, nil
+// digest returns what an entry has instead of the body of an object.
+func digest(body []byte, o link.Object) json.RawMessage {
+	sum := sha256.Sum256(body)
+	d := Digest{SHA256: hex.EncodeToString(sum[:]), Bytes: len(body)}
+	if e, ok := o.(*link.Endpoint); ok {
+		d.Service = e.Service
 	}
-	return encodeBody(o)
+	text, _ := json.Marshal(d) // strings and a number, which never fail
+	return text
 }

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -42,10 +44,10 @@ func TestDescribe(t *testing.T) {
 	for _, d := range e.Diffs {
 		objects = append(objects, d.Object)
 	}
-	if want := []string{"document/group:s1/g", "endpoint/s2/g/e", "network/lan", "record/s3/g/z/a/@", "service/s1/g/v", "zone/s4/g/z"}; !slices.Equal(objects, want) || e.Truncated != 0 {
+	if want := []string{"service/s1/g/v", "endpoint/s2/g/e", "network/lan", "zone/s4/g/z", "record/s3/g/z/a/@", "document/group:s1/g"}; !slices.Equal(objects, want) || e.Truncated != 0 {
 		t.Errorf("diffs of %q and %d more, want %q", objects, e.Truncated, want)
 	}
-	if d := e.Diffs[0]; d.After != nil || !json.Valid(d.Before) {
+	if d := e.Diffs[5]; d.After != nil || !json.Valid(d.Before) {
 		t.Errorf("deleted: %s, %s", d.Before, d.After)
 	}
 	if d := e.Diffs[1]; string(d.Before) == string(d.After) || !strings.Contains(string(d.After), `"tenant":"t"`) {
@@ -73,8 +75,8 @@ func TestDescribeBounds(t *testing.T) {
 		{"as many as it holds", MaxDiffs, 10, MaxDiffs, 0},
 		{"one more", MaxDiffs + 1, 10, MaxDiffs, 1},
 		{"a hundred thousand", 100_000, 10, MaxDiffs, 100_000 - MaxDiffs},
-		{"large ones", 10, MaxDiffBytes / 3, 2, 8},
-		{"too large for any", 2, MaxDiffBytes, 0, 2},
+		{"large ones", 10, MaxDiffBytes / 3, 10, 0},
+		{"too large for any", 2, MaxDiffBytes, 2, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var e Entry
@@ -95,6 +97,47 @@ func TestDescribeBounds(t *testing.T) {
 				t.Errorf("%d changes, the last is %q", told, e.Changes[told-1])
 			}
 		})
+	}
+}
+
+// TestDescribeHidesNothing: what is padded, the service itself, others or a load balancer, doesn't hide what
+// else changed, and each object is named.
+func TestDescribeHidesNothing(t *testing.T) {
+	padding := json.RawMessage(`"` + strings.Repeat("x", 2*MaxDiffBytes) + `"`)
+	service := func(id link.ID, addr string) *link.Service {
+		return &link.Service{ID: id, Facet: link.Facet{API: padding}, Targets: []link.Target{{Addr: netip.MustParseAddrPort(addr)}}}
+	}
+	balancer := &link.Document{Type: "balancer", ID: "s/g/lb", Facet: link.Facet{API: padding}}
+	// An endpoint that is too long without the API's part too.
+	long := &link.Endpoint{ID: "s/g/e", Service: "t/g/v", Tenant: strings.Repeat("x", MaxDiffBytes)}
+	var e Entry
+	err := e.Describe(1, []link.Delta{
+		{Kind: link.KindDocument, Key: balancer.Key(), New: balancer},
+		{Kind: link.KindEndpoint, Key: long.Key(), New: long},
+		{Kind: link.KindService, Key: "s/g/v", Old: service("s/g/v", "10.0.0.1:443"), New: service("s/g/v", "10.0.0.2:443")},
+		{Kind: link.KindService, Key: "s/g/w", Old: service("s/g/w", "10.0.0.3:443"), New: service("s/g/w", "10.0.0.4:443")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(e.Diffs) != 4 || e.Truncated != 0 {
+		t.Fatalf("%d diffs, %d more", len(e.Diffs), e.Truncated)
+	}
+	for i, want := range []struct{ object, after string }{
+		{"service/s/g/v", `"addr":"10.0.0.2:443"`},
+		{"service/s/g/w", `"addr":"10.0.0.4:443"`},
+		{"endpoint/s/g/e", `"service":"t/g/v"`},
+		{"document/balancer:s/g/lb", `"sha256":`},
+	} {
+		d := e.Diffs[i]
+		if d.Object != want.object || !strings.Contains(string(d.After), want.after) || len(d.After) > 1000 {
+			t.Errorf("diff %d is of %s: %.200s; want %s with %s", i, d.Object, d.After, want.object, want.after)
+		}
+	}
+	var short Digest
+	whole, _ := encodeBody(long)
+	if err := json.Unmarshal(e.Diffs[2].After, &short); err != nil || short.Bytes != len(whole) || short.SHA256 != fmt.Sprintf("%x", sha256.Sum256(whole)) {
+		t.Errorf("digest %+v, %v; of %d bytes", short, err, len(whole))
 	}
 }
 

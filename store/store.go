@@ -49,8 +49,10 @@ type Entry struct {
 	// Changes lists what it did, "kind/key: created|updated|deleted", set by Commit. Beyond
 	// [MaxChangeBytes] the last line is "and N more".
 	Changes []string `json:"changes,omitempty"`
-	// Diffs are the same objects before and after, in order of kind and key, set by Commit: at most
-	// [MaxDiffs] of them and [MaxDiffBytes] in all. Truncated is the number left out at the end.
+	// Diffs are the same objects before and after, set by Commit: services, endpoints, networks, zones, record
+	// sets and then documents, in order of their keys. There are at most [MaxDiffs]; Truncated is the number left
+	// out at the end. What doesn't fit into [MaxDiffBytes] in all has a [Digest] in place of its field "api", or
+	// of the whole object.
 	Diffs     []Diff `json:"diffs,omitempty"`
 	Truncated int    `json:"truncated,omitempty"`
 }
@@ -65,6 +67,13 @@ const (
 	MaxDiffBytes   = 64 << 10
 	MaxChangeBytes = 512 << 10
 )
+
+// Digest stands for what is too long for an [Entry]. [Diff] has it in place of it.
+type Digest struct {
+	SHA256  string  `json:"sha256"`            // of the JSON that it stands for, in hexadecimal
+	Bytes   int     `json:"bytes"`             // the length of that
+	Service link.ID `json:"service,omitempty"` // of an endpoint: its service
+}
 
 // Diff is one object before and after a commit, as JSON. The link IDs that came to rest are left out: they
 // are no objects that anyone knows.
