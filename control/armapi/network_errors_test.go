@@ -157,6 +157,7 @@ func TestErrorsBySDK(t *testing.T) {
 		"service in no subnet that there is": {provider.putService(ctx, "new", natIn(serviceBody(contosoSub, "10.20.0.7"), contosoSub, "nothing", "")), 400, "InvalidResourceReference"},
 		"A25 service in a foreign subnet":    {provider.putService(ctx, "new", natInVnet(serviceBody(contosoSub, "10.20.0.7"), fabrikamSub, "corp", "pe")), 400, "InvalidResourceReference"},
 		"NAT address outside of the subnet":  {provider.putService(ctx, "new", natIn(serviceBody(contosoSub, "10.20.0.7"), contosoSub, "nat", "10.20.2.9")), 400, "PrivateIPAddressNotInSubnet"},
+		"NAT address that is reserved":       {provider.putService(ctx, "new", natIn(serviceBody(contosoSub, "10.20.0.7"), contosoSub, "nat", "10.20.1.3")), 400, "PrivateIPAddressInReservedRange"},
 		"frontend and destination": {provider.putService(ctx, "new", func() armnetwork.PrivateLinkService {
 			b := onBalancer()
 			b.Properties.DestinationIPAddress = to.Ptr("10.20.0.7")
