@@ -99,6 +99,10 @@ type Prepared struct {
 // before Commit. The error names the address that can't be had. An earlier step that was neither
 // committed nor abandoned is abandoned.
 //
+// Only a listener that a declared endpoint wants is an error where it can't be had: whoever writes the
+// declaration can mend it. One that endpoints of the API alone want is missing from Commit on, and tried
+// again, so that no tenant can keep the node from starting.
+//
 // A listener that stands against one that goes away with this step, such as one for all addresses
 // of a port against one for a single address, is opened by Commit.
 func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) {
@@ -111,23 +115,37 @@ func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) 
 		p.prepared.discard()
 	}
 	next := &Prepared{proxy: p, snapshot: s, settings: settings.withDefaults(), opened: make(map[netip.AddrPort]*listener)}
-	want := wants(s, settings.PerAddress)
-	for addr := range want {
-		if _, ok := p.listeners[addr]; ok {
-			continue
+	want, firm := wants(s, settings.PerAddress), declared(s)
+	for _, must := range []bool{true, false} { // those that matter get the descriptors that there are
+		for addr := range want {
+			if firm[addr] != must {
+				continue
+			}
+			if err := next.take(addr, want); err != nil && must {
+				next.discard()
+				return nil, err
+			}
 		}
-		l, err := open(addr)
-		if errors.Is(err, syscall.EADDRINUSE) && p.leavesFor(addr, want) {
-			continue
-		}
-		if err != nil {
-			next.discard()
-			return nil, err
-		}
-		next.opened[addr] = l
 	}
 	p.prepared = next
 	return next, nil
+}
+
+// take opens a listener unless it is open, or will be free when another one has gone. Of an error that is
+// no reason to give up, Commit finds out again, and tells. The caller holds the proxy's mu.
+func (n *Prepared) take(addr netip.AddrPort, want map[netip.AddrPort]struct{}) error {
+	if _, ok := n.proxy.listeners[addr]; ok {
+		return nil
+	}
+	l, err := n.settings.open(addr)
+	if errors.Is(err, syscall.EADDRINUSE) && n.proxy.leavesFor(addr, want) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n.opened[addr] = l
+	return nil
 }
 
 // leavesFor reports whether a listener of ours that is no longer wanted stands against addr.
@@ -215,7 +233,7 @@ func (p *Proxy) start(addr netip.AddrPort) {
 	}
 	if l == nil {
 		var err error
-		if l, err = open(addr); err != nil {
+		if l, err = p.settings.Load().open(addr); err != nil {
 			p.metrics.listenerFailures.Inc()
 			if p.missing[addr] == nil {
 				p.log.Error("listener can't be opened, trying again", "address", addr, "error", err)

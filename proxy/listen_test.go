@@ -95,7 +95,7 @@ func TestListenerTaken(t *testing.T) {
 	}
 	defer taken.Close()
 	w := newWorld(t, Settings{})
-	w.swap(service("svc", 7313, echo(t)), endpoint("a", "svc", "127.77.9.19"), endpoint("b", "svc", "127.77.9.20"))
+	w.swap(service("svc", 7313, echo(t)), inCorefile(endpoint("a", "svc", "127.77.9.19")), inCorefile(endpoint("b", "svc", "127.77.9.20")))
 	if _, err := w.proxy.Prepare(w.now.Load(), Settings{}); err == nil || !strings.Contains(err.Error(), "127.77.9.20:7313") {
 		t.Fatalf("error %v doesn't name the address", err)
 	}
@@ -112,6 +112,71 @@ func TestListenerTaken(t *testing.T) {
 	}
 	taken.Close()
 	eventually(t, "it is opened later", func() bool { return len(w.listening()) == 2 })
+}
+
+// inCorefile makes an endpoint one that a declaration has.
+func inCorefile(e link.PutEndpoint) link.PutEndpoint {
+	e.Endpoint.Origin = link.Origin{Declaration: "host", File: "Corefile", Line: 1}
+	return e
+}
+
+// A22: no port that a tenant asks for keeps a node from starting, whether another program has it or this one
+// is going to. What can be opened is, the declared ones too.
+func TestPortOfTenantTaken(t *testing.T) {
+	tests := map[string]struct {
+		taken    string // by another program; "": nobody
+		own      string // of this process, not open yet
+		addr     string // of the tenant's endpoint
+		declared bool
+		refused  string // what the error names
+	}{
+		"another program, routed":           {taken: "127.77.9.61:7316", addr: "10.255.77.6"},
+		"another program, loopback":         {taken: "127.77.9.60:7316", addr: "127.77.9.60"},
+		"DNS on an address":                 {own: "127.0.0.1:7316", addr: "10.255.77.6"},
+		"DNS on all addresses":              {own: "[::]:7316", addr: "127.77.9.60"},
+		"DNS on all of IPv4":                {own: "0.0.0.0:7316", addr: "127.77.9.60"},
+		"declared, another program, routed": {taken: "127.77.9.61:7316", addr: "10.255.77.6", declared: true, refused: "0.0.0.0:7316"},
+		"declared, DNS":                     {own: "[::]:7316", addr: "127.77.9.60", declared: true, refused: "127.77.9.60:7316"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, Settings{}, routedPool())
+			settings := Settings{}
+			if tt.taken != "" {
+				l, err := net.Listen("tcp", tt.taken)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+			} else {
+				settings.Own = []netip.AddrPort{netip.MustParseAddrPort(tt.own)}
+			}
+			e := endpoint("a", "a", tt.addr)
+			if tt.declared {
+				e = inCorefile(e)
+			}
+			w.swap(service("a", 7316, echo(t)), e, service("b", 7317, echo(t)), inCorefile(endpoint("b", "b", "127.77.9.62")),
+				service("c", 7318, echo(t)), endpoint("c", "c", "127.77.9.63"))
+			next, err := w.proxy.Prepare(w.now.Load(), settings)
+			if tt.refused != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.refused) {
+					t.Errorf("error %v doesn't name %s", err, tt.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			next.Commit()
+			checkListening(t, w, "127.77.9.62:7317", "127.77.9.63:7318")
+			if w.metric(t, "postern_proxy_listener_failures_total") < 1 || len(w.log.lines("can't be opened", ":7316")) != 1 {
+				t.Error("the failure isn't counted or logged")
+			}
+			if got := w.proxy.Listeners(); len(got) != 2 {
+				t.Errorf("it tells of the listeners %v", got)
+			}
+		})
+	}
 }
 
 func TestPrepare(t *testing.T) {

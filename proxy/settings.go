@@ -15,7 +15,10 @@ type Settings struct {
 	MaxPerSource   int            // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
 	ProbeInterval  time.Duration  // between two probes of a target: 2 s
 	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
-	PerAddress     bool           // bind each endpoint address, even if it isn't loopback: false
+	// Own are what this process itself is going to listen on, such as for DNS: nothing is opened for
+	// endpoints that would stand against them.
+	Own        []netip.AddrPort
+	PerAddress bool // bind each endpoint address, even if it isn't loopback: false
 }
 
 // What isn't for the operator to set.
