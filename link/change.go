@@ -67,6 +67,9 @@ func (t *tx) putNetwork(old, n *Network) error {
 	if err := checkID(n.ID); err != nil {
 		return about(n, n.ID, n.Origin, err)
 	}
+	if err := n.checkSize(); err != nil && !t.loading {
+		return about(n, n.ID, n.Origin, err)
+	}
 	if err := t.setNetwork(old, n); err != nil {
 		return about(n, n.ID, n.Origin, err)
 	}

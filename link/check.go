@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,15 +48,40 @@ func (n *Network) check() error {
 	return n.checkSubnets()
 }
 
+// checkSize bounds what a network lists. It is for networks that are written: one that is stored stays, so that
+// a state opens whatever the bounds were.
+func (n *Network) checkSize() error {
+	for _, l := range []struct {
+		what       string
+		have, most int
+	}{
+		{"prefixes", len(n.Prefixes), MaxPrefixes},
+		{"pools", len(n.Pools), MaxPrefixes},
+		{"subnets", len(n.Subnets), MaxSubnets},
+		{"entries of the egress list", len(n.Egress), MaxEgress},
+	} {
+		if l.have > l.most {
+			return fmt.Errorf("%w: %d %s of a network, %d are allowed", ErrInvalid, l.have, l.what, l.most)
+		}
+	}
+	for _, sub := range n.Subnets {
+		if len(sub.Prefixes) > MaxSubnetPrefixes {
+			return fmt.Errorf("%w: subnet %s: %d prefixes, %d are allowed", ErrInvalid, clip(sub.Name), len(sub.Prefixes), MaxSubnetPrefixes)
+		}
+	}
+	return nil
+}
+
 func (n *Network) checkSubnets() error {
-	taken := slices.Clone(n.Pools)
-	for i, sub := range n.Subnets {
+	names := make(map[string]bool, len(n.Subnets))
+	for _, sub := range n.Subnets {
 		if id, err := ParseID(sub.Name); err != nil || string(id) != sub.Name || strings.Contains(sub.Name, "/") {
 			return fmt.Errorf("%w: name %q of a subnet", ErrInvalid, clip(sub.Name))
 		}
-		if slices.ContainsFunc(n.Subnets[:i], func(o Subnet) bool { return o.Name == sub.Name }) {
+		if names[sub.Name] {
 			return fmt.Errorf("%w: subnet %s is given twice", ErrInvalid, sub.Name)
 		}
+		names[sub.Name] = true
 		if len(sub.Prefixes) == 0 {
 			return fmt.Errorf("%w: subnet %s has no prefix", ErrInvalid, sub.Name)
 		}
@@ -72,12 +98,37 @@ func (n *Network) checkSubnets() error {
 					return fmt.Errorf("%w: subnet %s: %s has addresses of %s, which no endpoint can have", ErrInvalid, sub.Name, p, q)
 				}
 			}
-			for _, q := range taken {
-				if p.Overlaps(q) {
-					return fmt.Errorf("%w: subnet %s: %s overlaps %s", ErrOverlap, sub.Name, p, q)
-				}
-			}
-			taken = append(taken, p)
+		}
+	}
+	return n.checkOverlap()
+}
+
+// checkOverlap refuses subnets that share addresses with each other or a pool. In order of their addresses, a
+// prefix that shares any with one behind it does so with the next.
+func (n *Network) checkOverlap() error {
+	type part struct {
+		prefix netip.Prefix
+		subnet int // -1: a pool
+	}
+	var parts []part
+	for _, p := range n.Pools {
+		parts = append(parts, part{p, -1})
+	}
+	for i, sub := range n.Subnets {
+		for _, p := range sub.Prefixes {
+			parts = append(parts, part{p, i})
+		}
+	}
+	slices.SortStableFunc(parts, func(a, b part) int {
+		return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
+	})
+	for i := 1; i < len(parts); i++ {
+		a, b := parts[i-1], parts[i]
+		if a.subnet > b.subnet {
+			a, b = b, a
+		}
+		if a.prefix.Overlaps(b.prefix) {
+			return fmt.Errorf("%w: subnet %s: %s overlaps %s", ErrOverlap, n.Subnets[b.subnet].Name, b.prefix, a.prefix)
 		}
 	}
 	return nil

@@ -15,8 +15,15 @@ type DeleteDocument struct {
 	ID   ID
 }
 
+// MaxDocument bounds what a document holds, in bytes: it is compared, stored and described in the audit with
+// each change.
+const MaxDocument = 64 << 10
+
 func (c PutDocument) apply(t *tx) error {
 	d := c.Document
+	if n := len(d.API); n > MaxDocument {
+		return about(&d, d.ID, Origin{}, fmt.Errorf("%w: a %s of %d bytes, %d are allowed", ErrInvalid, clip(d.Type), n, MaxDocument))
+	}
 	if err := t.setDocument(t.next.Document(d.Type, d.ID), &d); err != nil {
 		return about(&d, d.ID, Origin{}, err)
 	}

@@ -123,6 +123,15 @@ type Network struct {
 	Origin     Origin `json:"origin,omitzero"`
 }
 
+// The most that a network lists. Azure's figure for subnets is the same; its others are beyond what is of use,
+// and what each change of the network costs grows with them.
+const (
+	MaxPrefixes       = 64 // of a network; and pools
+	MaxSubnets        = 3000
+	MaxSubnetPrefixes = 16 // of a subnet
+	MaxEgress         = 256
+)
+
 // Kind implements [Object].
 func (*Network) Kind() Kind { return KindNetwork }
 
