@@ -66,7 +66,7 @@ const (
 )
 
 // noIO are packages of the standard library that the pure ones do without, in link and policy.
-var noIO = []string{"os", "net", "net/http", "log", "log/slog", "syscall", "unsafe", "database/sql"}
+var noIO = []string{"os", "net", "net/http", "log", "log/slog", "syscall", "database/sql"}
 
 func TestImports(t *testing.T) {
 	seen := map[string]bool{}

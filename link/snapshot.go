@@ -18,27 +18,27 @@ type Snapshot struct {
 	services  sorted[*Service]
 	endpoints sorted[*Endpoint]
 	retired   sorted[*Retired] // by link ID, big-endian
-	private   privateDNS      // zones, record sets and documents
+	private   privateDNS       // zones, record sets and documents
 
 	// What follows is computed from the objects.
 	clients   *bart.Table[*Network]  // by prefix; networks found by listener alone are left out
 	pools     *bart.Table[ID]        // the network of each pool
 	addresses *bart.Table[*Endpoint] // by host prefix
-	links     sorted[*Endpoint]       // by link ID, big-endian
-	resting   sorted[*Retired]        // by time in Unix nanoseconds and link ID, big-endian
-	byService sorted[*Endpoint]       // by service, 0, endpoint
-	byNetwork sorted[*Endpoint]       // by network, 0, endpoint
-	byBoth    sorted[*Endpoint]       // by network, 0, service, 0, endpoint
-	owners    sorted[Owner]           // by network, 0, name
-	exists    sorted[int]             // by network, 0, name in a zone: live private names at or below it
-	tallies   sorted[int]             // see tally.go
-	aliases   sorted[*Service]        // by the SHA-256 of the alias
-	claims    sorted[int]             // see claim.go
-	targeted  sorted[int]             // by address: targets of services
-	sources   sorted[int]             // by address: NAT addresses of services
-	ports     sorted[int]             // by family (4 or 6) and port: routed endpoints
-	loopback  sorted[netip.AddrPort]  // by address and port
-	cursors   sorted[cursor]          // by network: where in its pools the next address is looked for
+	links     sorted[*Endpoint]      // by link ID, big-endian
+	resting   sorted[*Retired]       // by time in Unix nanoseconds and link ID, big-endian
+	byService sorted[*Endpoint]      // by service, 0, endpoint
+	byNetwork sorted[*Endpoint]      // by network, 0, endpoint
+	byBoth    sorted[*Endpoint]      // by network, 0, service, 0, endpoint
+	owners    sorted[Owner]          // by network, 0, name
+	exists    sorted[int]            // by network, 0, name in a zone: live private names at or below it
+	tallies   sorted[int]            // see tally.go
+	aliases   sorted[*Service]       // by the SHA-256 of the alias
+	claims    sorted[int]            // see claim.go
+	targeted  sorted[int]            // by address: targets of services
+	sources   sorted[int]            // by address: NAT addresses of services
+	ports     sorted[int]            // by family (4 or 6) and port: routed endpoints
+	loopback  sorted[netip.AddrPort] // by address and port
+	cursors   sorted[cursor]         // by network: where in its pools the next address is looked for
 }
 
 // Empty returns the snapshot of revision 0, which holds nothing.

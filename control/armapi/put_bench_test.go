@@ -9,7 +9,9 @@ import (
 
 // BenchmarkPutEndpoint is what a request for an endpoint costs over TLS, with the commit to a bolt file.
 func BenchmarkPutEndpoint(b *testing.B) {
-	r := newRig(b, func(_ *Config, c *control.Config) { c.Limits.EndpointsPerNetwork, c.Limits.PendingPerConsumer = 60000, 60000 }, func(a *Config, _ *control.Config) { a.Rate = 1e6 })
+	r := newRig(b, func(_ *Config, c *control.Config) {
+		c.Limits.EndpointsPerNetwork, c.Limits.PendingPerConsumer = 60000, 60000
+	}, func(a *Config, _ *control.Config) { a.Rate = 1e6 })
 	r.putGroup("contoso", contosoSub, "rg")
 	network := groupPath(contosoSub, "rg") + "/providers/Microsoft.Network/"
 	r.do("contoso", "PUT", network+"virtualNetworks/v", `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.1.0.0/16"]},
