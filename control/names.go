@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	proofLabel = "_postern."       // below it, in a domain, is the TXT record that proves it
-	proofKey   = "postern-tenant=" // what the record says, followed by the tenant's GUID
-	proofWait  = 5 * time.Second   // for all names of a service together
-	proofDepth = 8                 // the most domains above one name that are looked at
-	proofsAt   = 8                 // look-ups at once
+	proofLabel = link.ProofLabel + "." // before a domain, the name of the TXT record that proves it
+	proofKey   = "postern-tenant="     // what the record says, followed by the tenant's GUID
+	proofWait  = 5 * time.Second       // for all names of a service together
+	proofDepth = 8                     // the most domains above one name that are looked at
+	proofsAt   = 8                     // look-ups at once
+	proofNames = 20                    // the most names of one write that are looked up
 )
 
 // proofs says what look-ups of names have come to: nil where the name is proven.
@@ -40,27 +41,40 @@ func (c *Control) proveEdit(ctx context.Context, id link.ID, edit func(*link.Sna
 	if err != nil || v == nil || len(v.Names) > c.config.Limits.NamesPerService {
 		return nil, nil // the decision says so
 	}
-	var names []link.Name
-	for _, n := range v.Names {
-		if !hasName(old, n.Public) && !owner.has(n.Public) && checkName(n.Public) == nil {
-			names = append(names, n.Public)
-		}
+	names := unproven(owner, old, v)
+	if len(names) > proofNames {
+		return nil, tooManyProofs
 	}
 	return c.prove(ctx, owner, names), nil
 }
 
-// prove looks up the proofs of names for a tenant.
+// tooManyProofs is why nothing is looked up for a write.
+var tooManyProofs = &LimitError{What: "names to prove at once", Limit: proofNames}
+
+// unproven returns the names that a service gets and that its tenant must prove.
+func unproven(owner Tenant, old, now *link.Service) []link.Name {
+	var names []link.Name
+	for _, n := range now.Names {
+		if !hasName(old, n.Public) && !owner.has(n.Public) && checkName(n.Public) == nil {
+			names = append(names, n.Public)
+		}
+	}
+	return names
+}
+
+// prove looks up the proofs of names for a tenant. A domain that the operator gave to another has none, and
+// the answer doesn't tell: it is looked up as well.
 func (c *Control) prove(ctx context.Context, owner Tenant, names []link.Name) proofs {
 	ctx, cancel := context.WithTimeout(ctx, proofWait)
 	defer cancel()
 	found := c.lookUp(ctx, owner, candidates(names))
 	p := proofs{}
 	for _, n := range names {
-		p[n] = fmt.Errorf("%w: name %s: make a TXT record at %s%s, or at the same label of a domain above it, that says %q",
-			ErrUnproven, n, proofLabel, domain(n), proofKey+strings.ToLower(owner.ID))
+		p[n] = notProven(owner, n)
+		given := c.given(owner, n)
 		var unsure *net.DNSError
 		for _, d := range above(n) {
-			if found[d] == nil {
+			if found[d] == nil && !given {
 				p[n] = nil
 				break
 			}
@@ -70,6 +84,22 @@ func (c *Control) prove(ctx context.Context, owner Tenant, names []link.Name) pr
 		}
 	}
 	return p
+}
+
+// notProven is the error for a name without a proof.
+func notProven(owner Tenant, n link.Name) error {
+	return fmt.Errorf("%w: name %s: make a TXT record at %s%s, or at the same label of a domain above it, that says %q",
+		ErrUnproven, n, proofLabel, domain(n), proofKey+strings.ToLower(owner.ID))
+}
+
+// given reports whether the operator gave the domain of a name to a tenant other than its owner. What DNS says
+// of it is nothing against that.
+func (c *Control) given(owner Tenant, n link.Name) bool {
+	return slices.ContainsFunc(c.config.Tenants.Tenants(), func(t Tenant) bool {
+		return t.Name != owner.Name && (t.has(n) || slices.ContainsFunc(t.Domains, func(d link.Name) bool {
+			return n != domain(n) && d.Parent() == domain(n) // a pattern over it
+		}))
+	})
 }
 
 // lookUp returns for each domain nil where a TXT record proves it to be the tenant's, else why it isn't.
@@ -177,6 +207,8 @@ func (c *Control) spell(owner Tenant, old, now *link.Service, p proofs) error {
 				return fmt.Errorf("%w: name %s wasn't looked up: ask again", ErrUnproven, n.Public)
 			case err != nil:
 				return err
+			case c.given(owner, n.Public): // meanwhile
+				return notProven(owner, n.Public)
 			}
 		}
 		now.Names[i] = c.config.Zones.Resource(n.Public)

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -81,6 +82,8 @@ func TestNames(t *testing.T) {
 	const guid = "aaaaaaaa-0000-0000-0000-00000000c001"
 	z := &zoneServer{
 		txt: map[string][]string{
+			"_postern.given.example.":         {"postern-tenant=" + guid}, // the operator gave it to fabrikam
+			"_postern.over.example.":          {"postern-tenant=" + guid},
 			"_postern.proven.example.":        {"v=spf1 -all", "Postern-Tenant=" + strings.ToUpper(guid)},
 			"_postern.deep.parent.example.":   {"postern-tenant=" + guid},
 			"_postern.theirs.example.":        {"postern-tenant=bbbbbbbb-0000-0000-0000-00000000f001"},
@@ -111,6 +114,12 @@ func TestNames(t *testing.T) {
 		"no GUID":                        {subC, "half.example", ErrUnproven, ""},
 		"proven by a top-level domain":   {subC, "nobody.example", ErrUnproven, ""},
 		"server fails":                   {subC, "broken.example", ErrUnproven, "server misbehaving"},
+		"given to another":               {subC, "given.example", ErrUnproven, "make a TXT record at _postern.given.example"},
+		"below what another was given":   {subC, "*.www.given.example", ErrUnproven, "make a TXT record at _postern.www.given.example"},
+		"pattern over what was given":    {subC, "*.over.example", ErrUnproven, "make a TXT record at _postern.over.example"},
+		"beside what was given":          {subC, "b.over.example", nil, ""},
+		"given to it":                    {subF, "given.example", nil, ""},
+		"given to another, the operator": {subOp, "given.example", nil, ""},
 		"one label":                      {subC, "intranet", link.ErrInvalid, "two labels"},
 		"one label of the operator":      {subOp, "intranet", link.ErrInvalid, "two labels"},
 		"bare wildcard":                  {subC, "*", link.ErrInvalid, ""},
@@ -126,7 +135,11 @@ func TestNames(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(c *Config) { c.Resolver = resolver })
+			w := newWorld(t, func(c *Config) {
+				ts := ourTenants()
+				ts[2].Domains = []link.Name{"given.example", "a.over.example"}
+				c.Tenants, c.Resolver = ts, resolver
+			})
 			held := service(subC2 + "/rg/held")
 			held.Names = []link.ResourceName{{Public: "held.contoso.example"}}
 			w.ok(w.putServiceAs(op(Owner, subC2), held))
@@ -222,4 +235,27 @@ func TestProofsEnd(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestProofsOfOneWrite: a write with more names to prove than are looked up is refused before any look-up.
+func TestProofsOfOneWrite(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Resolver = nobodyAsks{t} })
+	v := service(svcC)
+	m := ManifestService{Name: "svc", Port: 443, Targets: []string{"203.0.113.9:443"}}
+	for i := range proofNames + 1 {
+		v.Names = append(v.Names, link.ResourceName{Public: link.Name(fmt.Sprintf("n%d.example.org", i))})
+		m.Names = append(m.Names, string(v.Names[i].Public))
+	}
+	_, err := w.putServiceAs(op(Owner, subC), v)
+	w.refused(w.state(), err, ErrLimit)
+	_, err = w.Apply(t.Context(), op(Owner, subC), Manifest{Subscription: subC, Group: "rg", Services: []ManifestService{m}})
+	w.refused(w.state(), err, ErrLimit)
+}
+
+// nobodyAsks is a resolver that nobody may ask.
+type nobodyAsks struct{ t *testing.T }
+
+func (r nobodyAsks) LookupTXT(_ context.Context, name string) ([]string, error) {
+	r.t.Errorf("%s is looked up", name)
+	return nil, nil
 }

@@ -128,14 +128,10 @@ func (a *application) prove(ctx context.Context) error {
 	for _, w := range a.services {
 		old, now := s.Service(w.id), link.Service{}
 		w.edit(&now)
-		for _, n := range now.Names {
-			if !hasName(old, n.Public) && !owner.has(n.Public) && checkName(n.Public) == nil {
-				names = append(names, n.Public)
-			}
-		}
+		names = append(names, unproven(owner, old, &now)...)
 	}
-	if most := a.config.Limits.NamesPerService; len(names) > most {
-		return &LimitError{What: "names to prove at once", Limit: most}
+	if len(names) > proofNames {
+		return tooManyProofs
 	}
 	a.proofs = a.Control.prove(ctx, owner, names)
 	return nil

@@ -55,6 +55,9 @@ type resolution struct {
 // asks for. It is the same walk as in that plugin, which has a test that both agree.
 func (o observed) resolve(s *link.Snapshot, n *link.Network, name link.Name, zones *link.Zones) resolution {
 	asked := []byte(name)
+	if link.IsProof(asked) {
+		return resolution{answer: AnswerPass, rule: "names that prove a domain are for public DNS"}
+	}
 	owner, _, owned := s.Owner(n.ID, asked)
 	r := resolution{answer: AnswerPass}
 	if owned {

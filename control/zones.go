@@ -122,6 +122,9 @@ func deleteRecordSet(old *link.RecordSet) (verdict, error) {
 
 func (c *Control) putRecordSet(s *link.Snapshot, old *link.RecordSet, r link.RecordSet) (verdict, error) {
 	v := verdict{action: "record.put", created: old == nil}
+	if link.IsProof(r.Name) {
+		return v, fmt.Errorf("%w: record set %s: names that begin with %s prove domains in public DNS and are never answered from a private zone", link.ErrInvalid, r.Name, link.ProofLabel)
+	}
 	if s.Zone(r.Zone) == nil {
 		return v, fmt.Errorf("%w: private zone %s", link.ErrNotFound, r.Zone)
 	}

@@ -90,6 +90,10 @@ func TestZoneLife(t *testing.T) {
 		t.Errorf("a zone more: %v", err)
 	}
 	before := w.state()
+	for _, name := range []string{"_postern", "_postern.shop"} { // a private zone proves no domain
+		_, err := w.putRecordAs(o, zoneF, "TXT", name, `"postern-tenant=bbbbbbbb-0000-0000-0000-00000000f001"`)
+		w.refused(before, err, link.ErrInvalid)
+	}
 	_, err := w.EditRecordSet(t.Context(), o, zoneF, "SOA", "@", func(*link.Snapshot, *link.RecordSet) (*link.RecordSet, error) { return nil, nil })
 	w.refused(before, err, link.ErrInvalid)
 	_, err = w.deleteZoneAs(o, zoneF)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
 )
 
 // maxChain is how many aliases of an answer are followed.
@@ -57,6 +59,10 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		return m, nil
 	}
 	at := question.Name
+	var first [maxName]byte
+	if link.IsProof(canonical(first[:0], at)) {
+		return m, nil // also what proves a domain by an alias
+	}
 	var chain []dns.RR
 	for range maxChain {
 		alias := aliasOf(m.Answer, at)

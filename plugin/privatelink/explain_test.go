@@ -36,7 +36,7 @@ var (
 		"db.example.com", "x.y.example.com", "*.apps.example.com", "acct.blob.core.windows.net"}
 	askedNames = []string{"c.database.windows.net", "privatelink.database.windows.net", "shop.azurewebsites.net", "shop.privatelink.azurewebsites.net",
 		"a.b.azurewebsites.net", "y.example.com", "example.com", "z.apps.example.com", "other.example.org", "w.zone.example", "zone.example",
-		"one.zone.example", "a.privatelink.database.windows.net", "kv.privatelink.vaultcore.azure.net", "deep.one.zone.example"}
+		"one.zone.example", "_postern.zone.example", "_postern.apps.example.com", "_postern.azurewebsites.net", "a.privatelink.database.windows.net", "kv.privatelink.vaultcore.azure.net", "deep.one.zone.example"}
 )
 
 // randomWorld makes a state by changes of which many are refused.

@@ -35,9 +35,9 @@ type finding struct {
 	policy policy    // of a miss
 }
 
-// find looks a name up that is in canonical form.
+// find looks a name up that is in canonical form. Those that prove a domain are public DNS's to answer.
 func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding {
-	if len(asked) == 0 {
+	if len(asked) == 0 || link.IsProof(asked) {
 		return finding{}
 	}
 	a := g.answerFor(network, asked)

@@ -2,12 +2,17 @@ package privatelink
 
 import (
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
 )
 
 // untrusted says why a name can't be answered from a snapshot that is too old for some: what was
 // private may be another's by now, or revoked. "" lets the query go on. A name that has nothing of ours in
 // the network passes, as it did when the snapshot was new.
 func (p *Privatelink) untrusted(q *query, f finding, asked []byte) (why string) {
+	if link.IsProof(asked) {
+		return ""
+	}
 	// Whatever became of its connection and its targets meanwhile: it isn't passed on.
 	if len(asked) > 0 {
 		if a := q.gen.answerFor(q.view.network, asked); a != nil {
