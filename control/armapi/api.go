@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +60,8 @@ type API struct {
 	callers *limiter // requests, by identity
 	sources *limiter // failed sign-ins, by address
 	metrics *metrics
+
+	lastSubnets atomic.Pointer[subnetsOf] // see [API.subnets]
 }
 
 // New returns an API. The error is that of registering its metrics.

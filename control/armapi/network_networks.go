@@ -100,32 +100,30 @@ func (r *request) writtenNetwork(s *link.Snapshot, id link.ID, old *link.Network
 
 // replaceSubnets gives a network the subnets of a list and no others.
 func (r *request) replaceSubnets(s *link.Snapshot, n *link.Network, f *networkFacet, list []subnet) error {
-	kept, known := n.Subnets, f.Subnets
+	kept, known, index := n.Subnets, f.Subnets, indexSubnets(f.Subnets)
 	n.Subnets, f.Subnets = nil, nil
+	given := make(map[string]bool, len(list))
 	for _, body := range list {
 		name, err := segment("subnet name", body.Name)
 		if err != nil {
 			return invalid("properties.subnets", "%v", err)
 		}
-		if slices.ContainsFunc(n.Subnets, func(sub link.Subnet) bool { return sub.Name == name }) {
+		if given[name] {
 			return invalid("properties.subnets", "subnet %s is given twice", quote(body.Name))
 		}
+		given[name] = true
 		own := subnetFacet{Name: body.Name}
-		if i := indexSubnet(known, name); i >= 0 {
+		if i, ok := index[name]; ok {
 			own.Name = known[i].Name
 		}
-		if err := setSubnet(n, f, name, own, &body); err != nil {
+		sub, own, err := writtenSubnet(name, own, &body)
+		if err != nil {
 			return err
 		}
+		n.Subnets, f.Subnets = append(n.Subnets, sub), append(f.Subnets, own)
 	}
-	for _, sub := range kept {
-		if !slices.ContainsFunc(n.Subnets, func(o link.Subnet) bool { return o.Name == sub.Name }) {
-			if err := r.subnetFree(s, n.ID, sub.Name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	gone := slices.DeleteFunc(slices.Clone(kept), func(sub link.Subnet) bool { return given[sub.Name] })
+	return r.subnetsFree(s, n.ID, gone)
 }
 
 // patchNetwork replaces the tags, which is all that a PATCH can.
@@ -174,12 +172,7 @@ func (r *request) deleteNetwork() (reply, error) {
 		if err := r.writable(s, old.Origin); err != nil {
 			return nil, err
 		}
-		for _, sub := range old.Subnets {
-			if err := r.subnetFree(s, id, sub.Name); err != nil {
-				return nil, err
-			}
-		}
-		return nil, nil
+		return nil, r.subnetsFree(s, id, old.Subnets)
 	})
 	if err != nil {
 		return reply{}, networkProblem(err)
@@ -197,8 +190,7 @@ func networkProblem(err error) error {
 
 // showNetwork renders a network.
 func (a *API) showNetwork(n *link.Network) *virtualNetwork {
-	f := facetOf[networkFacet](n.API)
-	v := &virtualNetwork{head: a.head(typeNetwork, n.ID, f.facet)}
+	v := &virtualNetwork{head: a.head(typeNetwork, n.ID, a.subnets(n).facet.facet)}
 	p := &v.Properties
 	p.ProvisioningState, p.ResourceGUID = succeeded, guidOf(n, n.Facet)
 	p.AddressSpace.AddressPrefixes = texts(n.Prefixes)

@@ -2,6 +2,7 @@ package armapi
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -82,7 +83,7 @@ func (r *request) putSubnet() (reply, error) {
 		n, f := *old, facetOf[networkFacet](old.API)
 		n.Subnets, f.Subnets = slices.Clone(n.Subnets), slices.Clone(f.Subnets)
 		own := subnetFacet{Name: r.path("subnet")}
-		if i := indexSubnet(f.Subnets, name); i >= 0 {
+		if i, ok := indexSubnets(f.Subnets)[name]; ok {
 			own.Name = f.Subnets[i].Name
 		}
 		if err := setSubnet(&n, &f, name, own, &body); err != nil {
@@ -119,7 +120,7 @@ func (r *request) deleteSubnet() (reply, error) {
 		if err := r.writable(s, old.Origin); err != nil {
 			return nil, err
 		}
-		if err := r.subnetFree(s, id, name); err != nil {
+		if err := r.subnetsFree(s, id, old.Subnets[i:i+1]); err != nil {
 			return nil, err
 		}
 		n, f := *old, facetOf[networkFacet](old.API)
@@ -137,43 +138,51 @@ func (r *request) deleteSubnet() (reply, error) {
 
 // setSubnet puts a subnet into a network, whose lists of subnets it may write into.
 func setSubnet(n *link.Network, f *networkFacet, name string, own subnetFacet, body *subnet) error {
-	p := &body.Properties
-	given := p.AddressPrefixes
-	if own.Plural = len(given) > 0; !own.Plural && p.AddressPrefix != "" {
-		given = []string{p.AddressPrefix}
-	}
-	if own.Plural && p.AddressPrefix != "" && !slices.Equal(given, []string{p.AddressPrefix}) {
-		return invalid("properties.addressPrefix", "addressPrefixes says otherwise")
-	}
-	if len(given) == 0 {
-		return invalid("properties.addressPrefix", "subnet %s has none", quote(own.Name))
-	}
-	sub := link.Subnet{Name: name}
-	for _, text := range given {
-		prefix, err := parsePrefix(text)
-		if err != nil {
-			return invalid("properties.addressPrefix", "%v", err)
-		}
-		sub.Prefixes = append(sub.Prefixes, prefix)
-	}
-	var err error
-	if own.EndpointPolicies, err = policies(p.EndpointPolicies, disabled, enabled, disabled, "NetworkSecurityGroupEnabled", "RouteTableEnabled"); err != nil {
-		return invalid("properties.privateEndpointNetworkPolicies", "%v", err)
-	}
-	if own.ServicePolicies, err = policies(p.ServicePolicies, enabled, enabled, disabled); err != nil {
-		return invalid("properties.privateLinkServiceNetworkPolicies", "%v", err)
+	sub, own, err := writtenSubnet(name, own, body)
+	if err != nil {
+		return err
 	}
 	if i := slices.IndexFunc(n.Subnets, func(o link.Subnet) bool { return o.Name == name }); i >= 0 {
 		n.Subnets[i] = sub
 	} else {
 		n.Subnets = append(n.Subnets, sub)
 	}
-	if i := indexSubnet(f.Subnets, name); i >= 0 {
+	if i, ok := indexSubnets(f.Subnets)[name]; ok {
 		f.Subnets[i] = own
 	} else {
 		f.Subnets = append(f.Subnets, own)
 	}
 	return nil
+}
+
+// writtenSubnet returns a subnet as a body has it. own is the API's part as far as it is known.
+func writtenSubnet(name string, own subnetFacet, body *subnet) (link.Subnet, subnetFacet, error) {
+	sub, p := link.Subnet{Name: name}, &body.Properties
+	given := p.AddressPrefixes
+	if own.Plural = len(given) > 0; !own.Plural && p.AddressPrefix != "" {
+		given = []string{p.AddressPrefix}
+	}
+	if own.Plural && p.AddressPrefix != "" && !slices.Equal(given, []string{p.AddressPrefix}) {
+		return sub, own, invalid("properties.addressPrefix", "addressPrefixes says otherwise")
+	}
+	if len(given) == 0 {
+		return sub, own, invalid("properties.addressPrefix", "subnet %s has none", quote(own.Name))
+	}
+	for _, text := range given {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			return sub, own, invalid("properties.addressPrefix", "%v", err)
+		}
+		sub.Prefixes = append(sub.Prefixes, prefix)
+	}
+	var err error
+	if own.EndpointPolicies, err = policies(p.EndpointPolicies, disabled, enabled, disabled, "NetworkSecurityGroupEnabled", "RouteTableEnabled"); err != nil {
+		return sub, own, invalid("properties.privateEndpointNetworkPolicies", "%v", err)
+	}
+	if own.ServicePolicies, err = policies(p.ServicePolicies, enabled, enabled, disabled); err != nil {
+		return sub, own, invalid("properties.privateLinkServiceNetworkPolicies", "%v", err)
+	}
+	return sub, own, nil
 }
 
 // policies returns the allowed spelling of a value, a default for "".
@@ -189,30 +198,45 @@ func policies(value, otherwise string, allowed ...string) (string, error) {
 	return "", oneOf(value, allowed...)
 }
 
-func indexSubnet(all []subnetFacet, name string) int {
-	return slices.IndexFunc(all, func(f subnetFacet) bool { return strings.EqualFold(f.Name, name) })
-}
-
-// subnetFree returns an error that says who has addresses of a subnet, nil where nobody has. It reads
-// every service, so it is for what happens seldom.
-func (r *request) subnetFree(s *link.Snapshot, network link.ID, name string) error {
-	var users []string
-	for e := range s.EndpointsIn(network) {
-		if e.Subnet == name {
-			users = append(users, r.api.endpointID(e))
+// subnetsFree returns an error that says who has addresses of one of some subnets, nil where nobody has. It
+// reads every service, so it is for what happens seldom, and once for all of them.
+func (r *request) subnetsFree(s *link.Snapshot, network link.ID, gone []link.Subnet) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	users := make(map[string][]string, len(gone))
+	for _, sub := range gone {
+		users[sub.Name] = nil
+	}
+	use := func(subnet string, id func() string) {
+		if list, is := users[subnet]; is {
+			users[subnet] = append(list, id())
 		}
+	}
+	for e := range s.EndpointsIn(network) {
+		use(e.Subnet, func() string { return r.api.endpointID(e) })
 	}
 	for v := range s.Services() {
 		if !bytes.Contains(v.API, []byte(network)) {
 			continue
 		}
+		used := map[string]bool{}
 		for _, c := range facetOf[serviceFacet](v.API).IPConfigurations {
-			if c.Network == network && c.Subnet == name {
-				users = append(users, r.api.armID(typeService, v.ID, facetOf[facet](v.API)))
-				break
+			if c.Network == network && !used[c.Subnet] {
+				used[c.Subnet] = true
+				use(c.Subnet, func() string { return r.api.armID(typeService, v.ID, facetOf[facet](v.API)) })
 			}
 		}
 	}
+	for _, sub := range gone {
+		if err := subnetInUse(sub.Name, users[sub.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func subnetInUse(name string, users []string) error {
 	if len(users) == 0 {
 		return nil
 	}
@@ -223,35 +247,75 @@ func (r *request) subnetFree(s *link.Snapshot, network link.ID, name string) err
 	return fail(http.StatusBadRequest, "InUseSubnetCannotBeDeleted", "Subnet %s is in use by %s%s and cannot be deleted.", name, strings.Join(users, ", "), more)
 }
 
+// subnetsOf is a network with the API's part of its subnets at hand: there may be thousands.
+type subnetsOf struct {
+	network *link.Network
+	facet   networkFacet
+	byName  map[string]int // in facet.Subnets, by name in lower case
+}
+
+// subnets returns the subnets of a network, which must be one of a snapshot. The last network asked for is kept:
+// lists ask for the same one for each of its endpoints.
+func (a *API) subnets(n *link.Network) *subnetsOf {
+	if last := a.lastSubnets.Load(); last != nil && last.network == n {
+		return last
+	}
+	v := &subnetsOf{network: n, facet: facetOf[networkFacet](n.API)}
+	v.byName = indexSubnets(v.facet.Subnets)
+	a.lastSubnets.Store(v)
+	return v
+}
+
+func indexSubnets(all []subnetFacet) map[string]int {
+	index := make(map[string]int, len(all))
+	for i, f := range all {
+		index[strings.ToLower(f.Name)] = i
+	}
+	return index
+}
+
+// of returns the API's part of a subnet.
+func (v *subnetsOf) of(name string) subnetFacet {
+	if i, ok := v.byName[strings.ToLower(name)]; ok {
+		return v.facet.Subnets[i]
+	}
+	return subnetFacet{Name: name, EndpointPolicies: disabled, ServicePolicies: enabled}
+}
+
+// pool is the API's part of the subnet that the pools of a network are shown as.
+var pool = subnetFacet{Name: poolSubnet, EndpointPolicies: disabled, ServicePolicies: disabled}
+
 // showSubnets renders the subnets of a network, in its order.
 func (a *API) showSubnets(n *link.Network) []subnet {
-	f := facetOf[networkFacet](n.API)
+	v := a.subnets(n)
 	all := make([]subnet, 0, len(n.Subnets)+1)
 	for _, sub := range n.Subnets {
-		own := subnetFacet{Name: sub.Name, EndpointPolicies: disabled, ServicePolicies: enabled}
-		if i := indexSubnet(f.Subnets, sub.Name); i >= 0 {
-			own = f.Subnets[i]
-		}
-		all = append(all, a.renderSubnet(n, own, sub.Prefixes))
+		all = append(all, a.renderSubnet(v, v.of(sub.Name), sub.Prefixes))
 	}
 	if len(n.Pools) > 0 {
-		all = append(all, a.renderSubnet(n, subnetFacet{Name: poolSubnet, EndpointPolicies: disabled, ServicePolicies: disabled}, n.Pools))
+		all = append(all, a.renderSubnet(v, pool, n.Pools))
 	}
 	return all
 }
 
 // showSubnet renders one subnet, sealed, nil where the network has none of the name.
 func (a *API) showSubnet(n *link.Network, name string) *subnet {
-	for _, sub := range a.showSubnets(n) {
+	v := a.subnets(n)
+	for _, sub := range n.Subnets {
 		if strings.EqualFold(sub.Name, name) {
-			return seal(&sub)
+			body := a.renderSubnet(v, v.of(sub.Name), sub.Prefixes)
+			return seal(&body)
 		}
+	}
+	if len(n.Pools) > 0 && strings.EqualFold(poolSubnet, name) {
+		body := a.renderSubnet(v, pool, n.Pools)
+		return seal(&body)
 	}
 	return nil
 }
 
-func (a *API) renderSubnet(n *link.Network, own subnetFacet, prefixes []netip.Prefix) subnet {
-	v := subnet{part: part{ID: a.subnetID(n, own.Name), Name: own.Name, Type: typeSubnet}}
+func (a *API) renderSubnet(of *subnetsOf, own subnetFacet, prefixes []netip.Prefix) subnet {
+	v := subnet{part: part{ID: a.armID(typeNetwork, of.network.ID, of.facet.facet) + "/subnets/" + own.Name, Name: own.Name, Type: typeSubnet}}
 	p := &v.Properties
 	p.ProvisioningState, p.EndpointPolicies, p.ServicePolicies = succeeded, own.EndpointPolicies, own.ServicePolicies
 	if list := texts(prefixes); own.Plural || len(list) > 1 {
@@ -273,12 +337,6 @@ func subnetName(n *link.Network, name string) string {
 
 // subnetID returns the ARM ID of a subnet by its name, in its own spelling.
 func (a *API) subnetID(n *link.Network, name string) string {
-	f := facetOf[networkFacet](n.API)
-	if i := indexSubnet(f.Subnets, name); i >= 0 {
-		name = f.Subnets[i].Name
-	}
-	if name == "" {
-		name = poolSubnet
-	}
-	return a.armID(typeNetwork, n.ID, f.facet) + "/subnets/" + name
+	v := a.subnets(n)
+	return a.armID(typeNetwork, n.ID, v.facet.facet) + "/subnets/" + cmp.Or(v.of(name).Name, poolSubnet)
 }
