@@ -29,7 +29,7 @@ func (c *Control) Audit(ctx context.Context, caller Caller, q AuditQuery) ([]sto
 	var sees scope
 	var err error
 	if q.Subscription == "" {
-		sees.all, err = true, operator(caller, "the whole audit record")
+		sees.all, err = true, c.overseer(caller, "the whole audit record")
 	} else {
 		sees, err = c.scopeOf(caller, q.Subscription)
 	}
@@ -170,7 +170,7 @@ func (a *auditor) selects(e store.Entry) (store.Entry, bool) {
 
 // AuditLines yields the raw record from a revision on, for an operator to verify.
 func (c *Control) AuditLines(ctx context.Context, caller Caller, from uint64) (iter.Seq2[store.Line, error], error) {
-	if err := operator(caller, "the raw audit record"); err != nil {
+	if err := c.overseer(caller, "the raw audit record"); err != nil {
 		return nil, err
 	}
 	return c.config.Store.Lines(ctx, from), nil

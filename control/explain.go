@@ -16,7 +16,7 @@ type Explanation struct {
 	Answer    string     `json:"answer"`            // what DNS does: endpoint, zone, pass, nodata, nxdomain, servfail
 	Addresses []string   `json:"addresses,omitempty"`
 	Endpoint  link.ID    `json:"endpoint,omitempty"`
-	Service   link.ID    `json:"service,omitempty"`
+	Service   link.ID    `json:"service,omitempty"` // its alias where the caller has no role in its subscription
 	State     link.State `json:"state,omitempty"`
 	// Allowed: a connection to the endpoint would reach a target. What is no endpoint's isn't allowed, and
 	// isn't stopped here either.
@@ -57,7 +57,9 @@ func (c *Control) Explain(ctx context.Context, caller Caller, subscription strin
 		x.step("view", "none", "no state was loaded yet")
 		return x, nil
 	}
-	return c.explain(s, c.observed(), sees, client, name, port), nil
+	x := c.explain(s, c.observed(), sees, client, name, port)
+	x.Service = sees.service(s, x.Service)
+	return x, nil
 }
 
 func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip.Addr, name link.Name, port uint16) Explanation {

@@ -9,8 +9,8 @@ import (
 )
 
 // Flows yields the live flows of this node whose endpoint or service is in the subscription. The provider
-// isn't told the endpoint's address, nor the consumer the target's; a service whose targets get no PROXY
-// header doesn't learn the client's address here either.
+// isn't told the endpoint's address, nor the consumer the target's or, without a role there, the service's ID; a
+// service whose targets get no PROXY header doesn't learn the client's address here either.
 func (c *Control) Flows(ctx context.Context, caller Caller, subscription string) (iter.Seq[Flow], error) {
 	sees, err := c.scopeOf(caller, subscription)
 	if err != nil {
@@ -31,12 +31,13 @@ func (c *Control) Flows(ctx context.Context, caller Caller, subscription string)
 
 // flow returns what the scope may know of a flow that concerns it.
 func (s scope) flow(snap *link.Snapshot, f Flow) Flow {
-	if !s.holds(f.Service) {
+	service := f.Service
+	if f.Service = s.service(snap, service); !s.holds(service) {
 		f.Target = netip.AddrPort{}
 	}
 	if !s.holds(f.Endpoint) {
 		f.Local = netip.AddrPort{}
-		if v := snap.Service(f.Service); v == nil || v.ProxyProtocol == link.ProxyOff {
+		if v := snap.Service(service); v == nil || v.ProxyProtocol == link.ProxyOff {
 			f.Source = netip.AddrPort{}
 		}
 	}

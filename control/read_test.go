@@ -1,8 +1,10 @@
 package control
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,14 +70,81 @@ func TestAuditScopes(t *testing.T) {
 			t.Errorf("%+v: %d entries, %v", q, len(all), err)
 		}
 	}
-	whole, err := w.Audit(ctx, as(Reader, subOp), AuditQuery{})
+	for what, err := range map[string]error{ // in the operator's tenant, but not an owner in its subscription
+		"the whole audit": second(w.Audit(ctx, as(Reader, subOp), AuditQuery{})),
+		"the raw audit":   second(w.AuditLines(ctx, as(Approver, subOp), 1)),
+		"a backup":        second(w.Backup(as(Provider, subOp))),
+		"another's owner": second(w.Backup(Caller{Name: "x", Operator: true, Grants: []Grant{{subOp, Reader}, {subF, Owner}}})),
+		"no operator":     second(w.Backup(Caller{Name: "x", Tenant: "fabrikam", Grants: []Grant{{subOp, Owner}}})),
+	} {
+		if !errors.Is(err, ErrForbidden) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := w.Backup(as(Owner, subOp)); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.Status(as(Reader, subOp)); err != nil {
+		t.Error(err)
+	}
+	whole, err := w.Audit(ctx, as(Owner, subOp), AuditQuery{})
 	if err != nil || len(whole) != len(w.audit(1)) {
 		t.Errorf("the operator reads %d entries, %v", len(whole), err)
 	}
-	if last, err := w.Audit(ctx, as(Reader, subOp), AuditQuery{Limit: 1}); err != nil || len(last) != 1 || last[0].Action != "connection.approve" {
+	if last, err := w.Audit(ctx, as(Owner, subOp), AuditQuery{Limit: 1}); err != nil || len(last) != 1 || last[0].Action != "connection.approve" {
 		t.Errorf("the newest is %+v, %v", last, err)
 	}
 	w.explains(t)
+}
+
+func second[V any](_ V, err error) error { return err }
+
+// TestAliasIsAllAConsumerReads: who asked for a service by its alias isn't told in which subscription its
+// provider has it, by nothing that can be read; who has a role there is.
+func TestAliasIsAllAConsumerReads(t *testing.T) {
+	var flow Flow
+	w := newWorld(t, func(c *Config) { c.Flows = func(yield func(Flow) bool) { yield(flow) } })
+	ctx := t.Context()
+	v := service(svcC)
+	v.Names = []link.ResourceName{{Public: "db.contoso.example"}}
+	w.ok(w.putNetworkAs(op(Owner, subF), network(netF, "1")))
+	w.ok(w.putServiceAs(op(Owner, subC), v))
+	alias := w.state().Service(svcC).Alias
+	a := manual()
+	a.Endpoint.Service, a.Alias = "", alias
+	w.ok(w.ask(op(Owner, subF), endF, a))
+	e := w.state().Endpoint(endF)
+	flow = Flow{ID: "1", Endpoint: endF, Service: svcC}
+	read := func(caller Caller) string {
+		var all []any
+		x, err := w.Explain(ctx, caller, subF, netip.MustParseAddr("10.1.0.9"), "db.contoso.example", 0)
+		all = append(all, x, err)
+		u, err := w.Usage(caller, subF)
+		all = append(all, u, err)
+		entries, err := w.Audit(ctx, caller, AuditQuery{Subscription: subF})
+		all = append(all, entries, err)
+		flows, err := w.Flows(ctx, caller, subF)
+		all = append(all, slices.Collect(flows), err)
+		text, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	if got := read(as(Owner, subF)); strings.Contains(got, string(svcC)) || strings.Contains(got, subC+"/") || strings.Count(got, alias) < 4 {
+		t.Errorf("the consumer reads %s", got)
+	}
+	both := as(Owner, subF)
+	both.Grants = append(both.Grants, Grant{subC, Reader})
+	if got := read(both); strings.Count(got, string(svcC)) < 4 || strings.Contains(got, alias) {
+		t.Errorf("who has a role at the service reads %s", got)
+	}
+	w.ok(w.Disconnect(ctx, op(Owner, subC), Decision{Endpoint: endF, LinkID: e.Connection.LinkID, Service: svcC}))
+	w.ok(w.ForceDeleteService(ctx, op(Owner, subC), svcC, func(*link.Snapshot, *link.Service) error { return nil }))
+	flow = Flow{}
+	if got := read(as(Owner, subF)); strings.Contains(got, string(svcC)) || strings.Contains(got, subC+"/") {
+		t.Errorf("after the service has gone the consumer reads %s", got)
+	}
 }
 
 // explains: a caller is told of clients in its own networks, and nothing of the provider's targets.
@@ -153,5 +222,33 @@ func TestPlan(t *testing.T) {
 	p, err := w.Plan(ctx, op(Owner, subC), m)
 	if err != nil || len(p.Changes) != 1 || p.Changes[0].Verb != "deleted" || len(p.Cut) != 1 {
 		t.Errorf("pruned: %+v, %v", p, err)
+	}
+}
+
+// What a person made with a single command isn't pruned, also not after a manifest, and the audit calls it by its own name.
+func TestOnce(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	file := Manifest{Subscription: subC, Group: "g", Networks: []ManifestNetwork{{Name: "filed", Prefixes: []string{"10.3.0.0/16"}}}}
+	if _, err := w.Apply(ctx, op(Owner, subC), file); err != nil {
+		t.Fatal(err)
+	}
+	hand := Manifest{Subscription: subC, Group: "g", Once: true, Networks: []ManifestNetwork{{Name: "hand", Prefixes: []string{"10.4.0.0/16"}}}}
+	if _, err := w.Apply(ctx, op(Owner, subC), hand); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := w.Audit(ctx, as(Owner, subC), AuditQuery{Subscription: subC, Limit: 1}); err != nil || len(last) != 1 || last[0].Action != "network.put" || last[0].Object != "network/c1/g/hand" {
+		t.Errorf("the audit has %+v, %v", last, err)
+	}
+	none := Manifest{Subscription: subC, Group: "g", Prune: true}
+	if _, err := w.Apply(ctx, op(Owner, subC), none); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.state(); s.Network("c1/g/filed") != nil || s.Network("c1/g/hand") == nil {
+		t.Errorf("pruned: the file's is there: %v, the one made by hand: %v", s.Network("c1/g/filed") != nil, s.Network("c1/g/hand") != nil)
+	}
+	hand.Prune = true
+	if _, err := w.Apply(ctx, op(Owner, subC), hand); !errors.Is(err, link.ErrInvalid) {
+		t.Errorf("once and prune: %v", err)
 	}
 }

@@ -120,9 +120,19 @@ func (a *auditor) reduceEndpoint(body json.RawMessage, own bool) (json.RawMessag
 		d := withoutProvider(*k.Suspended)
 		k.Suspended = &d
 	}
+	e.Service = a.service(e.Service)
 	e.API = nil // has the consumer's own words only, and the service's ID where it asked by alias
 	text, err := json.Marshal(e)
 	return text, err == nil
+}
+
+// service returns what a service is called in an entry for the caller, "" where nobody can say any more.
+func (a *auditor) service(id link.ID) link.ID {
+	s, err := a.control.view()
+	if err != nil {
+		return ""
+	}
+	return a.sees.service(s, id)
 }
 
 // withoutProvider returns a decision without who made it and which entry of a list it was.

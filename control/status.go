@@ -52,7 +52,7 @@ func (c *Control) Status(caller Caller) (Status, error) {
 
 // Backup returns what writes the state of one moment, for an operator: what ReadBackup of package store reads.
 func (c *Control) Backup(caller Caller) (func(ctx context.Context, w io.Writer) error, error) {
-	if err := operator(caller, "a backup"); err != nil {
+	if err := c.overseer(caller, "a backup"); err != nil {
 		return nil, err
 	}
 	return c.config.Store.Backup, nil

@@ -21,7 +21,8 @@ const highMark = 80
 
 // Usage returns how much of each limit a subscription uses, networks and services in order of their IDs.
 func (c *Control) Usage(caller Caller, subscription string) ([]Usage, error) {
-	if _, err := c.scopeOf(caller, subscription); err != nil {
+	sees, err := c.scopeOf(caller, subscription)
+	if err != nil {
 		return nil, err
 	}
 	s, err := c.view()
@@ -32,7 +33,7 @@ func (c *Control) Usage(caller Caller, subscription string) ([]Usage, error) {
 	t.networks(s)
 	t.services(s)
 	t.zones(s)
-	t.pending(s)
+	t.pending(s, sees)
 	return t.list, nil
 }
 
@@ -81,7 +82,7 @@ func (t *tally) services(s *link.Snapshot) {
 }
 
 // pending counts what the consumer waits for: what others wait for is their providers' to see.
-func (t *tally) pending(s *link.Snapshot) {
+func (t *tally) pending(s *link.Snapshot, sees scope) {
 	waiting := map[link.ID]int{}
 	var order []link.ID
 	for v := range s.Networks() {
@@ -97,7 +98,7 @@ func (t *tally) pending(s *link.Snapshot) {
 		}
 	}
 	for _, id := range order {
-		t.add("pendingPerConsumer", "service "+string(id), waiting[id], t.limits.PendingPerConsumer)
+		t.add("pendingPerConsumer", "service "+string(sees.service(s, id)), waiting[id], t.limits.PendingPerConsumer)
 	}
 }
 
