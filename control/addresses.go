@@ -38,12 +38,35 @@ var forbidden = []struct {
 // forbiddenPorts are those of the store of several nodes.
 var forbiddenPorts = []uint16{2379, 2380}
 
+// hostPorts are what no service of a tenant listens on, with the word for each: the data plane may have to
+// open the port for all addresses of the machine, which others on it need, if not now then after a restart.
+var hostPorts = map[uint16]string{22: "SSH", 53: "DNS", 2379: "the state", 2380: "the state"}
+
+// checkPort returns an error wrapping [ErrAddress] unless a service may have its port. old is the service
+// as it is, whose port stays, nil for none.
+func (c *Control) checkPort(owner Tenant, old, v *link.Service) error {
+	if owner.Operator || old != nil && old.Port == v.Port {
+		return nil
+	}
+	why := ""
+	if what, ok := hostPorts[v.Port]; ok {
+		why = "it is that of " + what
+	} else if slices.ContainsFunc(c.sockets().beside, func(l netip.AddrPort) bool { return l.Port() == v.Port }) {
+		why = "this node listens on it itself"
+	}
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %w: port %d: %s", link.ErrInvalid, ErrAddress, v.Port, why)
+}
+
 // checkAddresses returns an error wrapping [ErrAddress] unless a service may have its targets and NAT
 // addresses. The operator's own may have any but those of endpoints, and what the domain refuses.
 func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, v *link.Service) error {
 	rules := addressRules{snapshot: s, owner: owner}
 	if !owner.Operator {
-		rules.listeners, rules.local = c.ownListeners()
+		own := c.sockets()
+		rules.listeners, rules.local = own.listeners, own.local
 	}
 	for _, t := range v.Targets {
 		if why := rules.target(t.Addr); why != "" {
@@ -189,31 +212,56 @@ func localAddresses() []netip.Addr {
 
 // listens reports whether this node listens on the address itself, on any port.
 func (c *Control) listens(a netip.Addr) bool {
-	listeners, _ := c.ownListeners()
-	return slices.ContainsFunc(listeners, func(l netip.AddrPort) bool { return l.Addr().Unmap() == a })
+	return slices.ContainsFunc(c.sockets().beside, func(l netip.AddrPort) bool { return l.Addr().Unmap() == a })
 }
 
 // ownEvery is how long what this node listens on is kept: to find it out may mean to look at every socket.
 const ownEvery = 5 * time.Second
 
-// ownSockets is what this node listens on, as of a time.
-type ownSockets struct {
-	mu        sync.Mutex
-	at        time.Time
+// sockets are what this node listens on.
+type sockets struct {
 	listeners []netip.AddrPort
-	local     []netip.Addr
+	beside    []netip.AddrPort // those that aren't the data plane's
+	local     []netip.Addr     // the addresses of this machine
 }
 
-// ownListeners returns what this node listens on and its addresses.
-func (c *Control) ownListeners() ([]netip.AddrPort, []netip.Addr) {
+// ownSockets is what this node listens on, as of a time.
+type ownSockets struct {
+	mu sync.Mutex
+	at time.Time
+	sockets
+}
+
+// sockets returns what this node listens on; nothing where nobody tells.
+func (c *Control) sockets() sockets {
 	if c.config.Own == nil {
-		return nil, nil
+		return sockets{}
 	}
 	c.own.mu.Lock()
 	defer c.own.mu.Unlock()
 	now := c.config.Now()
 	if age := now.Sub(c.own.at); c.own.at.IsZero() || age < 0 || age >= ownEvery {
-		c.own.at, c.own.listeners, c.own.local = now, c.config.Own(), localAddresses()
+		c.own.at, c.own.sockets = now, c.lookAtSockets()
 	}
-	return c.own.listeners, c.own.local
+	return c.own.sockets
+}
+
+// lookAtSockets asks for what this node listens on. The data plane may open and close listeners meanwhile:
+// it is asked before and after.
+func (c *Control) lookAtSockets() sockets {
+	plane := func() []netip.AddrPort {
+		if c.config.Plane == nil {
+			return nil
+		}
+		return c.config.Plane()
+	}
+	before := plane()
+	s := sockets{listeners: c.config.Own(), local: localAddresses()}
+	after := plane()
+	for _, l := range s.listeners {
+		if !slices.Contains(before, l) && !slices.Contains(after, l) {
+			s.beside = append(s.beside, l)
+		}
+	}
+	return s
 }

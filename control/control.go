@@ -103,9 +103,11 @@ type Config struct {
 	Resolver interface {
 		LookupTXT(ctx context.Context, name string) ([]string, error)
 	}
-	// Own are addresses and ports that the node itself listens on: no service has them as targets, and no
-	// endpoint or network their addresses.
+	// Own are addresses and ports that the node itself listens on: no service has them as targets, no
+	// service of a tenant has their ports, and no endpoint or network their addresses.
 	Own func() []netip.AddrPort
+	// Plane are those of Own that the data plane has opened for endpoints; nil: none.
+	Plane func() []netip.AddrPort
 	// Flows yields the live flows of this node; nil where it has no data plane.
 	Flows func(yield func(Flow) bool)
 	// Published and Healthy are what the data plane observes of a service's targets; nil where there is none.

@@ -2,7 +2,9 @@ package control
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -100,6 +102,63 @@ func nonLoopback(all []netip.Addr) netip.Addr {
 		}
 	}
 	return netip.MustParseAddr("127.0.0.1") // refused too
+}
+
+// TestPorts is A22: a tenant's service takes no port that this machine needs for something else, and what
+// the data plane listens on for endpoints is shared.
+func TestPorts(t *testing.T) {
+	listens := func(all ...string) func() (found []netip.AddrPort) {
+		return func() (found []netip.AddrPort) {
+			for _, a := range all {
+				found = append(found, netip.MustParseAddrPort(a))
+			}
+			return found
+		}
+	}
+	tests := map[uint16]string{
+		443: "", 8443: "", 22: "SSH", 53: "DNS", 2379: "the state", 2380: "the state",
+		18443: "this node listens", 9153: "this node listens", 6053: "this node listens", 7001: "",
+	}
+	for port, why := range tests {
+		t.Run(strconv.Itoa(int(port)), func(t *testing.T) {
+			w := furnished(t, func(c *Config) {
+				c.Own = listens("10.50.0.1:18443", "127.0.0.1:9153", "[::]:6053", "0.0.0.0:7001", "10.1.1.4:7001")
+				c.Plane = listens("0.0.0.0:7001", "10.1.1.4:7001")
+			})
+			v := service(subC + "/rg/port")
+			v.Port = port
+			before := w.state()
+			if _, err := w.putServiceAs(op(Owner, subC), v); why == "" {
+				if err != nil {
+					t.Error(err)
+				}
+			} else {
+				w.refused(before, err, ErrAddress)
+				if !errors.Is(err, link.ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("port %d: ", port)) || !strings.Contains(err.Error(), why) {
+					t.Errorf("got %v, want %q", err, why)
+				}
+			}
+			v.ID = subOp + "/rg/port"
+			if _, err := w.putServiceAs(op(Owner, subOp), v); err != nil {
+				t.Errorf("the operator: %v", err)
+			}
+		})
+	}
+}
+
+// A service goes on with the port that it has, whatever has come to listen on it.
+func TestPortStays(t *testing.T) {
+	var own []netip.AddrPort
+	w := furnished(t, func(c *Config) { c.Own = func() []netip.AddrPort { return own } })
+	w.clock.advance(ownEvery)
+	v := *w.state().Service(svcC)
+	own = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("10.50.0.1"), v.Port), netip.MustParseAddrPort("10.50.0.1:9443")}
+	v.Strict = !v.Strict
+	w.ok(w.putServiceAs(op(Owner, subC), v))
+	before := w.state()
+	v.Port = 9443
+	_, err := w.putServiceAs(op(Owner, subC), v)
+	w.refused(before, err, ErrAddress)
 }
 
 // TestNATAddresses: those of others are no source address.

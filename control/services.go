@@ -86,6 +86,9 @@ func (c *Control) putService(s *link.Snapshot, caller Caller, id link.ID, now li
 	if err := c.spell(owner, old, &now, p); err != nil {
 		return v, err
 	}
+	if err := c.checkPort(owner, old, &now); err != nil {
+		return v, err
+	}
 	if err := c.checkAddresses(s, owner, &now); err != nil {
 		return v, err
 	}
