@@ -16,6 +16,7 @@ type manifest struct {
 	Subscription string             `json:"subscription" yaml:"subscription,omitempty"`
 	Group        string             `json:"resourceGroup" yaml:"resourceGroup,omitempty"`
 	Prune        bool               `json:"prune,omitempty" yaml:"prune,omitempty"`
+	Once         bool               `json:"once,omitempty" yaml:"-"` // of a single command: not what a file has made
 	Networks     []manifestNetwork  `json:"networks,omitempty" yaml:"networks,omitempty"`
 	Services     []manifestService  `json:"services,omitempty" yaml:"services,omitempty"`
 	Endpoints    []manifestEndpoint `json:"endpoints,omitempty" yaml:"endpoints,omitempty"`

@@ -142,7 +142,7 @@ func (a *app) applyOne(ctx context.Context, create bool, word, name string, fill
 	case !there && !create:
 		return fmt.Errorf("%s %s: %w", word, name, errNotFound)
 	}
-	m := manifest{Subscription: k.Subscription, Group: k.Group}
+	m := manifest{Subscription: k.Subscription, Group: k.Group, Once: true}
 	fill(&m, &now)
 	p, err := k.manifest(ctx, "apply", m)
 	if err != nil {

@@ -14,12 +14,15 @@ import (
 // Manifest is a set of objects that a subscription shall hold. Objects that it doesn't name are left alone,
 // unless Prune says that those it once held and no longer names are deleted.
 type Manifest struct {
-	Subscription string             `json:"subscription"`
-	Group        string             `json:"resourceGroup"`
-	Prune        bool               `json:"prune,omitempty"`
-	Networks     []ManifestNetwork  `json:"networks,omitempty"`
-	Services     []ManifestService  `json:"services,omitempty"`
-	Endpoints    []ManifestEndpoint `json:"endpoints,omitempty"`
+	Subscription string `json:"subscription"`
+	Group        string `json:"resourceGroup"`
+	Prune        bool   `json:"prune,omitempty"`
+	// Once says that this is one person's single command: its objects aren't remembered as those of manifests, which
+	// Prune deletes. It goes without Prune.
+	Once      bool               `json:"once,omitempty"`
+	Networks  []ManifestNetwork  `json:"networks,omitempty"`
+	Services  []ManifestService  `json:"services,omitempty"`
+	Endpoints []ManifestEndpoint `json:"endpoints,omitempty"`
 	// Facet returns the API's part of an object as the manifest makes it, which control doesn't read. The object
 	// still has the one that it had. nil: that stays.
 	Facet func(o link.Object, in Named) json.RawMessage `json:"-"`
@@ -93,6 +96,9 @@ type wanted[T any] struct {
 func (m *Manifest) parse() (d desired, err error) {
 	if n := len(m.Networks) + len(m.Services) + len(m.Endpoints); n > maxManifest {
 		return d, fmt.Errorf("%w: %d objects in a manifest, %d are allowed", link.ErrInvalid, n, maxManifest)
+	}
+	if m.Once && m.Prune {
+		return d, fmt.Errorf("%w: once and prune exclude each other", link.ErrInvalid)
 	}
 	seen := map[string]bool{}
 	id := func(kind link.Kind, name string) (link.ID, error) {

@@ -61,7 +61,7 @@ func (c *Control) apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 		return Plan{}, err
 	}
 	r, err := c.change(ctx, op, write{
-		action: "manifest.apply", object: a.object(),
+		action: a.action(), object: a.object(),
 		subscription: m.Subscription, right: a.right(),
 		prepare: a.prove, decide: a.decide,
 	})
@@ -103,6 +103,14 @@ func (a *application) object() string {
 		return object(link.KindService, a.services[0].id)
 	}
 	return object(link.KindEndpoint, a.endpoints[0].id)
+}
+
+// action is what the audit calls the run: what a person does to one object is what the operation on it does.
+func (a *application) action() string {
+	if kind, _, ok := cutKey(a.object()); ok && a.manifest.Once && kind != link.KindDocument {
+		return string(kind) + ".put"
+	}
+	return "manifest.apply"
 }
 
 // right is what it takes to write what the manifest names. What is pruned is judged when it is known.
@@ -301,6 +309,9 @@ func (h held) all(kind link.Kind) []link.ID {
 // keep returns the change that remembers what manifests have made: what they had made and is still there, and
 // what this one has made or taken over by naming it.
 func (a *application) keep(before, after *link.Snapshot, kept held) ([]link.Change, error) {
+	if a.manifest.Once {
+		return nil, nil
+	}
 	next := held{Objects: map[string]string{}}
 	named := a.named()
 	for key := range kept.Objects {
