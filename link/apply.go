@@ -85,6 +85,7 @@ func (t *tx) seal() *Snapshot {
 	n.owners.seal()
 	n.exists.seal()
 	n.tallies.seal()
+	n.backends.seal()
 	n.aliases.seal()
 	n.claims.seal()
 	n.targeted.seal()

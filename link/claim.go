@@ -24,6 +24,7 @@ func (t *tx) enterService(v *Service) error {
 		}
 	}
 	s.aliases.put(key, v)
+	t.enterBackends(v, 1)
 	for _, target := range v.Targets {
 		add(&s.targeted, addrKey(target.Addr.Addr()), 1)
 	}
@@ -41,6 +42,7 @@ func (t *tx) leaveService(v *Service) {
 		add(&s.claims, claimKey(n.Public, v.Tenant), -1)
 	}
 	s.aliases.drop(aliasKey(v.Alias))
+	t.enterBackends(v, -1)
 	for _, target := range v.Targets {
 		add(&s.targeted, addrKey(target.Addr.Addr()), -1)
 	}

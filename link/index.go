@@ -165,6 +165,9 @@ func (t *tx) setService(old, n *Service) error {
 	if err := n.check(); err != nil {
 		return err
 	}
+	if err := t.checkBackends(old, n); err != nil {
+		return err
+	}
 	if err := t.checkTargets(n); err != nil {
 		return err
 	}

@@ -131,6 +131,7 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 	}
 	for name, pair := range map[string][2]*sorted[int]{
 		"tallies": {&s.tallies, &fresh.tallies}, "claims": {&s.claims, &fresh.claims}, "targeted": {&s.targeted, &fresh.targeted},
+		"backends": {&s.backends, &fresh.backends},
 	} {
 		if got, want := maps.Collect(text(pair[0])), maps.Collect(text(pair[1])); !maps.Equal(got, want) {
 			t.Errorf("%s are %v, want %v", name, got, want)

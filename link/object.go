@@ -224,6 +224,9 @@ type Service struct {
 	ProxyProtocol  ProxyProtocol `json:"proxyProtocol"`
 	// NAT are the source addresses towards the targets, at most [MaxNAT]. Empty: the kernel's choice.
 	NAT []netip.Addr `json:"nat,omitempty"`
+	// Reach are the prefixes that the tenant of the service was granted when the service was last put: it may
+	// have targets and NAT addresses in them that are another tenant's.
+	Reach []netip.Prefix `json:"reach,omitempty"`
 	// IdleTimeout ends a flow that carried nothing for so long. 0: [DefaultIdleTimeout].
 	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
 	// FallbackPublic lets the public name be answered by the next plugin while no target is healthy.

@@ -32,6 +32,7 @@ type Snapshot struct {
 	owners    sorted[Owner]          // by network, 0, name
 	exists    sorted[int]            // by network, 0, name in a zone: live private names at or below it
 	tallies   sorted[int]            // see tally.go
+	backends  sorted[int]            // by address and tenant: see reach.go
 	aliases   sorted[*Service]       // by the SHA-256 of the alias
 	claims    sorted[int]            // see claim.go
 	targeted  sorted[int]            // by address: targets of services
