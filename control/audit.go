@@ -129,7 +129,7 @@ func (a *auditor) scan(ctx context.Context, from, to uint64, limit int) ([]store
 func (q AuditQuery) needles() [][]byte {
 	var all [][]byte
 	for _, word := range []string{q.Subscription, q.Actor, strings.TrimPrefix(q.Object, "*"), q.Action} {
-		if word == "" || word == byProvider || word == byConsumer {
+		if word == "" || word == byProvider || word == byConsumer || word == byOther {
 			continue
 		}
 		if text, err := json.Marshal(word); err == nil {

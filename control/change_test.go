@@ -282,7 +282,7 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 
-	// One caller with many objects, then many callers.
+	// One caller with many objects, then many callers of the same tenant.
 	for i := range 200 {
 		d := decision(link.Approved)
 		d.Endpoint = link.ID(fmt.Sprintf("f1/rg/e%d", i))
@@ -296,19 +296,86 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		o.Caller.Name = fmt.Sprint("reader", i)
 		_, _ = w.Decide(t.Context(), o, decision(link.Approved))
 	}
-	if n := len(w.audit(from)); n != refusalsInAll {
-		t.Errorf("%d entries in all, want %d", n, refusalsInAll)
+	if n := len(w.audit(from)); n != refusalsPerTenant {
+		t.Errorf("%d entries of one tenant, want %d", n, refusalsPerTenant)
 	}
+	// Which crowds out nobody else.
+	if _, err := w.Decide(t.Context(), op(Owner, subF), decision(link.Approved)); err == nil {
+		t.Fatal("not refused")
+	}
+	entries = w.audit(from)
+	if last := entries[len(entries)-1]; len(entries) != refusalsPerTenant+1 || last.Actor != "owner@f1" || last.Tenant != "fabrikam" {
+		t.Errorf("%d entries, the last %+v", len(entries), last)
+	}
+	from += uint64(len(entries))
 	w.clock.advance(refusalWindow)
 	w.flushRefusals(t.Context())
 	w.flushRefusals(t.Context())
 	entries = w.audit(from)
-	if last := entries[len(entries)-1]; len(entries) != refusalsInAll+1 || last.Action != "refusals.summary" || !strings.Contains(last.Reason, fmt.Sprint(450-refusalsInAll)) {
-		t.Errorf("%d entries, the last %+v", len(entries), last)
+	count, actors := 0, map[string]bool{}
+	for _, e := range entries {
+		n := 0
+		if _, err := fmt.Sscan(e.Reason, &n); err != nil || e.Action != actionSummary || e.Tenant != "contoso" || !slices.Equal(e.Scopes, []string{subC}) || actors[e.Actor] {
+			t.Errorf("%+v", e)
+		}
+		count, actors[e.Actor] = count+n, true
 	}
+	if count != 450-refusalsPerTenant || !actors["reader@c1"] || !actors["reader199"] && !actors["others"] || len(entries) != summedActors+1 {
+		t.Errorf("%d summaries of %d refusals", len(entries), count)
+	}
+	from += uint64(len(entries))
 	_, _ = w.Decide(t.Context(), op(Reader, subC), decision(link.Approved))
-	if n := len(w.audit(from)); n != refusalsInAll+2 {
+	if n := len(w.audit(from)); n != 1 {
 		t.Errorf("a new minute: %d entries", n)
+	}
+}
+
+// TestAttemptsOfOthers: a tenant reads that somebody of another one was refused something of its own, and no
+// word that an attacker has chosen. The operator reads all.
+func TestAttemptsOfOthers(t *testing.T) {
+	w := connected(t)
+	stranger := op(Owner, subF)
+	stranger.Caller.Name = "call <evil.example>"
+	try := func() {
+		d := decision(link.Approved)
+		d.Endpoint = "f1/rg/evil.example"
+		if _, err := w.Decide(t.Context(), stranger, d); !errors.Is(err, ErrNoSubscription) {
+			t.Fatal(err)
+		}
+	}
+	try()
+	for range 3 {
+		try()
+	}
+	w.clock.advance(refusalWindow)
+	w.flushRefusals(t.Context())
+	read := func(caller Caller, q AuditQuery) (refused []store.Entry) {
+		all, err := w.Audit(t.Context(), caller, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range all {
+			if e.Result == store.Refused {
+				refused = append(refused, e)
+			}
+		}
+		return refused
+	}
+	got := read(as(Reader, subC), AuditQuery{Subscription: subC, Actor: byOther})
+	if len(got) != 2 || got[0].Action != "connection.approve" || got[0].Object != "endpoint" || got[0].Reason != ErrNoSubscription.Error() ||
+		got[1].Action != actionSummary || !strings.HasPrefix(got[1].Reason, "3 more") {
+		t.Errorf("%+v", got)
+	}
+	for _, e := range got {
+		if text := fmt.Sprintf("%+v", e); strings.Contains(text, "evil") || strings.Contains(text, "fabrikam") || strings.Contains(text, "192.0.2.1") || e.Actor != byOther {
+			t.Errorf("the tenant reads %s", text)
+		}
+	}
+	if got := read(as(Reader, subC), AuditQuery{Subscription: subC, Actor: stranger.Caller.Name}); len(got) != 0 {
+		t.Errorf("found by the actor that isn't shown: %+v", got)
+	}
+	if got := read(as(Owner, subOp), AuditQuery{Actor: stranger.Caller.Name}); len(got) != 2 || got[0].Object != "endpoint/f1/rg/evil.example" || got[0].Tenant != "fabrikam" || got[0].From == "" {
+		t.Errorf("the operator reads %+v", got)
 	}
 }
 

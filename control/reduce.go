@@ -8,17 +8,23 @@ import (
 	"github.com/postern-link/postern/store"
 )
 
-// Who acted, where it is the other half of a connection whose people are nobody's business here.
+// Who acted, where it is the other half of a connection whose people are nobody's business here, or somebody
+// of another tenant who was refused.
 const (
 	byProvider = "(provider)"
 	byConsumer = "(consumer)"
+	byOther    = "(other tenant)"
 )
 
 // reduce returns an entry as one of the subscriptions that it concerns may see it: its own objects before
 // and after; of a consumer's endpoint the connection, for the provider; nothing of the service, for the
 // consumer. Who acted for the other half isn't named.
 func (a *auditor) reduce(e store.Entry) store.Entry {
+	if a.attempt(e) {
+		return a.reduceAttempt(e)
+	}
 	r := e
+	r.Tenant = ""
 	r.Scopes, r.Changes, r.Diffs = []string{a.query.Subscription}, nil, nil
 	connected := map[string]bool{} // objects of others that may be named: endpoints of own services
 	for _, d := range e.Diffs {
@@ -48,6 +54,28 @@ func (a *auditor) reduce(e store.Entry) store.Entry {
 	return r
 }
 
+// attempt reports whether an entry is about what somebody of another tenant tried and was refused.
+func (a *auditor) attempt(e store.Entry) bool {
+	me, ok := a.control.config.Tenants.SubscriptionOwner(a.query.Subscription)
+	return e.Result == store.Refused && (!ok || e.Tenant != me.Name)
+}
+
+// reduceAttempt returns an attempt of another tenant's without any word that who tried has chosen.
+func (a *auditor) reduceAttempt(e store.Entry) store.Entry {
+	r := store.Entry{ID: e.ID, Revision: e.Revision, At: e.At, Actor: byOther, Action: e.Action, Result: e.Result, Scopes: []string{a.query.Subscription}}
+	r.Object, _, _ = strings.Cut(e.Object, "/")
+	if e.Action == actionSummary {
+		r.Reason = e.Reason
+		return r
+	}
+	for _, k := range audited {
+		if strings.HasPrefix(e.Reason, k.err.Error()) {
+			r.Reason = k.err.Error()
+		}
+	}
+	return r
+}
+
 // ours reports whether whoever acted is of the tenant that looks: where all that the entry concerns is, or
 // the half of the connection that acted.
 func (a *auditor) ours(e store.Entry) bool {
@@ -55,6 +83,9 @@ func (a *auditor) ours(e store.Entry) bool {
 	me, ok := tenants.SubscriptionOwner(a.query.Subscription)
 	if !ok {
 		return false
+	}
+	if e.Result == store.Refused {
+		return e.Tenant == me.Name
 	}
 	foreign := false
 	for _, sub := range e.Scopes {

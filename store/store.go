@@ -37,6 +37,7 @@ type Entry struct {
 	Revision uint64    `json:"revision"` // set by Commit
 	At       time.Time `json:"at"`
 	Actor    string    `json:"actor"`            // who
+	Tenant   string    `json:"tenant,omitempty"` // the actor's, of what was refused; "" is the operator's
 	From     string    `json:"from,omitempty"`   // from where: an address, a file
 	Action   string    `json:"action"`           // what, such as "connection.approve"
 	Object   string    `json:"object,omitempty"` // on what, "kind/id"
