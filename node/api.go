@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -57,6 +58,13 @@ func (n *Node) prepareAPI(next API) error {
 	return nil
 }
 
+// abandonAPI undoes prepareAPI.
+func abandonAPI(prepared API) {
+	if prepared != nil {
+		prepared.Abandon()
+	}
+}
+
 // drainAPI is how long requests that are under way may take when their API ends.
 const drainAPI = 10 * time.Second
 
@@ -81,6 +89,14 @@ func (n *Node) Flows() iter.Seq[proxy.FlowInfo] {
 		return p.List()
 	}
 	return func(func(proxy.FlowInfo) bool) {}
+}
+
+// Listeners returns what the data plane listens on for endpoints; nothing without one.
+func (n *Node) Listeners() []netip.AddrPort {
+	if p := n.proxy.Load(); p != nil {
+		return p.Listeners()
+	}
+	return nil
 }
 
 // apis are the control API in force and those that are ending.

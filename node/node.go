@@ -129,17 +129,17 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	plane, err := n.newProxy(next, c.Proxy)
-	if err != nil {
+	// The API first: a port that a tenant wants for endpoints must not take its own.
+	if err := n.prepareAPI(c.API); err != nil {
 		return err
 	}
-	if err := n.prepareAPI(c.API); err != nil {
-		return errors.Join(err, plane.discard())
+	plane, err := n.newProxy(next, c.Proxy)
+	if err != nil {
+		abandonAPI(c.API)
+		return err
 	}
 	if err := n.begin(ctx, c, known); err != nil {
-		if c.API != nil {
-			c.API.Abandon()
-		}
+		abandonAPI(c.API)
 		return errors.Join(err, plane.discard())
 	}
 	n.startProxy(ctx, plane, known)

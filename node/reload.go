@@ -45,16 +45,18 @@ func (n *Node) prepare(c Config) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The API first, as at the start.
+	if err := n.prepareAPI(c.API); err != nil {
+		return nil, err
+	}
 	p := &Prepared{node: n, config: c}
 	if running := n.proxy.Load(); running != nil && c.Proxy != nil {
 		p.proxy, err = running.Prepare(next, *c.Proxy)
 	} else {
 		p.fresh, err = n.newProxy(next, c.Proxy)
 	}
-	if err == nil {
-		err = n.prepareAPI(c.API)
-	}
 	if err != nil {
+		abandonAPI(c.API)
 		p.discard()
 		return nil, err
 	}
@@ -191,9 +193,7 @@ func (n *Node) dropProxy() error {
 // Abandon undoes Prepare.
 func (p *Prepared) Abandon() {
 	defer p.node.change.Unlock()
-	if p.config.API != nil {
-		p.config.API.Abandon()
-	}
+	abandonAPI(p.config.API)
 	p.discard()
 }
 
