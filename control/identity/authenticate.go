@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func (d *Directory) Authenticate(ctx context.Context, c Credential) (control.Cal
 		return caller, nil
 	case errors.Is(err, ErrUnavailable):
 		d.metrics.signIn(method, "unavailable")
-		d.log.Warn("a sign-in can't be judged", "method", method, "from", c.From, "err", clip(err.Error()))
+		d.tell(slog.LevelWarn, "a sign-in can't be judged", "method", method, "from", c.From, "err", clip(err.Error()))
 		return control.Caller{}, ErrUnavailable
 	}
 	d.refuse(ctx, start, method, c.From, err)
@@ -53,13 +54,25 @@ func (d *Directory) Authenticate(ctx context.Context, c Credential) (control.Cal
 func (d *Directory) refuse(ctx context.Context, start time.Time, method, from string, why error) {
 	d.metrics.signIn(method, "refused")
 	if !errors.Is(why, errNone) {
-		d.log.Info("sign-in refused", "method", method, "from", from, "why", clip(why.Error()))
+		d.tell(slog.LevelInfo, "sign-in refused", "method", method, "from", from, "why", clip(why.Error()))
 	}
 	due := time.NewTimer(refusalTime - time.Since(start))
 	defer due.Stop()
 	select {
 	case <-due.C:
 	case <-ctx.Done():
+	}
+}
+
+// tell logs what became of a sign-in, unless the minute has had many lines already. Those without one are
+// counted in the metrics, and in the log when the next minute has its first.
+func (d *Directory) tell(level slog.Level, what string, args ...any) {
+	ok, silent := d.refused.admit(d.now())
+	if silent > 0 {
+		d.log.Warn("more sign-ins were refused or couldn't be judged, without a line of their own", "count", silent)
+	}
+	if ok {
+		d.log.Log(context.Background(), level, what, args...)
 	}
 }
 

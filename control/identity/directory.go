@@ -31,6 +31,7 @@ const (
 type Directory struct {
 	path    string
 	log     *slog.Logger
+	refused refusalLog
 	now     func() time.Time
 	dial    func(context.Context, string, string) (net.Conn, error)
 	key     keyFile
