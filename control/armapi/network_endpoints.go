@@ -315,9 +315,14 @@ func (a *API) showEndpointConnection(s *link.Snapshot, e *link.Endpoint, f endpo
 	}
 	p := &c.Properties
 	p.ProvisioningState, p.Service, p.Message = succeeded, f.Service, f.Message
-	if p.Service == "" {
+	switch service := s.Service(e.Service); {
+	case service != nil && p.Service != "" && !strings.Contains(p.Service, "/") && e.Connection.State != link.Disconnected:
+		// One that was made again under its ID has another alias than was asked for. A Disconnected connection
+		// isn't with that one: the consumer need not even see it.
+		p.Service = service.Alias
+	case p.Service == "":
 		var spelling facet
-		if service := s.Service(e.Service); service != nil && service.Tenant == e.Tenant {
+		if service != nil && service.Tenant == e.Tenant {
 			spelling = facetOf[facet](service.API)
 		}
 		p.Service = a.armID(typeService, e.Service, spelling)
