@@ -132,6 +132,9 @@ func (r *request) admit() (rep reply, err error, done bool) {
 	if wait, ok := r.api.callers.take(r.caller.TenantID+"/"+r.caller.Name, r.api.Clock()); !ok {
 		return reply{}, tooMany(wait), true
 	}
+	if err := r.oneValueEach(); err != nil {
+		return reply{}, err, true
+	}
 	if err := r.version(); err != nil {
 		return reply{}, err, true
 	}
@@ -165,6 +168,20 @@ func (r *request) version() error {
 	}
 	if !versionForm.MatchString(v) {
 		return fail(http.StatusBadRequest, "InvalidApiVersionParameter", "The api-version %s is invalid: a date such as 2025-05-01 is expected.", quote(v))
+	}
+	return nil
+}
+
+// oneValueEach refuses a query parameter that is given twice and not alike: which of them counts, nobody could say.
+func (r *request) oneValueEach() error {
+	given := map[string]string{}
+	for k, values := range r.URL.Query() {
+		for _, v := range values {
+			if before, twice := given[strings.ToLower(k)]; twice && before != v {
+				return fail(http.StatusBadRequest, "InvalidQueryParameter", "The query parameter %s is given more than once, with different values.", quote(strings.ToLower(k)))
+			}
+			given[strings.ToLower(k)] = v
+		}
 	}
 	return nil
 }
