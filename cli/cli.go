@@ -53,6 +53,9 @@ func Main(args []string, env Env) int {
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err != nil && strings.HasPrefix(err.Error(), "required flag(s) ") { // of cobra, which has no type for it
+		err = usageError(err)
+	}
 	if err != nil && !errors.Is(err, errReported) {
 		fmt.Fprintf(env.Stderr, "postern: %s\n", lines(err.Error()))
 	}
@@ -128,6 +131,7 @@ func (a *app) root() *cobra.Command {
 	token := a.tokenCommand()
 	token.GroupID = localGroup
 	root.AddCommand(token)
+	root.SetHelpCommand(helpCommand())
 	for _, l := range a.Local {
 		root.AddCommand(&cobra.Command{
 			Use: strings.TrimSpace(l.Name + " " + l.Usage), Short: l.About, GroupID: localGroup,
@@ -135,6 +139,21 @@ func (a *app) root() *cobra.Command {
 		})
 	}
 	return root
+}
+
+// helpCommand is cobra's, but that a command that there isn't is an error.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "help about a command",
+		RunE: func(c *cobra.Command, args []string) error {
+			found, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("unknown command %q; \"postern help\" lists them", strings.Join(args, " "))
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
+	}
 }
 
 const (

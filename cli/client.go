@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,6 +47,9 @@ func (a *app) dial() (*client, error) {
 	}
 	if k.auth, err = c.token(); err != nil {
 		return nil, err
+	}
+	if k.auth == "" && c.Cert == "" {
+		return nil, errNoSignIn
 	}
 	trust, err := c.tls()
 	if err != nil {
@@ -157,6 +161,10 @@ func (k *client) once(ctx context.Context, c call, body []byte) (*http.Response,
 		if errors.As(err, &u) {
 			err = u.Err // without the query
 		}
+		var unknown x509.UnknownAuthorityError
+		if errors.As(err, &unknown) {
+			err = fmt.Errorf("%w: give the certificates to trust by --ca or POSTERN_CA, such as the node's postern-api.crt", err)
+		}
 		return nil, nil, &unreachable{fmt.Errorf("%s: %w", k.at, err)}
 	}
 	return resp, cancel, nil
@@ -168,7 +176,10 @@ func problem(resp *http.Response) error {
 	var body struct {
 		Error struct{ Code, Message string }
 	}
-	_ = json.Unmarshal(text, &body) // what isn't ours has no code
+	_ = json.Unmarshal(text, &body)                                                                                    // what isn't ours has no code
+	if resp.StatusCode == http.StatusBadRequest && strings.Contains(string(text), "HTTP request to an HTTPS server") { // of net/http
+		return usagef("the API speaks TLS: use https in its URL")
+	}
 	return &apiError{resp.StatusCode, body.Error.Code, body.Error.Message}
 }
 

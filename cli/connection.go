@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,13 +36,16 @@ func (a *app) listConnections() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !slices.ContainsFunc(append(states, ""), func(s string) bool { return strings.EqualFold(s, status) }) {
+				return usagef("state %q: %s are allowed", status, strings.Join(states, ", "))
+			}
 			all, err := k.connections(c.Context(), service)
 			if err != nil {
 				return err
 			}
 			found := []connected{}
 			for _, c := range all {
-				if status == "" || strings.EqualFold(c.Properties.State.Status, status) {
+				if c.in(status) {
 					found = append(found, c)
 				}
 			}
@@ -49,10 +53,18 @@ func (a *app) listConnections() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&service, "service", "", "of one service")
-	c.Flags().StringVar(&status, "state", "", "in one state: Pending, Approved, Rejected")
+	c.Flags().StringVar(&status, "state", "", "in one state: "+strings.Join(states, ", "))
 	_ = c.RegisterFlagCompletionFunc("service", a.completeNames(services.typ))
-	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"Pending", "Approved", "Rejected"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(states, cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+// states are those that connections are listed by. A suspended one is Approved as well.
+var states = []string{"Pending", "Approved", "Rejected", "Suspended"}
+
+// in reports whether a connection is in a state, "" for any.
+func (c *connected) in(status string) bool {
+	return status == "" || strings.EqualFold(c.Properties.State.Status, status) || c.Properties.Suspended && strings.EqualFold(status, "Suspended")
 }
 
 func (a *app) showConnection() *cobra.Command {
@@ -217,7 +229,7 @@ func (a *app) decision(word, about, done string, do func(k *client, ctx context.
 						return "", err
 					}
 				}
-				return done, do(k, c.Context(), one, w)
+				return one.outcome(word, done), do(k, c.Context(), one, w)
 			})
 		},
 	}
@@ -231,6 +243,19 @@ func (a *app) decision(word, about, done string, do func(k *client, ctx context.
 		c.Flags().BoolVar(&w.lasting, "lasting", false, "approve later changes of the service's targets and names too; a rejection ends it")
 	}
 	return c
+}
+
+// outcome is what is said of a decision that is done, on a connection as it was before.
+func (c *connected) outcome(word, done string) string {
+	switch {
+	case word == "resume" && !c.Properties.Suspended:
+		return "was not suspended"
+	case word == "suspend" && c.Properties.Suspended:
+		return "was suspended already"
+	case word == "approve" && c.Properties.Suspended:
+		return "approved; it stays suspended until it is resumed"
+	}
+	return done
 }
 
 // decide approves or rejects. The decision is about what was read: if the connection has changed since, it

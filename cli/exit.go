@@ -66,16 +66,27 @@ func exitCode(err error) int {
 		return api.exit()
 	case errors.As(err, &away):
 		return ExitUnavailable
+	case errors.Is(err, errNoSignIn):
+		return ExitForbidden
 	case errors.Is(err, errNotFound):
 		return ExitNotFound
 	}
 	return ExitError
 }
 
+// errNoSignIn is that of a command that nothing says as whom to sign in.
+var errNoSignIn = errors.New("nothing to sign in with: give POSTERN_TOKEN, --token-file, or a client certificate with --cert and --key")
+
 // errNotFound is that of what was looked for in a list.
 var errNotFound = errors.New("not found")
 
 func (e *apiError) exit() int {
+	switch e.code {
+	case "InvalidPrivateLinkServiceId", "InvalidResourceReference": // what a request refers to
+		return ExitNotFound
+	case "RequestDisallowedByPolicy": // no right is missing: the egress list of the network is in the way
+		return ExitConflict
+	}
 	switch e.status {
 	case http.StatusNotFound:
 		return ExitNotFound
@@ -86,8 +97,8 @@ func (e *apiError) exit() int {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return ExitUnavailable
 	}
-	// Azure answers 400 where something is in use.
-	if strings.Contains(e.code, "InUse") || strings.HasSuffix(e.code, "CannotBeDeleted") {
+	// Azure answers 400 where something is in use or full.
+	if strings.Contains(e.code, "InUse") || strings.HasSuffix(e.code, "CannotBeDeleted") || strings.HasSuffix(e.code, "LimitReached") || e.code == "SubnetIsFull" {
 		return ExitConflict
 	}
 	return ExitError

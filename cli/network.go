@@ -12,13 +12,13 @@ import (
 )
 
 var networks = kind{"network", "virtualNetworks", func(_ context.Context, _ *client, all []resource) (table, error) {
-	t := table{head: []string{"NAME", "GROUP", "PREFIXES", "SUBNETS"}}
+	t := table{head: []string{"NAME", "GROUP", "PREFIXES", "SUBNETS", "EGRESS"}}
 	for _, r := range all {
 		var subnets []string
 		for _, s := range r.Properties.Subnets {
 			subnets = append(subnets, s.Name+"="+s.Properties.Prefix)
 		}
-		t.row(r.Name, r.group(), words(r.Properties.Space.Prefixes), words(subnets))
+		t.row(r.Name, r.group(), words(r.Properties.Space.Prefixes), words(subnets), r.Tags["postern-egress"])
 	}
 	return t, nil
 }}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -73,7 +74,7 @@ func (k *client) export(ctx context.Context) (m manifest, err error) {
 		return m, err
 	}
 	if err := k.get(ctx, path, posternVersion, nil, &m); err != nil {
-		return m, fmt.Errorf("export: %w", err)
+		return m, fmt.Errorf("export: %w", k.groupHint(err))
 	}
 	return m, nil
 }
@@ -95,7 +96,7 @@ func (a *app) manifests(ctx context.Context, verb, file string) error {
 	}
 	all, err := parseManifests(text, k.Subscription, k.Group)
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return usageError(fmt.Errorf("%s: %w", file, err))
 	}
 	plans := make([]plan, 0, len(all))
 	for _, m := range all {
@@ -110,6 +111,15 @@ func (a *app) manifests(ctx context.Context, verb, file string) error {
 		plans = append(plans, p)
 	}
 	return a.printPlans(plans)
+}
+
+// groupHint says how to make the resource group, where an error is that there is none.
+func (k *client) groupHint(err error) error {
+	var api *apiError
+	if errors.As(err, &api) && api.code == "ResourceGroupNotFound" {
+		return fmt.Errorf("%w; make it with \"postern group create %s\"", err, k.Group)
+	}
+	return err
 }
 
 // manifest plans or applies one manifest.

@@ -35,6 +35,8 @@ type properties struct {
 	LinkID   string `json:"linkIdentifier"`
 	State    state  `json:"privateLinkServiceConnectionState"`
 	Lasting  bool   `json:"lasting"`
+	// Suspended is of the provider's half.
+	Suspended bool `json:"suspended"`
 	// of a network
 	Space struct {
 		Prefixes []string `json:"addressPrefixes"`

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 
@@ -17,10 +18,13 @@ var services = kind{"service", "privateLinkServices", func(_ context.Context, _ 
 				pending++
 			}
 		}
-		t.row(r.Name, r.group(), words(r.Properties.FQDNs), r.Tags["postern-port"], strconv.Itoa(len(r.Properties.Connections)), strconv.Itoa(pending), r.Properties.Alias)
+		t.row(r.Name, r.group(), words(r.Properties.FQDNs), cmp.Or(r.Tags["postern-port"], defaultPort), strconv.Itoa(len(r.Properties.Connections)), strconv.Itoa(pending), r.Properties.Alias)
 	}
 	return t, nil
 }}
+
+// defaultPort is that of a service that says none.
+const defaultPort = "443"
 
 func (a *app) serviceCommand() *cobra.Command {
 	return parent("service", "what a provider publishes",

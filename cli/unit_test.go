@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -106,6 +107,11 @@ func TestExitCodes(t *testing.T) {
 		{"usage", usagef("x"), ExitUsage},
 		{"400", &apiError{status: 400, code: "InvalidRequestFormat"}, ExitError},
 		{"400 in use", &apiError{status: 400, code: "InUseSubnetCannotBeDeleted"}, ExitConflict},
+		{"400 limit", &apiError{status: 400, code: "NetworksLimitReached"}, ExitConflict},
+		{"400 full", &apiError{status: 400, code: "SubnetIsFull"}, ExitConflict},
+		{"400 no such service", &apiError{status: 400, code: "InvalidPrivateLinkServiceId"}, ExitNotFound},
+		{"400 no such network", &apiError{status: 400, code: "InvalidResourceReference"}, ExitNotFound},
+		{"403 no egress", &apiError{status: 403, code: "RequestDisallowedByPolicy"}, ExitConflict},
 		{"401", &apiError{status: 401}, ExitForbidden},
 		{"403", &apiError{status: 403}, ExitForbidden},
 		{"404", &apiError{status: 404}, ExitNotFound},
@@ -257,4 +263,16 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("line %q was believed", text)
 		}
 	})
+}
+
+// Without TLS where the API speaks it, the answer says so.
+func TestPlainToTLS(t *testing.T) {
+	w := startWorld(t)
+	env := w.env("contoso")
+	env["POSTERN_URL"] = strings.Replace(w.url, "https:", "http:", 1)
+	var errs strings.Builder
+	code := Main([]string{"service", "list"}, Env{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &errs, Getenv: func(k string) string { return env[k] }})
+	if code != ExitUsage || !strings.Contains(errs.String(), "use https") {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
 }

@@ -194,7 +194,7 @@ func (a *API) showConnection(v *link.Service, e *link.Endpoint) *serviceConnecti
 	p.Endpoint.ID = a.endpointID(e)
 	p.Location = cmp.Or(facetOf[facet](e.API).Location, defaultLocation)
 	p.LinkIdentifier = strconv.FormatUint(uint64(e.Connection.LinkID), 10)
-	p.State, p.Lasting = stateOf(&e.Connection), e.Connection.Lasting
+	p.State, p.Lasting, p.Suspended = stateOf(&e.Connection), e.Connection.Lasting, e.Connection.Suspended != nil
 	if k := &e.Connection; k.State == link.Pending && k.Message != "" && p.State.Description == awaiting {
 		p.State.Description = k.Message // what the consumer tells who decides; Azure has no other place for it
 	}

@@ -181,7 +181,8 @@ type serviceConnection struct {
 		Location          string          `json:"privateEndpointLocation"`
 		LinkIdentifier    string          `json:"linkIdentifier"`
 		State             connectionState `json:"privateLinkServiceConnectionState"`
-		Lasting           bool            `json:"lasting,omitempty"` // ours: see docs/api.md
+		Lasting           bool            `json:"lasting,omitempty"`   // ours: see docs/api.md
+		Suspended         bool            `json:"suspended,omitempty"` // ours, only read
 	} `json:"properties"`
 }
 
