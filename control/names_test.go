@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,9 @@ func TestNames(t *testing.T) {
 			held.Names = []link.ResourceName{{Public: "held.contoso.example"}}
 			w.ok(w.putServiceAs(op(Owner, subC2), held))
 			v := service(link.ID(tt.sub + "/rg/svc"))
+			if tt.sub == subF { // what one tenant's service points at is no target of another's
+				v.Targets = []link.Target{{Addr: netip.MustParseAddrPort("203.0.113.10:443")}}
+			}
 			v.Names = []link.ResourceName{{Public: link.Name(tt.name)}}
 			before := w.state()
 			_, err := w.putServiceAs(op(Provider, tt.sub), v)
