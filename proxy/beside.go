@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 )
 
 // What else listens on the machine, and who may stand in whose way.
@@ -29,6 +30,17 @@ func against(a, other netip.AddrPort) bool {
 		return true
 	}
 	return a.Addr().Is4() == other.Addr().Is4() && (a.Addr().IsUnspecified() || other.Addr().IsUnspecified())
+}
+
+// judge asks policy about a flow on the newest snapshot. An address that this process listens on itself is
+// no endpoint's, whatever the state says: another node, which doesn't know, may have given it out (C10).
+func (p *Proxy) judge(r policy.Request) policy.Verdict {
+	for _, own := range p.settings.Load().Own {
+		if own.Addr() == r.Local.Addr() {
+			return policy.Verdict{Reason: policy.NoEndpoint, Rule: "this node listens on the address itself, for " + own.String()}
+		}
+	}
+	return policy.Decide(p.snapshot(), r)
 }
 
 // declared returns the listeners that endpoints of a declaration want, each for its own address and, where

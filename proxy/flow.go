@@ -136,7 +136,7 @@ func (f *flow) decide(r policy.Request) policy.Verdict {
 	// How fresh the snapshot is at least: one that comes in between is fresher.
 	r.View = f.proxy.fresh()
 	f.request, f.routed = r, true
-	f.verdict = policy.Decide(f.proxy.snapshot(), r)
+	f.verdict = f.proxy.judge(r)
 	return f.verdict
 }
 
@@ -200,7 +200,7 @@ func (f *flow) review() {
 	}
 	r := f.request
 	r.View, r.Live = f.proxy.fresh(), true
-	v := policy.Decide(f.proxy.snapshot(), r)
+	v := f.proxy.judge(r)
 	if !f.stands(v) {
 		if !v.Allow && v.Service != nil {
 			f.verdict = v // for the line: why it was revoked

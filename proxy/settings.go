@@ -15,10 +15,12 @@ type Settings struct {
 	MaxPerSource   int            // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
 	ProbeInterval  time.Duration  // between two probes of a target: 2 s
 	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
-	// Own are what this process itself is going to listen on, such as for DNS: nothing is opened for
-	// endpoints that would stand against them.
-	Own        []netip.AddrPort
-	PerAddress bool // bind each endpoint address, even if it isn't loopback: false
+	PerAddress     bool           // bind each endpoint address, even if it isn't loopback: false
+
+	// Own are what this process itself listens on or is going to, such as for DNS and the API; not for the
+	// operator to set. Nothing is opened for endpoints that would stand against them, and no flow is let in
+	// at their addresses.
+	Own []netip.AddrPort `json:"-"`
 }
 
 // What isn't for the operator to set.

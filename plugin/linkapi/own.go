@@ -13,9 +13,9 @@ import (
 )
 
 // ownListeners returns the addresses and TCP ports that this process listens on, DNS, metrics and the API
-// among them, as the kernel knows them (proc(5), /proc/net/tcp): whichever directive has opened them. The
-// listeners for endpoint addresses are left out. Where the kernel doesn't tell, the list is empty.
-func ownListeners(s *link.Snapshot) (all []netip.AddrPort) {
+// among them, as the kernel knows them (proc(5), /proc/net/tcp): whichever directive has opened them,
+// those for endpoints too. Where the kernel doesn't tell, the list is empty.
+func ownListeners() (all []netip.AddrPort) {
 	mine := ownSockets()
 	for _, path := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
 		text, err := os.ReadFile(path)
@@ -24,7 +24,7 @@ func ownListeners(s *link.Snapshot) (all []netip.AddrPort) {
 		}
 		for line := range strings.Lines(string(text)) {
 			ap, inode, ok := listening(line)
-			if ok && mine[inode] && (s == nil || s.EndpointAt(ap.Addr()) == nil) {
+			if ok && mine[inode] {
 				all = append(all, ap)
 			}
 		}

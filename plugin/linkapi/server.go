@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +45,8 @@ type server struct {
 	config func() (node.Config, error) // of the whole Corefile, once it is read
 	zones  func() *link.Zones
 	log    *slog.Logger
+
+	snapshot func() *link.Snapshot // of the node, from Prepare on
 
 	socket *socket // nil until Prepare, or Commit where a predecessor has it
 	share  *share
@@ -104,21 +105,23 @@ func (s *server) Prepare(n *node.Node, before node.API) (err error) {
 		return err
 	}
 	s.http = s.newHTTP(api)
-	if err := s.checkAddress(n); err != nil {
-		return err
-	}
+	s.snapshot = n.Snapshot
 	if old, ok := before.(*server); ok && old.Listen == s.Listen {
-		s.before = old
+		s.before = old // it is ours already: what endpoints have come to be there is told, and no reason to refuse
 		return nil
+	}
+	if err := s.checkAddress(); err != nil {
+		return err
 	}
 	s.socket, s.share, err = listen(s.Listen.String())
 	return err
 }
 
 // checkAddress refuses an address that is an endpoint's, or may become one (C10). Those that the Corefile
-// declares are looked for before; here it is those that were made through the API.
-func (s *server) checkAddress(n *node.Node) error {
-	snapshot := n.Snapshot()
+// declares are looked for before; here it is those that were made through the API. At the start the state
+// isn't known yet: [server.tellAddress] looks later, since no tenant may keep a node from starting.
+func (s *server) checkAddress() error {
+	snapshot := s.snapshot()
 	if snapshot == nil || s.Listen.Addr().IsUnspecified() {
 		return nil
 	}
@@ -129,6 +132,19 @@ func (s *server) checkAddress(n *node.Node) error {
 		return fmt.Errorf("%s is in the pool %s of network %s; the API needs an address of its own", s.Listen.Addr(), pool, network.ID)
 	}
 	return nil
+}
+
+// tellAddress logs that the address of the API is also an endpoint's, which another node may have given out.
+// The data plane lets nobody in there. told is what it has said before; it returns what it has said now.
+func (s *server) tellAddress(told string) string {
+	err := s.checkAddress()
+	if err == nil {
+		return ""
+	}
+	if err.Error() != told {
+		s.log.Error("THE ADDRESS OF THE CONTROL API IS ALSO AN ENDPOINT'S OR OF A POOL: no flow is let in at it; delete the endpoint or give the API another address", "err", err)
+	}
+	return err.Error()
 }
 
 // openCertificate loads the pair of the settings, or one of our own beside the state file.
@@ -216,11 +232,13 @@ func (s *server) serve() {
 	}
 }
 
-// lookAtFiles follows the certificate and the authorities until the life ends.
+// lookAtFiles follows the certificate and the authorities until the life ends, and the state at the address.
 func (s *server) lookAtFiles() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	told := ""
 	for {
+		told = s.tellAddress(told)
 		select {
 		case <-s.life.Done():
 			return
@@ -261,7 +279,7 @@ func (s *server) Close(ctx context.Context) error {
 func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 	config := control.Config{
 		Store: n.Store(), Snapshot: n.Snapshot, Tenants: s.directory, Limits: s.Limits, Zones: s.zones(),
-		Own:       func() []netip.AddrPort { return ownListeners(n.Snapshot()) },
+		Own: ownListeners, Plane: n.Listeners,
 		Flows:     func(yield func(control.Flow) bool) { flows(n, yield) },
 		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}

@@ -1,6 +1,7 @@
 package linkapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -229,6 +230,12 @@ func TestEndpointAddress(t *testing.T) {
 	if err := a.Prepare(s.node, nil); err == nil || !strings.Contains(err.Error(), "127.9.0.0/24") {
 		t.Errorf("%v, want it refused", err)
 	}
+	// One that listens there already goes on, and says so, once.
+	b, log := s.server("127.9.0.7:0"), new(bytes.Buffer)
+	b.log, b.snapshot = slog.New(slog.NewTextHandler(log, nil)), s.node.Snapshot
+	if told := b.tellAddress(b.tellAddress("")); !strings.Contains(told, "127.9.0.0/24") || strings.Count(log.String(), "level=ERROR") != 1 {
+		t.Errorf("told %q, logged %s", told, log)
+	}
 }
 
 // TestMissingFiles is C12: what was there when the Corefile was read may be gone, or be nonsense.
@@ -404,7 +411,7 @@ func TestOwnListeners(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l6.Close()
-	all := ownListeners(link.Empty())
+	all := ownListeners()
 	for _, want := range []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String()), netip.MustParseAddrPort(l6.Addr().String())} {
 		if !slices.Contains(all, want) {
 			t.Errorf("%v lacks %s", all, want)

@@ -54,7 +54,7 @@ func setup(c *caddy.Controller) error {
 		if err := s.checkFiles(at); err != nil {
 			return err
 		}
-		if err := draft.SetAPI(at, newServer(s, draft)); err != nil {
+		if err := draft.SetAPI(at, s.Listen, newServer(s, draft)); err != nil {
 			return err
 		}
 	}

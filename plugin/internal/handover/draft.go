@@ -19,9 +19,12 @@
 package handover
 
 import (
+	"cmp"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -43,6 +46,7 @@ type Draft struct {
 	node   atomic.Pointer[held]
 	zones  *link.Zones
 	listen map[netip.Addr]bool // addresses that server blocks with a directive of ours are bound to
+	own    []netip.AddrPort    // what they and the API listen on, "[::]" for all addresses
 
 	store    Store
 	storedAt block.Position
@@ -71,13 +75,25 @@ func Of(c *caddy.Controller) (*Draft, error) {
 		c.Set(storageKey{}, d)
 		d.register(c)
 	}
-	for _, host := range dnsserver.GetConfig(c).ListenHosts {
+	server := dnsserver.GetConfig(c)
+	for _, host := range server.ListenHosts {
 		// The wildcard is "" and an address may have a zone: neither can be an endpoint's.
-		if addr, err := netip.ParseAddr(host); err == nil {
+		addr, err := netip.ParseAddr(host)
+		if err == nil {
 			d.listen[addr.Unmap()] = true
+		}
+		if port, err := strconv.ParseUint(server.Port, 10, 16); err == nil {
+			d.addOwn(netip.AddrPortFrom(cmp.Or(addr.Unmap().WithZone(""), netip.IPv6Unspecified()), uint16(port)))
 		}
 	}
 	return d, d.checkListeners()
+}
+
+// addOwn notes what this process is going to listen on: Caddy opens the sockets of DNS after the data plane's.
+func (d *Draft) addOwn(at netip.AddrPort) {
+	if !slices.Contains(d.own, at) {
+		d.own = append(d.own, at)
+	}
 }
 
 // first returns the position of the first of our directives. Setup has not read its name yet.
@@ -175,13 +191,14 @@ func (d *Draft) SetProxy(at block.Position, s proxy.Settings) error {
 	return nil
 }
 
-// SetAPI switches the control API on. A Corefile has one. api is called as [node.API] says, and not at
+// SetAPI switches the control API on, which listens on an address. A Corefile has one. api is called as [node.API] says, and not at
 // all where the Corefile is only validated.
-func (d *Draft) SetAPI(at block.Position, api node.API) error {
+func (d *Draft) SetAPI(at block.Position, listen netip.AddrPort, api node.API) error {
 	if d.api != nil {
 		return at.Errorf("given already at %s; a process has one control API", d.apiAt)
 	}
 	d.api, d.apiAt = api, at
+	d.addOwn(listen)
 	return nil
 }
 

@@ -159,12 +159,18 @@ func (d *Draft) Config() (node.Config, error) {
 	if err != nil {
 		return node.Config{}, d.first.Errorf("path of the state: %w", err)
 	}
+	plane := d.proxy
+	if plane != nil {
+		settings := *plane
+		settings.Own = d.own
+		plane = &settings
+	}
 	return node.Config{
 		State:       place,
 		Stale:       policy.Limits{Bound: d.store.Bound, Strict: d.store.Strict},
 		Declaration: d.declaration(),
 		From:        d.first.File,
-		Proxy:       d.proxy,
+		Proxy:       plane,
 		API:         d.api,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
