@@ -31,6 +31,12 @@ type write struct {
 	decide func(s *link.Snapshot, at time.Time) (verdict, error)
 }
 
+// patience is how long a write waits for its turn and is decided again. A commit that has begun isn't cut short,
+// since then nobody would know its outcome: the store bounds it.
+const patience = 10 * time.Second
+
+var errLate = errors.New("others have kept changing the state meanwhile")
+
 // verdict is what a decide step has come to. The zero verdict changes nothing.
 type verdict struct {
 	changes []link.Change
@@ -78,15 +84,20 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 			return Result{}, err
 		}
 	}
+	patient, cancel := context.WithTimeoutCause(ctx, patience, errLate)
+	defer cancel()
 	// One after the other: writers of this node that race for a revision would only make each other decide again.
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+	case <-patient.Done():
+		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(patient))
 	}
 	var decided error // as opposed to an error of the store
 	s, err := store.UpdateFrom(ctx, c.config.Store, c.config.Snapshot(), func(s *link.Snapshot) (store.Entry, []link.Change, error) {
+		if patient.Err() != nil {
+			return store.Entry{}, nil, context.Cause(patient)
+		}
 		at := c.config.Now()
 		if *t, decided = try(w, s, at); decided != nil {
 			return store.Entry{}, nil, decided

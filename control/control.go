@@ -90,6 +90,7 @@ type Limits struct {
 	PendingPerConsumer  int // requests of a tenant that wait for a decision, at one service: 100
 	NamesPerService     int // 50
 	TargetsPerService   int // 256
+	RestingLinkIDs      int // of a tenant, whose connections have left them within [link.LinkIDRest]: 10000
 }
 
 // Config is what a Control is made of.

@@ -124,5 +124,6 @@ func (l Limits) orDefault() Limits {
 		PendingPerConsumer:  cmp.Or(l.PendingPerConsumer, 100),
 		NamesPerService:     cmp.Or(l.NamesPerService, 50),
 		TargetsPerService:   cmp.Or(l.TargetsPerService, 256),
+		RestingLinkIDs:      cmp.Or(l.RestingLinkIDs, 10000),
 	}
 }

@@ -100,3 +100,55 @@ func TestSubnetOverlap(t *testing.T) {
 		})
 	}
 }
+
+// TestResting counts the link IDs of a tenant that rest, through whatever leads to a snapshot.
+func TestResting(t *testing.T) {
+	at := time.Unix(1000, 0)
+	s, _, err := Empty().Apply(at, PutNetwork{Network{ID: "s/g/n", Tenant: "t", Prefixes: prefixes("10.1.0.0/16"), Pools: prefixes("10.2.0.0/24")}},
+		PutService{Service: Service{ID: "s/g/v", Tenant: "t", Alias: "v.x", Port: 443, Visible: []Party{Anyone}, Pin: PinAddress, ProxyProtocol: ProxyOff}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := func(s *Snapshot, want int) {
+		t.Helper()
+		again, err := Load(s.Revision(), s.Objects())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Resting("t") != want || again.Resting("t") != want || s.Resting("") != 0 {
+			t.Errorf("%d at rest, %d when read again, %d of others; want %d", s.Resting("t"), again.Resting("t"), s.Resting(""), want)
+		}
+	}
+	cycle := func(at time.Time) {
+		t.Helper()
+		before := s
+		var deltas []Delta
+		s, _, err = s.Apply(at, PutEndpoint{Endpoint: Endpoint{ID: "s/g/e", Tenant: "t", Network: "s/g/n", Service: "s/g/v"}})
+		if err == nil {
+			before = s
+			s, deltas, err = s.Apply(at, DeleteEndpoint{ID: "s/g/e"})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var put []Object
+		var gone []Ref
+		for _, d := range deltas {
+			if d.New == nil {
+				gone = append(gone, Ref{d.Kind, d.Key})
+			} else {
+				put = append(put, d.New)
+			}
+		}
+		followed, err := before.Follow(s.Revision(), put, gone)
+		if err != nil || followed.Resting("t") != s.Resting("t") {
+			t.Errorf("followed: %v, %d at rest, want %d", err, followed.Resting("t"), s.Resting("t"))
+		}
+	}
+	for i := range 3 {
+		cycle(at)
+		rest(s, i+1)
+	}
+	cycle(at.Add(LinkIDRest))
+	rest(s, 1) // the first is given out again and comes to rest anew, the other two go
+}

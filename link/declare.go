@@ -197,7 +197,7 @@ func (c Restore) apply(t *tx) error {
 			}
 		case *Endpoint:
 			if id := o.Connection.LinkID; id != 0 && fresh.next.EndpointOf(id) == nil {
-				fresh.retire(&Retired{LinkID: id, At: t.at})
+				fresh.retire(&Retired{LinkID: id, At: t.at, Tenant: o.Tenant})
 			}
 		}
 	}

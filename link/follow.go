@@ -123,8 +123,7 @@ func (t *tx) followGone(r Ref) error {
 			return err
 		}
 		if old, ok := t.next.retired.get(linkKey(id)); ok {
-			t.next.resting.drop(restKey(old))
-			t.next.retired.drop(linkKey(id))
+			t.release(old)
 		}
 		return nil
 	}

@@ -203,7 +203,7 @@ func (t *tx) setEndpoint(old, e *Endpoint) error {
 		t.unindex(old)
 		s.endpoints.drop([]byte(id))
 		if c := old.Connection; c.LinkID != 0 && (e == nil || e.Connection.LinkID != c.LinkID) {
-			t.retire(&Retired{LinkID: c.LinkID, At: t.at})
+			t.retire(&Retired{LinkID: c.LinkID, At: t.at, Tenant: old.Tenant})
 		}
 	}
 	if e == nil {
@@ -356,10 +356,11 @@ func (t *tx) retire(r *Retired) {
 	before, _ := s.retired.get(linkKey(r.LinkID))
 	touch(t, KindRetired, r.Key(), before)
 	if before != nil {
-		s.resting.drop(restKey(before))
+		t.release(before)
 	}
 	s.retired.put(linkKey(r.LinkID), r)
 	s.resting.put(restKey(r), r)
+	add(&s.tallies, tallyKey('q', r.Tenant, ""), 1)
 	// One is added, up to two go: what rests doesn't grow without bound.
 	for range 2 {
 		oldest, ok := first(s.resting.values(nil))
@@ -367,9 +368,15 @@ func (t *tx) retire(r *Retired) {
 			return
 		}
 		touch(t, KindRetired, oldest.Key(), oldest)
-		s.resting.drop(restKey(oldest))
-		s.retired.drop(linkKey(oldest.LinkID))
+		t.release(oldest)
 	}
+}
+
+// release lets a link ID be given out again.
+func (t *tx) release(r *Retired) {
+	t.next.resting.drop(restKey(r))
+	t.next.retired.drop(linkKey(r.LinkID))
+	add(&t.next.tallies, tallyKey('q', r.Tenant, ""), -1)
 }
 
 func restKey(r *Retired) []byte {

@@ -281,6 +281,8 @@ func (e *Endpoint) Key() string { return string(e.ID) }
 type Retired struct {
 	LinkID LinkID    `json:"linkId"`
 	At     time.Time `json:"at"`
+	// Tenant is the consumer whose connection it was: see [Snapshot.Resting]. "" is the operator's own, or not known.
+	Tenant string `json:"tenant,omitempty"`
 	// Extra is as in [Facet].
 	Extra map[string]json.RawMessage `json:"-"`
 }

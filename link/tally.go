@@ -11,6 +11,7 @@ package link
 //	d type 0 subscription      documents
 //	r zone                     record sets
 //	l network                  private zones that are linked to it
+//	q tenant                   link IDs that rest
 
 // tally counts an endpoint in or out.
 func (t *tx) tally(e *Endpoint, d int) {
@@ -59,6 +60,11 @@ func (s *Snapshot) CountOf(service ID) int {
 // CountIn returns the number of endpoints in a network.
 func (s *Snapshot) CountIn(network ID) int {
 	return counter(&s.tallies, tallyKey('n', string(network), ""))
+}
+
+// Resting returns the number of link IDs that a tenant's connections have left and that aren't given out yet.
+func (s *Snapshot) Resting(tenant string) int {
+	return counter(&s.tallies, tallyKey('q', tenant, ""))
 }
 
 // Owned returns the number of objects of a kind in a subscription.

@@ -43,7 +43,7 @@ func samples() []link.Object {
 			},
 			Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 20},
 		},
-		&link.Retired{LinkID: 0xFFFFFFFF, At: when, Extra: facet().Extra},
+		&link.Retired{LinkID: 0xFFFFFFFF, At: when, Tenant: "t", Extra: facet().Extra},
 		&link.PrivateZone{
 			ID: "s/g/corp.internal", Tenant: "a", Facet: facet(), Name: "corp.internal",
 			Links: []link.ZoneLink{{Name: "hub", Network: "corp/lan", Redirect: true, API: []byte(`{}`)}},

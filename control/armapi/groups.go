@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/link"
@@ -226,7 +227,7 @@ const (
 	maxTagName  = 512
 	maxTagValue = 256
 	// maxSetting bounds the tags that are ours, which may be lists: Azure's clients bound what they send themselves.
-	maxSetting = 16 << 10 // bytes
+	maxSetting = 4 << 10 // bytes
 )
 
 // mergeTags adds tags to those that there are; a null takes one away. The error is 400.
@@ -239,12 +240,12 @@ func mergeTags(tags map[string]string, in map[string]*string) error {
 		case name == "" || len(name) > maxTagName || clean(name, maxTagName) != name || strings.ContainsAny(name, `<>%&\?/`):
 			return fail(http.StatusBadRequest, "InvalidTagName", "The tag name %s is invalid: 1 to %d characters, none of <>%%&\\?/.", quote(name), maxTagName)
 		}
-		most := maxTagValue * 4 // bytes of a character
+		most, unit, size := maxTagValue, "characters", utf8.RuneCountInString(*value)
 		if len(name) > len(tagPrefix) && strings.EqualFold(name[:len(tagPrefix)], tagPrefix) {
-			most = maxSetting
+			most, unit, size = maxSetting, "bytes", len(*value)
 		}
-		if len(*value) > most || clean(*value, most) != *value {
-			return fail(http.StatusBadRequest, "InvalidTagValue", "The value of tag %s is invalid: at most %d characters.", quote(name), most/4)
+		if size > most || clean(*value, len(*value)) != *value {
+			return fail(http.StatusBadRequest, "InvalidTagValue", "The value of tag %s is invalid: at most %d %s.", quote(name), most, unit)
 		}
 		tags[name] = *value
 	}

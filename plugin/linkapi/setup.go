@@ -147,6 +147,7 @@ func (s *settings) limits() map[string]*int {
 		"visibility": &l.Visibility, "autoApproval": &l.AutoApproval, "zones": &l.Zones,
 		"recordSets": &l.RecordSets, "linksPerZone": &l.LinksPerZone, "pendingPerConsumer": &l.PendingPerConsumer,
 		"namesPerService": &l.NamesPerService, "targetsPerService": &l.TargetsPerService,
+		"restingLinkIDs": &l.RestingLinkIDs,
 	}
 }
 
