@@ -55,3 +55,18 @@ func TestPatience(t *testing.T) {
 		})
 	}
 }
+
+// TestRestingLimit: an endpoint can't be asked for and deleted without end, each time leaving a link ID.
+func TestRestingLimit(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.RestingLinkIDs = 2 })
+	w.ok(w.putNetworkAs(op(Owner, subF), network(netF, "1")))
+	w.ok(w.putServiceAs(op(Owner, subC), service(svcC)))
+	for range 2 {
+		w.ok(w.ask(op(Owner, subF), endF, manual()))
+		w.ok(w.EditEndpoint(t.Context(), op(Owner, subF), endF, func(*link.Snapshot, *link.Endpoint) (*Ask, error) { return nil, nil }))
+	}
+	_, err := w.ask(op(Owner, subF), endF, manual())
+	if l, ok := errors.AsType[*LimitError](err); !ok || l.Limit != 2 {
+		t.Errorf("got %v, want the limit of 2", err)
+	}
+}
