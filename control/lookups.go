@@ -86,6 +86,9 @@ func (c *Control) serviceFor(s *link.Snapshot, caller Caller, n *link.Network, i
 		return nil, fmt.Errorf("%w: %s", ErrNoService, readable(name, 300))
 	}
 	if rule, ok := n.Reaches(v); !ok {
+		if len(n.Egress) == 0 {
+			rule = "the network has no egress list, so it may only have endpoints to services of its own tenant; add tenant/NAME or the service's alias"
+		}
 		return nil, fmt.Errorf("%w: network %s may not have endpoints to service %s: %s", ErrEgress, n.ID, name, rule)
 	}
 	return v, nil

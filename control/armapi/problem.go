@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
+	"regexp"
 	"strings"
 
 	"github.com/postern-link/postern/control"
@@ -84,16 +86,47 @@ func code(err error, otherwise string) string {
 }
 
 // conflict is the answer where another object, or the declaration in a Corefile, stands against a change.
-// The operator gets the whole text, with the file and the objects of others; the others learn no more than that it is so.
+// The operator gets the whole text, with the file and the objects of others; the others get it where all that it names is
+// theirs, and else learn no more than that it is so.
 func conflict(r *request, err error) *apiError {
 	e := &apiError{status: http.StatusConflict, code: "Conflict", message: "The request conflicts with another resource, or with the state of this one."}
 	if o, ok := errors.AsType[*link.ObjectError](err); ok && o.Origin.Declaration != "" {
 		e.code, e.message = "ScopeLocked", "The resource is declared by the operator and can't be changed here."
 	}
-	if r.caller.Operator {
+	switch o, ok := errors.AsType[*link.ObjectError](err); {
+	case r.caller.Operator:
 		e.message = sentence(err.Error())
+	case ok && o.Origin.Declaration == "" && tellable(r.caller, o):
+		e.message = sentence(clean(o.Error(), 500))
 	}
 	return e
+}
+
+// named finds the objects that the text of an error names.
+var named = regexp.MustCompile(`\b(?:network|service|endpoint|zone|document)\b(?: (\S+))?`)
+
+// tellable reports whether all that the text of a conflict names is an object in a subscription in which the caller has a
+// role, or a prefix. Whatever it can't tell is somebody else's (decision 0014).
+func tellable(caller control.Caller, o *link.ObjectError) bool {
+	text := o.Error()
+	mine := func(word string) bool {
+		id, err := link.ParseID(strings.Trim(word, "():;,"))
+		return err == nil && id.Subscription() != "" && caller.Rights(id.Subscription()) != 0
+	}
+	for _, m := range named.FindAllStringSubmatch(text, -1) {
+		if !mine(m[1]) {
+			return false
+		}
+	}
+	for word := range strings.FieldsSeq(text) {
+		if !strings.Contains(word, "/") {
+			continue
+		}
+		if _, err := netip.ParsePrefix(strings.Trim(word, "():;,")); err != nil && !mine(word) {
+			return false
+		}
+	}
+	return mine(string(o.ID)) && !strings.Contains(text, "declared")
 }
 
 // sentence makes the text of an error one of ours: a capital and a full stop.
