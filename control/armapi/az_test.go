@@ -115,6 +115,15 @@ func TestAz(t *testing.T) {
 
 	// The provider signs in beside, and decides on a request.
 	a.az(nil, "login", "--service-principal", "-u", clientOf("contoso"), "-p", secretOf("contoso"), "--tenant", "adfs")
+	var rested struct {
+		Properties struct{ ProvisioningState string }
+	}
+	a.az(&rested, "rest", "--method", "put", "--resource", r.url+"/", "--url", r.url+groupPath(contosoSub, "rg")+"/providers/Microsoft.Network/privateLinkServices/rested?api-version=2025-05-01",
+		"--body", `{"location": "local", "tags": {"postern-port": "1433"}, "properties": {"fqdns": ["rested.contoso.example"],
+			"destinationIPAddress": "10.20.0.67", "visibility": {"subscriptions": ["*"]}, "ipConfigurations": [{"name": "nat"}]}}`)
+	if rested.Properties.ProvisioningState != "Succeeded" {
+		t.Errorf("az rest: %+v", rested)
+	}
 	var published struct {
 		PrivateEndpointConnections []struct{ Name string }
 	}
