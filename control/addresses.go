@@ -1,9 +1,7 @@
 package control
 
 import (
-	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -60,20 +58,34 @@ func (c *Control) checkPort(owner Tenant, old, v *link.Service) error {
 	return fmt.Errorf("%w: %w: port %d: %s", link.ErrInvalid, ErrAddress, v.Port, why)
 }
 
-// checkAddresses returns an error wrapping [ErrAddress] unless a service may have its targets and NAT
-// addresses. The operator's own may have any but those of endpoints, and what the domain refuses.
-func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, v *link.Service) error {
+// notYours is the one word for what a tenant may not use because of somebody else: which of an endpoint, a
+// network or a service of another tenant it is would tell where that tenant has what.
+const notYours = "it is outside of what the tenant may send to"
+
+// checkAddresses returns an error wrapping [ErrAddress] unless a service may have the targets and NAT
+// addresses that are new to it: what it had before another tenant came stays its own. The operator's
+// services may have any but those of endpoints, and what the domain refuses.
+func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, old, v *link.Service) error {
+	if old == nil {
+		old = &link.Service{}
+	}
 	rules := addressRules{snapshot: s, owner: owner}
 	if !owner.Operator {
 		own := c.sockets()
 		rules.listeners, rules.local = own.listeners, own.local
 	}
 	for _, t := range v.Targets {
+		if slices.Contains(old.Targets, t) {
+			continue
+		}
 		if why := rules.target(t.Addr); why != "" {
 			return fmt.Errorf("%w: %w: target %s: %s", link.ErrInvalid, ErrAddress, t.Addr, why)
 		}
 	}
 	for _, a := range v.NAT {
+		if slices.Contains(old.NAT, a) {
+			continue
+		}
 		if why := rules.address(a.Unmap()); why != "" {
 			return fmt.Errorf("%w: %w: NAT address %s: %s", link.ErrInvalid, ErrAddress, a, why)
 		}
@@ -104,7 +116,10 @@ func (r *addressRules) target(t netip.AddrPort) string {
 	if slices.Contains(forbiddenPorts, t.Port()) {
 		return fmt.Sprintf("port %d is that of the state", t.Port())
 	}
-	for _, a := range forms(a) {
+	for _, a := range link.Forms(a) {
+		if slices.Contains(r.local, a) {
+			return "it is an address of this node"
+		}
 		if slices.ContainsFunc(r.listeners, func(l netip.AddrPort) bool { return r.listens(l, netip.AddrPortFrom(a, t.Port())) }) {
 			return "this node listens there itself"
 		}
@@ -125,12 +140,12 @@ func (r *addressRules) address(a netip.Addr) string {
 	if !a.IsValid() || a.Zone() != "" {
 		return "not an address"
 	}
-	for _, a := range forms(a) {
+	for _, a := range link.Forms(a) {
 		if r.snapshot.EndpointAt(a) != nil {
-			return "it is an endpoint's"
+			return r.say("it is an endpoint's")
 		}
 		if n, _ := r.snapshot.PoolOf(a); n != nil {
-			return "it is in a pool of endpoint addresses"
+			return r.say("it is in a pool of endpoint addresses")
 		}
 		if r.owner.Operator || contains(r.owner.Targets, netip.PrefixFrom(a, a.BitLen())) {
 			continue
@@ -140,11 +155,19 @@ func (r *addressRules) address(a netip.Addr) string {
 				return f.what
 			}
 		}
-		if r.foreign(a) {
-			return "it is outside of what the tenant may send to"
+		if r.foreign(a) || r.snapshot.BackendOfAnother(r.owner.Name, a) {
+			return notYours
 		}
 	}
 	return ""
+}
+
+// say returns why an address can't be had, as far as the owner may know.
+func (r *addressRules) say(why string) string {
+	if r.owner.Operator {
+		return why
+	}
+	return notYours
 }
 
 // foreign reports whether an address is of another tenant's network.
@@ -155,59 +178,6 @@ func (r *addressRules) foreign(a netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// forms returns an address and the IPv4 addresses that a gateway or host may take it for: of IPv4-mapped
-// and -compatible addresses (RFC 4291 section 2.5.5), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo
-// (RFC 4380) and ISATAP (RFC 5214).
-func forms(a netip.Addr) []netip.Addr {
-	a = a.Unmap()
-	all := []netip.Addr{a}
-	if a.Is4() {
-		return all
-	}
-	b := a.As16()
-	four := func(at int) { all = append(all, netip.AddrFrom4([4]byte(b[at:at+4]))) }
-	switch {
-	case binary.BigEndian.Uint64(b[:8]) == 0 && binary.BigEndian.Uint32(b[8:12]) == 0 && a != netip.IPv6Unspecified() && a != netip.IPv6Loopback():
-		four(12)
-	case nat64.Contains(a), nat64Local.Contains(a):
-		four(12)
-	case sixToFour.Contains(a):
-		four(2)
-	case teredo.Contains(a):
-		four(4)
-		for i := range 4 { // the client's, with its bits turned over
-			b[12+i] ^= 0xff
-		}
-		four(12)
-	}
-	if id := binary.BigEndian.Uint32(b[8:12]); id&^0x02000000 == 0x00005efe {
-		four(12)
-	}
-	return all
-}
-
-var (
-	nat64      = netip.MustParsePrefix("64:ff9b::/96")
-	nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
-	sixToFour  = netip.MustParsePrefix("2002::/16")
-	teredo     = netip.MustParsePrefix("2001::/32")
-)
-
-// localAddresses returns the addresses of this machine; none where it doesn't tell.
-func localAddresses() []netip.Addr {
-	found, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	var all []netip.Addr
-	for _, f := range found {
-		if p, err := netip.ParsePrefix(f.String()); err == nil {
-			all = append(all, p.Addr().Unmap())
-		}
-	}
-	return all
 }
 
 // listens reports whether this node listens on the address itself, on any port.
@@ -234,9 +204,6 @@ type ownSockets struct {
 
 // sockets returns what this node listens on; nothing where nobody tells.
 func (c *Control) sockets() sockets {
-	if c.config.Own == nil {
-		return sockets{}
-	}
 	c.own.mu.Lock()
 	defer c.own.mu.Unlock()
 	now := c.config.Now()
@@ -256,7 +223,13 @@ func (c *Control) lookAtSockets() sockets {
 		return c.config.Plane()
 	}
 	before := plane()
-	s := sockets{listeners: c.config.Own(), local: localAddresses()}
+	var s sockets
+	if c.config.Own != nil {
+		s.listeners = c.config.Own()
+	}
+	if c.config.Local != nil {
+		s.local = c.config.Local()
+	}
 	after := plane()
 	for _, l := range s.listeners {
 		if !slices.Contains(before, l) && !slices.Contains(after, l) {

@@ -107,6 +107,11 @@ type Config struct {
 	// Own are addresses and ports that the node itself listens on: no service has them as targets, no
 	// service of a tenant has their ports, and no endpoint or network their addresses.
 	Own func() []netip.AddrPort
+	// Local returns the addresses of this machine: no service of a tenant has them as targets on any port, and
+	// no network of a tenant holds them unless it was granted. The address of the resolver isn't among them:
+	// Reserved is for it, and holds for networks alone.
+	Local    func() []netip.Addr
+	Reserved []netip.Addr
 	// Plane are those of Own that the data plane has opened for endpoints; nil: none.
 	Plane func() []netip.AddrPort
 	// Flows yields the live flows of this node; nil where it has no data plane.

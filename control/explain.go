@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
@@ -126,7 +127,7 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	default:
 		x.step("pin", "tls", after.Rule)
 	}
-	x.targetStep(v, o, sees.holds(e.Service))
+	x.targetStep(s, v, o, sees.holds(e.Service))
 }
 
 // connectionStep says the state of a connection, and to its provider which rule or person decided.
@@ -153,7 +154,7 @@ func (x *Explanation) connectionStep(e *link.Endpoint, provider bool) {
 }
 
 // targetStep says what the data plane observes of the targets. Their addresses are for the provider.
-func (x *Explanation) targetStep(v *link.Service, o observed, provider bool) {
+func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, provider bool) {
 	rule := ""
 	if provider {
 		list := make([]string, len(v.Targets))
@@ -165,6 +166,8 @@ func (x *Explanation) targetStep(v *link.Service, o observed, provider bool) {
 	switch {
 	case len(v.Targets) == 0:
 		x.step("target", "none", "the service has no target yet")
+	case !slices.ContainsFunc(v.Targets, func(t link.Target) bool { return s.MayReach(v, t.Addr.Addr()) }):
+		x.step("target", "none is allowed: "+notYours, rule)
 	case o.healthy(v.ID):
 		x.step("target", "answers", rule)
 		return

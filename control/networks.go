@@ -69,7 +69,7 @@ func (c *Control) putNetwork(s *link.Snapshot, id link.ID, n link.Network) (verd
 	if err := v.near.take(fill{"subnets", "subnets of a network", id, subnets, len(n.Subnets), c.config.Limits.Subnets}); err != nil {
 		return v, err
 	}
-	if err := mayHavePrefixes(owner, old, &n); err != nil {
+	if err := c.mayHavePrefixes(owner, old, &n); err != nil {
 		return v, err
 	}
 	v.changes = []link.Change{link.PutNetwork{Network: n}}
@@ -77,7 +77,7 @@ func (c *Control) putNetwork(s *link.Snapshot, id link.ID, n link.Network) (verd
 }
 
 // mayHavePrefixes returns an error unless a tenant may have the prefixes that are new to its network.
-func mayHavePrefixes(owner Tenant, old, n *link.Network) error {
+func (c *Control) mayHavePrefixes(owner Tenant, old, n *link.Network) error {
 	if owner.Operator {
 		return nil
 	}
@@ -85,18 +85,57 @@ func mayHavePrefixes(owner Tenant, old, n *link.Network) error {
 		if old != nil && (slices.Contains(old.Prefixes, p) || slices.Contains(old.Pools, p)) || !p.IsValid() {
 			continue // what isn't valid is refused by the domain, which says why
 		}
-		granted := contains(owner.Networks, p)
-		if len(owner.Networks) > 0 && !granted {
-			return fmt.Errorf("%w: %w: prefix %s is outside of what the tenant may have: %v", link.ErrInvalid, ErrAddress, p, owner.Networks)
-		}
-		for _, q := range noNetwork {
-			if p.Overlaps(q) && !granted {
-				return fmt.Errorf("%w: %w: prefix %s has addresses of %s, which are no network", link.ErrInvalid, ErrAddress, p, q)
-			}
+		if why := c.noPrefix(owner, p); why != "" {
+			return fmt.Errorf("%w: %w: prefix %s %s", link.ErrInvalid, ErrAddress, p, why)
 		}
 	}
 	return nil
 }
+
+// noPrefix returns why a tenant can't have a prefix, "" where it can. What it was granted it has whatever it
+// is. Without a grant a network is private space of the size of Azure's largest, and neither this node nor
+// who it asks for proofs of domains is a client of it: else a tenant could answer them in a zone of its own.
+func (c *Control) noPrefix(owner Tenant, p netip.Prefix) string {
+	if contains(owner.Networks, p) {
+		return ""
+	}
+	if len(owner.Networks) > 0 {
+		return fmt.Sprintf("is outside of what the tenant may have: %v", owner.Networks)
+	}
+	for _, q := range noNetwork {
+		if p.Overlaps(q) {
+			return fmt.Sprintf("has addresses of %s, which are no network", q)
+		}
+	}
+	most := largest4
+	if p.Addr().Is6() {
+		most = largest6
+	}
+	switch {
+	case !contains(private, p):
+		return fmt.Sprintf("isn't private: without a grant of the operator it must be in one of %v", private)
+	case p.Bits() < most:
+		return fmt.Sprintf("is too large: without a grant of the operator it may have /%d", most)
+	}
+	if slices.ContainsFunc(c.sockets().local, p.Contains) || slices.ContainsFunc(c.config.Reserved, p.Contains) {
+		return "has addresses of the node, or of the resolver that it asks"
+	}
+	return ""
+}
+
+// What a network may have without a grant (RFC 1918, RFC 6598, RFC 4193), and its largest sizes.
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("fc00::/7"),
+}
+
+const (
+	largest4 = 16
+	largest6 = 48
+)
 
 // noNetwork are the addresses that no network of a tenant has (RFC 6890): this host, loopback, link-local,
 // multicast, reserved, and the forms of IPv6 addresses that stand for IPv4 ones.

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -89,7 +90,8 @@ func (c *Control) putService(s *link.Snapshot, caller Caller, id link.ID, now li
 	if err := c.checkPort(owner, old, &now); err != nil {
 		return v, err
 	}
-	if err := c.checkAddresses(s, owner, &now); err != nil {
+	now.Reach = slices.Clone(owner.Targets)
+	if err := c.checkAddresses(s, owner, old, &now); err != nil {
 		return v, err
 	}
 	v.changes = []link.Change{link.PutService{Service: now, Approver: c.approver(caller, id)}}

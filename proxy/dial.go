@@ -22,7 +22,7 @@ func (f *flow) dial(ctx context.Context) *refusal {
 	ctx, cancel := context.WithDeadline(ctx, began.Add(f.settings.DialTimeout))
 	defer cancel()
 	var tried []netip.AddrPort
-	last := errors.New("no targets")
+	last := errors.New("no target that the service may send to")
 	for ctx.Err() == nil {
 		service, addr, left := f.pick(tried)
 		if left == 0 {
@@ -51,7 +51,7 @@ func (f *flow) dial(ctx context.Context) *refusal {
 // pick chooses the next target among those that weren't tried, and notes it so that a review sees
 // it. Left is how many there are, itself included; 0 when there is none or the flow has ended.
 func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.AddrPort, left int) {
-	turn := f.proxy.turn.Add(1)
+	turn, s := f.proxy.turn.Add(1), f.proxy.snapshot()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.reason != "" {
@@ -62,6 +62,7 @@ func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.A
 	for _, t := range service.Targets {
 		switch {
 		case slices.Contains(tried, t.Addr):
+		case s != nil && !s.MayReach(service, t.Addr.Addr()): // a network of another tenant has come around it
 		case f.proxy.health.usable(service.ID, t.Addr):
 			healthy = append(healthy, t.Addr)
 		default:

@@ -56,6 +56,24 @@ func TestDialDeadline(t *testing.T) {
 	checkRefused(t, w, dial(t, w.first()), policy.NoTarget)
 }
 
+// A21: a target in the network of another tenant isn't one, unless the tenant was granted it.
+func TestForeignTarget(t *testing.T) {
+	good := echo(t)
+	of := func(s *link.Service) { s.Tenant = "b" }
+	w := newWorld(t, Settings{}, service("svc", 7001, good), endpoint("e", "svc", nextAddr(t)))
+	w.apply(service("svc", 7001, good, of))
+	if c, err := net.DialTimeout("tcp", w.first(), patience); err == nil {
+		checkRefused(t, w, c.(*net.TCPConn), policy.NoTarget)
+	}
+	w.apply(service("svc", 7001, good, of, func(s *link.Service) { s.Reach = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }))
+	c := dial(t, w.first())
+	io.WriteString(c, "x")
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); string(b) != "x" || err != nil {
+		t.Fatalf("echo %q, error %v", b, err)
+	}
+}
+
 // P17: one target is dead and one is slow; every flow is carried all the same.
 func TestFailover(t *testing.T) {
 	good := echo(t)

@@ -219,6 +219,9 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 		}
 	}
 	for _, target := range service.Targets {
+		if !s.MayReach(service, target.Addr.Addr()) {
+			continue // nothing is to be found out about another tenant's
+		}
 		if was != nil && was.targets[target.Addr] != nil {
 			one.targets[target.Addr] = was.targets[target.Addr]
 		} else if one.targets[target.Addr] == nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -27,6 +28,22 @@ func ownListeners() (all []netip.AddrPort) {
 			if ok && mine[inode] {
 				all = append(all, ap)
 			}
+		}
+	}
+	return all
+}
+
+// ownAddresses returns the addresses of this machine's interfaces but for those of endpoints; none where it
+// doesn't tell.
+func ownAddresses(s *link.Snapshot) (all []netip.Addr) {
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, f := range found {
+		p, err := netip.ParsePrefix(f.String())
+		if err == nil && (s == nil || s.EndpointAt(p.Addr()) == nil) {
+			all = append(all, p.Addr().Unmap())
 		}
 	}
 	return all

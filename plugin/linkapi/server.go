@@ -280,10 +280,12 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 	config := control.Config{
 		Store: n.Store(), Snapshot: n.Snapshot, Tenants: s.directory, Limits: s.Limits, Zones: s.zones(),
 		Own: ownListeners, Plane: n.Listeners,
+		Local:     func() []netip.Addr { return ownAddresses(n.Snapshot()) },
 		Flows:     func(yield func(control.Flow) bool) { flows(n, yield) },
 		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
 	if s.Resolver.IsValid() {
+		config.Reserved = []netip.Addr{s.Resolver.Addr().Unmap()}
 		config.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, s.Resolver.String())
 		}}
