@@ -89,7 +89,7 @@ func (a *app) auditList() *cobra.Command {
 			return a.print(all, func() table {
 				t := table{head: []string{"REVISION", "TIME", "ACTOR", "FROM", "ACTION", "OBJECT", "RESULT", "REASON"}}
 				for _, e := range all {
-					t.row(strconv.FormatUint(e.Revision, 10), e.At, e.Actor, e.From, e.Action, e.Object, e.Result, e.Reason)
+					t.row(strconv.FormatUint(e.Revision, 10), seconds(e.At), e.Actor, e.From, e.Action, e.Object, e.Result, e.Reason)
 				}
 				return t
 			})

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var endpoints = kind{"endpoint", "privateEndpoints", func(ctx context.Context, k *client, all []resource) (table, error) {
+var endpoints = kind{word: "endpoint", typ: "privateEndpoints", rows: func(ctx context.Context, k *client, all []resource) (table, error) {
 	t := table{head: []string{"NAME", "GROUP", "NETWORK", "ADDRESS", "SERVICE", "STATE", "DESCRIPTION"}}
 	addresses, err := k.addresses(ctx, all)
 	if err != nil {

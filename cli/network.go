@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-var networks = kind{"network", "virtualNetworks", func(_ context.Context, _ *client, all []resource) (table, error) {
+var networks = kind{word: "network", typ: "virtualNetworks", rows: func(_ context.Context, _ *client, all []resource) (table, error) {
 	t := table{head: []string{"NAME", "GROUP", "PREFIXES", "SUBNETS", "EGRESS"}}
 	for _, r := range all {
 		var subnets []string

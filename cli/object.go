@@ -13,6 +13,8 @@ import (
 type kind struct {
 	word, typ string
 	rows      func(ctx context.Context, k *client, all []resource) (table, error)
+	// detail is the table of one; nil: its row.
+	detail func(r *resource) table
 }
 
 // listCommand lists a kind.
@@ -45,6 +47,9 @@ func (a *app) showCommand(k kind) *cobra.Command {
 			cl, r, err := a.one(c.Context(), k, args[0])
 			if err != nil {
 				return err
+			}
+			if k.detail != nil && a.output == "table" {
+				return k.detail(&r).write(a.Stdout)
 			}
 			return a.show(c.Context(), cl, k, r, []resource{r})
 		},

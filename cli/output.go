@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -53,6 +54,14 @@ func (t table) write(w io.Writer) error {
 		}
 	}
 	return tw.Flush()
+}
+
+// seconds returns a time of the API to the second, as people read it.
+func seconds(at string) string {
+	if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
+		return t.UTC().Format(time.RFC3339)
+	}
+	return at
 }
 
 // encode returns a value as JSON.

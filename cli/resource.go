@@ -20,9 +20,13 @@ type resource struct {
 // properties are those of services, endpoints, connections, networks and network interfaces.
 type properties struct {
 	// of a service
-	Alias       string     `json:"alias"`
-	FQDNs       []string   `json:"fqdns"`
-	Connections []resource `json:"privateEndpointConnections"`
+	Alias        string     `json:"alias"`
+	FQDNs        []string   `json:"fqdns"`
+	Destination  string     `json:"destinationIPAddress"`
+	Frontends    []ref      `json:"loadBalancerFrontendIpConfigurations"`
+	Visibility   parties    `json:"visibility"`
+	AutoApproval parties    `json:"autoApproval"`
+	Connections  []resource `json:"privateEndpointConnections"`
 	// of an endpoint
 	Subnet     ref        `json:"subnet"`
 	Auto       []resource `json:"privateLinkServiceConnections"`
@@ -46,6 +50,11 @@ type properties struct {
 	// of a network interface
 	Configurations []resource `json:"ipConfigurations"`
 	Address        string     `json:"privateIPAddress"`
+}
+
+// parties is a list of who may do something.
+type parties struct {
+	Subscriptions []string `json:"subscriptions"`
 }
 
 type ref struct {

@@ -3,13 +3,14 @@ package cli
 import (
 	"cmp"
 	"context"
+	"net"
 	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-var services = kind{"service", "privateLinkServices", func(_ context.Context, _ *client, all []resource) (table, error) {
+var services = kind{word: "service", typ: "privateLinkServices", detail: serviceDetail, rows: func(_ context.Context, _ *client, all []resource) (table, error) {
 	t := table{head: []string{"NAME", "GROUP", "NAMES", "PORT", "CONNECTIONS", "PENDING", "ALIAS"}}
 	for _, r := range all {
 		pending := 0
@@ -22,6 +23,25 @@ var services = kind{"service", "privateLinkServices", func(_ context.Context, _ 
 	}
 	return t, nil
 }}
+
+// serviceDetail shows one service, a line for each of its fields.
+func serviceDetail(r *resource) table {
+	p := &r.Properties
+	port := cmp.Or(r.Tags["postern-port"], defaultPort)
+	targets := r.Tags["postern-targets"]
+	if targets == "" && p.Destination != "" {
+		targets = net.JoinHostPort(p.Destination, port)
+	}
+	var frontends []string
+	for _, f := range p.Frontends {
+		frontends = append(frontends, f.ID)
+	}
+	return table{rows: [][]string{
+		{"name", r.Name}, {"group", r.group()}, {"names", words(p.FQDNs)}, {"port", port}, {"targets", cmp.Or(targets, words(frontends))},
+		{"visible", words(p.Visibility.Subscriptions)}, {"approve", words(p.AutoApproval.Subscriptions)}, {"reject", r.Tags["postern-reject"]},
+		{"connections", strconv.Itoa(len(p.Connections))}, {"alias", p.Alias},
+	}}
+}
 
 // defaultPort is that of a service that says none.
 const defaultPort = "443"
