@@ -166,14 +166,14 @@ func (m *Manifest) refer(to string) (link.ID, error) {
 }
 
 func (n *ManifestNetwork) edit() (func(*link.Network), error) {
-	all, err := parseAll(n.Prefixes, netip.ParsePrefix)
+	all, err := parseAll(n.Prefixes, prefix)
 	if err != nil {
 		return nil, err
 	}
 	var subnets []link.Subnet
 	for name, text := range n.Subnets {
 		s := link.Subnet{Name: strings.ToLower(name)}
-		if s.Prefixes, err = parseAll(strings.Fields(text), netip.ParsePrefix); err != nil {
+		if s.Prefixes, err = parseAll(strings.Fields(text), prefix); err != nil {
 			return nil, fmt.Errorf("subnet %q: %w", readable(name, 80), err)
 		}
 		subnets = append(subnets, s)
@@ -201,11 +201,11 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 	if err != nil {
 		return nil, err
 	}
-	targets, err := parseAll(v.Targets, netip.ParseAddrPort)
+	targets, err := parseAll(v.Targets, addrPort)
 	if err != nil {
 		return nil, fmt.Errorf("target: %w", err)
 	}
-	nat, err := parseAll(v.NAT, netip.ParseAddr)
+	nat, err := parseAll(v.NAT, addr)
 	if err != nil {
 		return nil, fmt.Errorf("NAT address: %w", err)
 	}
@@ -259,12 +259,12 @@ func (e *ManifestEndpoint) endpoint(m *Manifest) (ask Ask, err error) {
 		return ask, fmt.Errorf("service: %w", err)
 	}
 	if e.Address != "" {
-		if ask.Endpoint.Address, err = netip.ParseAddr(e.Address); err != nil {
+		if ask.Endpoint.Address, err = addr(e.Address); err != nil {
 			return ask, fmt.Errorf("%w: %w", link.ErrInvalid, err)
 		}
 	}
 	ask.Endpoint.Subnet, ask.Message = strings.ToLower(e.Subnet), e.Message
-	ask.Endpoint.Allow, err = parseAll(e.Allow, netip.ParsePrefix)
+	ask.Endpoint.Allow, err = parseAll(e.Allow, prefix)
 	return ask, err
 }
 
@@ -279,4 +279,21 @@ func parseAll[T any](list []string, parse func(string) (T, error)) ([]T, error) 
 		all = append(all, v)
 	}
 	return all, nil
+}
+
+var (
+	prefix   = inWords(netip.ParsePrefix, "a prefix such as 10.1.0.0/16")
+	addr     = inWords(netip.ParseAddr, "an address such as 10.1.0.4")
+	addrPort = inWords(netip.ParseAddrPort, "ADDRESS:PORT such as 10.1.0.4:443")
+)
+
+// inWords makes the errors of a parser say what is expected, and not which function of ours has found it wrong.
+func inWords[T any](parse func(string) (T, error), expected string) func(string) (T, error) {
+	return func(s string) (T, error) {
+		v, err := parse(s)
+		if err != nil {
+			err = fmt.Errorf("%q isn't %s", readable(s, 80), expected)
+		}
+		return v, err
+	}
 }

@@ -252,3 +252,18 @@ func TestOnce(t *testing.T) {
 		t.Errorf("once and prune: %v", err)
 	}
 }
+
+// What is wrong with a manifest is said in words of the manifest.
+func TestManifestWords(t *testing.T) {
+	w := newWorld(t)
+	for want, m := range map[string]Manifest{
+		`"10.1.0.0" isn't a prefix`:       {Networks: []ManifestNetwork{{Name: "a", Prefixes: []string{"10.1.0.0"}}}},
+		`"db.example" isn't ADDRESS:PORT`: {Services: []ManifestService{{Name: "a", Port: 443, Targets: []string{"db.example"}}}},
+		`"10.1" isn't an address`:         {Endpoints: []ManifestEndpoint{{Name: "a", Network: "n", Service: "s", Address: "10.1"}}},
+	} {
+		m.Subscription, m.Group = subC, "g"
+		if _, err := w.Plan(t.Context(), op(Owner, subC), m); !errors.Is(err, link.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
