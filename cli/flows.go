@@ -38,7 +38,7 @@ func (a *app) flowsCommand() *cobra.Command {
 		t := table{head: []string{"SOURCE", "ENDPOINT", "SERVICE", "NAME", "TARGET", "STATE", "SENT", "RECEIVED", "SINCE"}}
 		for _, f := range all {
 			t.row(f.Source, last(f.Endpoint), last(f.Service), f.ServerName, f.Target, f.State,
-				strconv.FormatUint(f.Sent, 10), strconv.FormatUint(f.Received, 10), f.Started)
+				strconv.FormatUint(f.Sent, 10), strconv.FormatUint(f.Received, 10), seconds(f.Started))
 		}
 		return t
 	})
