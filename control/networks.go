@@ -69,7 +69,7 @@ func (c *Control) putNetwork(s *link.Snapshot, id link.ID, n link.Network) (verd
 	if err := v.near.take(fill{"subnets", "subnets of a network", id, subnets, len(n.Subnets), c.config.Limits.Subnets}); err != nil {
 		return v, err
 	}
-	if err := c.mayHavePrefixes(owner, old, &n); err != nil {
+	if err := c.mayHavePrefixes(s, owner, old, &n); err != nil {
 		return v, err
 	}
 	v.changes = []link.Change{link.PutNetwork{Network: n}}
@@ -77,7 +77,7 @@ func (c *Control) putNetwork(s *link.Snapshot, id link.ID, n link.Network) (verd
 }
 
 // mayHavePrefixes returns an error unless a tenant may have the prefixes that are new to its network.
-func (c *Control) mayHavePrefixes(owner Tenant, old, n *link.Network) error {
+func (c *Control) mayHavePrefixes(s *link.Snapshot, owner Tenant, old, n *link.Network) error {
 	if owner.Operator {
 		return nil
 	}
@@ -88,8 +88,23 @@ func (c *Control) mayHavePrefixes(owner Tenant, old, n *link.Network) error {
 		if why := c.noPrefix(owner, p); why != "" {
 			return fmt.Errorf("%w: %w: prefix %s %s", link.ErrInvalid, ErrAddress, p, why)
 		}
+		if !contains(owner.Networks, p) && targeted(s, n.Tenant, p) {
+			return fmt.Errorf("%w: address space %s is in use", link.ErrConflict, p)
+		}
 	}
 	return nil
+}
+
+// targeted reports whether a service of another tenant has a target in a prefix: who could make a network around it without
+// a grant would take it from the service.
+func targeted(s *link.Snapshot, tenant string, p netip.Prefix) bool {
+	for v := range s.Services() {
+		in := func(t link.Target) bool { return p.Contains(t.Addr.Addr()) }
+		if v.Tenant != tenant && slices.ContainsFunc(v.Targets, in) {
+			return true
+		}
+	}
+	return false
 }
 
 // noPrefix returns why a tenant can't have a prefix, "" where it can. What it was granted it has whatever it

@@ -73,3 +73,15 @@ func TestNetworksWithoutGrant(t *testing.T) {
 		})
 	}
 }
+
+// TestNetworkOverForeignTarget: without a grant nobody takes the backend of another by a network around it.
+func TestNetworkOverForeignTarget(t *testing.T) {
+	w := newWorld(t)
+	v := service(link.ID(subF + "/rg/backed"))
+	v.Targets = []link.Target{{Addr: netip.MustParseAddrPort("10.9.0.5:443")}}
+	w.ok(w.putServiceAs(op(Owner, subF), v))
+	before := w.state()
+	_, err := w.putNetworkAs(op(Owner, subC), network(link.ID(subC+"/rg/around"), "9"))
+	w.refused(before, err, link.ErrConflict)
+	w.ok(w.putNetworkAs(op(Owner, subC), network(link.ID(subC+"/rg/beside"), "8")))
+}
