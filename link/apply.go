@@ -30,6 +30,7 @@ func (d Delta) Verb() string {
 // Load returns the snapshot of the given revision and objects, in any order. Every rule is checked.
 func Load(revision uint64, objects iter.Seq[Object]) (*Snapshot, error) {
 	t := begin(Empty(), time.Time{})
+	t.touched = nil // nobody asks what has changed
 	if err := t.load(slices.Collect(objects)); err != nil {
 		return nil, fmt.Errorf("load revision %d: %w", revision, err)
 	}
@@ -55,7 +56,7 @@ func (s *Snapshot) Apply(at time.Time, changes ...Change) (*Snapshot, []Delta, e
 type tx struct {
 	at   time.Time
 	next Snapshot
-	// touched holds each object that was put or dropped as it was before, nil where it wasn't.
+	// touched holds each object that was put or dropped as it was before, nil where it wasn't. A nil map: not kept.
 	touched map[objectKey]Object
 	// loading: next began empty and nobody else has its tables, so they may be edited in place.
 	loading bool
@@ -80,7 +81,6 @@ func (t *tx) seal() *Snapshot {
 	n.links.seal()
 	n.resting.seal()
 	n.byService.seal()
-	n.byNetwork.seal()
 	n.byBoth.seal()
 	n.owners.seal()
 	n.exists.seal()
@@ -102,7 +102,7 @@ func touch[T interface {
 	comparable
 }](t *tx, kind Kind, key string, old T) {
 	k := objectKey{kind, key}
-	if _, ok := t.touched[k]; ok {
+	if _, ok := t.touched[k]; ok || t.touched == nil {
 		return
 	}
 	var zero T

@@ -228,7 +228,6 @@ func (t *tx) index(e *Endpoint) error {
 		s.addresses = s.addresses.InsertPersist(host(e.Address), e)
 	}
 	s.byService.put(within(e.Service, string(e.ID)), e)
-	s.byNetwork.put(within(e.Network, string(e.ID)), e)
 	s.byBoth.put(bothKey(e.Network, e.Service, e.ID), e)
 	if e.Connection.LinkID != 0 {
 		s.links.put(linkKey(e.Connection.LinkID), e)
@@ -268,7 +267,6 @@ func (t *tx) unindex(e *Endpoint) {
 	s := &t.next
 	s.addresses = s.addresses.DeletePersist(host(e.Address))
 	s.byService.drop(within(e.Service, string(e.ID)))
-	s.byNetwork.drop(within(e.Network, string(e.ID)))
 	s.byBoth.drop(bothKey(e.Network, e.Service, e.ID))
 	if e.Connection.LinkID != 0 {
 		s.links.drop(linkKey(e.Connection.LinkID))

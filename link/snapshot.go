@@ -27,7 +27,6 @@ type Snapshot struct {
 	links     sorted[*Endpoint]      // by link ID, big-endian
 	resting   sorted[*Retired]       // by time in Unix nanoseconds and link ID, big-endian
 	byService sorted[*Endpoint]      // by service, 0, endpoint
-	byNetwork sorted[*Endpoint]      // by network, 0, endpoint
 	byBoth    sorted[*Endpoint]      // by network, 0, service, 0, endpoint
 	owners    sorted[Owner]          // by network, 0, name
 	exists    sorted[int]            // by network, 0, name in a zone: live private names at or below it
@@ -106,9 +105,9 @@ func (s *Snapshot) EndpointsOf(service ID) iter.Seq[*Endpoint] {
 	return s.byService.values(within(service, ""))
 }
 
-// EndpointsIn yields the endpoints in a network in order of their IDs.
+// EndpointsIn yields the endpoints in a network in order of their services and IDs.
 func (s *Snapshot) EndpointsIn(network ID) iter.Seq[*Endpoint] {
-	return s.byNetwork.values(within(network, ""))
+	return s.byBoth.values(within(network, ""))
 }
 
 // NetworkOf returns the network of a client address: that of the longest prefix, nil where no
