@@ -32,6 +32,13 @@ func cmdHost(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// cmdAct: [!] act NAME COMMAND [ARG...] is host for a command that changes something: what "cut" and "gone" are
+// measured from.
+func cmdAct(ts *testscript.TestScript, neg bool, args []string) {
+	of(ts).act()
+	cmdHost(ts, neg, args)
+}
+
 // run runs a command on a host to its end, in the script's current directory.
 func (s *scenario) run(ts *testscript.TestScript, hostName string, argv []string) (out, errOut []byte, err error) {
 	var stdout, stderr bytes.Buffer

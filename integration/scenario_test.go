@@ -39,6 +39,7 @@ func of(ts *testscript.TestScript) *scenario { return ts.Value(scenarioKey{}).(*
 // commands are what scripts can say beyond the commands of testscript. README.md describes them.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"host":        cmdHost,
+	"act":         cmdAct,
 	"eventually":  cmdEventually,
 	"resolvconf":  cmdResolvConf,
 	"edit":        cmdEdit,
