@@ -26,6 +26,7 @@ func TestRun(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { defer close(ended); d.Run(ctx) }()
 		defer func() { cancel(); <-ended }()
+		time.Sleep(pollEvery / 2) // from here on this goroutine wakes between two polls, and so never writes under a read
 		in := func() bool {
 			time.Sleep(3 * pollEvery)
 			_, err := d.Authenticate(t.Context(), Credential{Bearer: token})
