@@ -118,6 +118,8 @@ type Config struct {
 	Flows func(yield func(Flow) bool)
 	// Published and Healthy are what the data plane observes of a service's targets; nil where there is none.
 	Published, Healthy func(service link.ID) bool
+	// Policy is what narrows the state on this node now; nil, or nil from it: nothing does.
+	Policy func() *policy.Policy
 	// View says how fresh the snapshot is; nil: as fresh as can be.
 	View func() policy.Freshness
 	// Expiry ends requests that nobody has decided on for so long. 0: never.

@@ -32,6 +32,8 @@ type Config struct {
 	From string
 	// Proxy are the settings of the data plane; nil: this node only answers DNS.
 	Proxy *proxy.Settings
+	// Policies narrow what the state allows, in order.
+	Policies []Policy
 	// API is the control API; nil: none. A configuration has a value of its own.
 	API API
 	// Log and Registerer are kept for the life of the node. A nil Log is silent, a nil Registerer
@@ -61,6 +63,7 @@ type Node struct {
 	limits   atomic.Pointer[policy.Limits]
 	snapshot atomic.Pointer[link.Snapshot]
 	proxy    atomic.Pointer[proxy.Proxy] // nil: no data plane
+	policy   atomic.Pointer[policy.Policy]
 	apis     apis
 
 	// install orders snapshots: only a newer one replaces the pointer. Until the first declaration is in
@@ -208,7 +211,7 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	if settings == nil {
 		return nil, nil
 	}
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Log: n.log, Registerer: n.register})
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Log: n.log, Registerer: n.register})
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
 		return nil, errors.Join(err, p.Close())

@@ -40,7 +40,7 @@ func (p *Proxy) judge(r policy.Request) policy.Verdict {
 			return policy.Verdict{Reason: policy.NoEndpoint, Rule: "this node listens on the address itself, for " + own.String()}
 		}
 	}
-	return policy.Decide(p.snapshot(), r)
+	return p.policy().Decide(p.snapshot(), r)
 }
 
 // declared returns the listeners that endpoints of a declaration want, each for its own address and, where

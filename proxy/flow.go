@@ -99,6 +99,7 @@ func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
 // finish is the last step of a flow that was let in. When it has left it is counted and its line is queued.
 func (f *flow) finish() {
 	f.close()
+	f.discharge()
 	f.proxy.record(f)
 	f.proxy.live.leave(f, f.claimed)
 }
@@ -118,10 +119,16 @@ func (f *flow) run(ctx context.Context) *refusal {
 	if !v.Allow {
 		return &refusal{reason: v.Reason} // the line has the rule from the verdict
 	}
+	if r := f.admit(); r != nil {
+		return r
+	}
 	if v.Unjudged {
 		if first, r = f.judge(first); r != nil {
 			return r
 		}
+	}
+	if r := f.authorize(ctx); r != nil {
+		return r
 	}
 	if r := f.dial(ctx); r != nil {
 		return r

@@ -7,7 +7,9 @@
 //	live set      live.go      first of all, so that a revocation finds the flow or the flow finds it
 //	PROXY header  inbound.go   from peers that must send one
 //	decide        flow.go      policy on the newest snapshot
+//	admit         admit.go     the limits of policy
 //	first bytes   flow.go      of a pinned service, judged by package hello; then decide again
+//	authorize     authorize.go policy programs
 //	dial          dial.go      a healthy target, the next one if it fails
 //	header        flow.go      with the first bytes in one write
 //	copy          copy*.go     both ways, each half-closed on its own
@@ -32,7 +34,9 @@ import (
 type Config struct {
 	Snapshot func() *link.Snapshot // the newest, without waiting; nil: none yet, every flow is refused
 	// Freshness says how fresh it is now, without waiting. Nil: always fresh.
-	Freshness  func() policy.Freshness
+	Freshness func() policy.Freshness
+	// Policy returns what narrows the state now, without waiting. Nil, or nil from it: nothing does.
+	Policy     func() *policy.Policy
 	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
 }
@@ -41,6 +45,7 @@ type Config struct {
 type Proxy struct {
 	snapshot func() *link.Snapshot
 	fresh    func() policy.Freshness
+	policy   func() *policy.Policy
 	log      *slog.Logger // through lines
 	lines    *lines
 	metrics  *metrics
@@ -78,9 +83,13 @@ func New(c Config) *Proxy {
 	if c.Freshness == nil {
 		c.Freshness = func() policy.Freshness { return policy.Freshness{} }
 	}
+	if c.Policy == nil {
+		c.Policy = func() *policy.Policy { return nil }
+	}
 	p := &Proxy{
 		snapshot:  c.Snapshot,
 		fresh:     c.Freshness,
+		policy:    c.Policy,
 		ids:       newFlowIDs(),
 		listeners: make(map[netip.AddrPort]*listener),
 		missing:   make(map[netip.AddrPort]error),
@@ -98,15 +107,20 @@ func New(c Config) *Proxy {
 // policy no longer allows, opens and closes listeners, and starts and stops probes. A listener that
 // can't be opened is logged, counted and tried again.
 func (p *Proxy) Update(s *link.Snapshot) {
-	// Revocation first: nothing may delay it.
-	for _, f := range p.live.all() {
-		f.review()
-	}
+	p.Review() // first: nothing may delay a revocation
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if settings := p.settings.Load(); settings != nil && !p.ending {
 		p.listen(s, *settings)
 		p.health.follow(s)
+	}
+}
+
+// Review asks policy about every live flow again and ends those that are no longer allowed: to be called
+// after Config.Policy has changed. Update does it by itself.
+func (p *Proxy) Review() {
+	for _, f := range p.live.all() {
+		f.review()
 	}
 }
 

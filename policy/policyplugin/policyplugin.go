@@ -1,0 +1,2 @@
+// Package policyplugin is for people who write a policy program: implement [Policy] and call Serve.
+package policyplugin
