@@ -20,4 +20,11 @@ type Config struct {
 	Timeout time.Duration // of one answer: 250 ms
 	// What it is asked, Flows where none is set.
 	Flows, Reviews, Changes bool
+	// Network lets it open connections: "allow network". Without it has the socket it answers on and no other.
+	Network bool
+	// Files are paths, absolute, that it may read and execute from, with all below them: "allow read PATH...".
+	// Without it reads its own executable and the shared libraries and certificates of the system.
+	Files []string
+	// Memory is how many bytes of data it may hold: 1 GiB where 0, without bound where negative.
+	Memory int64
 }
