@@ -47,6 +47,7 @@ var layers = []layer{
 	{"policy/policyplugin", []string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf", unix},
 		"what the author of a policy program imports: nothing of the node"},
 	{"policy/hello", []string{"./link", "./policy"}, "reads the first bytes of a connection that it is given"},
+	{"policy/hello/rawhello", nil, "a client for tests and probes writes every byte itself: the standard library alone"},
 	{"control", []string{"./link", "./policy", "./store", metrics}, "operations know no HTTP, no proxy and no Caddy"},
 	{"store", []string{"./link"}, "the contract of a store knows no implementation"},
 	{"store/bolt", []string{"./link", "./store", "go.etcd.io/bbolt", metrics, unix}, "one implementation"},
