@@ -134,3 +134,16 @@ func (n *Network) Reaches(v *Service) (rule string, ok bool) {
 	}
 	return "not in the egress list", false
 }
+
+// MayHave reports whether the network of an endpoint may have it to the service, and by which rule: see
+// [Network.Reaches]. A declaration that holds both halves has nothing to hide from itself.
+func (s *Snapshot) MayHave(e *Endpoint, v *Service) (rule string, ok bool) {
+	if v.Origin.Declaration != "" && v.Origin.Declaration == e.Origin.Declaration {
+		return "declared together", true
+	}
+	n := s.Network(e.Network)
+	if n == nil {
+		return "the network is gone", false
+	}
+	return n.Reaches(v)
+}

@@ -219,7 +219,7 @@ func (t *tx) request(e *Endpoint, a asking, asked uint32) (Connection, error) {
 	case e.Tenant != n.Tenant:
 		return Connection{}, fmt.Errorf("%w: the endpoint is of tenant %q and its network of %q", ErrInvalid, e.Tenant, n.Tenant)
 	}
-	if rule, ok := n.Reaches(v); !ok && !both {
+	if rule, ok := t.next.MayHave(e, v); !ok {
 		return Connection{}, fmt.Errorf("%w: service %s is not for endpoints of network %s: %s", ErrEgress, v.ID, n.ID, rule)
 	}
 	id, err := t.newLinkID(e.ID, asked)
@@ -288,7 +288,7 @@ func widens(old, now *Service) bool {
 			return true
 		}
 	}
-	return now.Port != old.Port || now.Pin != old.Pin && now.Pin == PinAddress
+	return now.Port != old.Port || now.Pin != old.Pin && now.Pin == PinAddress || now.ECHOuter && !old.ECHOuter
 }
 
 // The rules that a decision can name.

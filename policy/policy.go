@@ -6,6 +6,7 @@ package policy
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/postern-link/postern/link"
 )
@@ -17,6 +18,10 @@ type Request struct {
 	// Judged: the first bytes were read, and Name is the server name that they carry.
 	Judged bool
 	Name   link.Name
+	ECH    bool // the ClientHello was an encrypted one, and Name is the outer name
+	// At is when it is asked, by a clock whose zone doesn't matter. Zero: not known, and what depends on it
+	// is refused.
+	At time.Time
 	// View is how fresh the snapshot is. Zero: as fresh as can be.
 	View Freshness
 	// Live: the flow was let in before, and is asked about again. It then outlives a stale view, but
@@ -39,7 +44,12 @@ type Verdict struct {
 	// the request isn't judged yet; nothing may be dialled before it is.
 	Unjudged bool
 	Reason   Reason // empty when allowed
-	Rule     string // the rule that decided, such as "allow-list 10.1.0.0/16" or "name contoso.example"
+	Rule     string // the rule that decided, such as "allow-list 10.1.0.0/16", "name contoso.example" or "policy office/hours"
+	// Refused is "POLICY/RULE" of the operator's rule that refused, POLICY/default where none matched; ""
+	// where the state did or nothing.
+	Refused string
+	// Observed are those that would have refused if they were enforced, in order, as "POLICY/RULE".
+	Observed []string
 	// What the flow was routed to, nil as far as it wasn't found.
 	Endpoint *link.Endpoint
 	Service  *link.Service
@@ -52,7 +62,7 @@ func (v Verdict) deny(reason Reason, rule string) Verdict {
 }
 
 // Decide judges a request: route by local address and port, connection Approved and not suspended,
-// view fresh enough, source in the allow-list, and, once the request is judged, name among those of a
+// view fresh enough, service in the egress list of the network, source in the allow-list, and, once the request is judged, name among those of a
 // pinned service. Whatever it doesn't know it denies: no snapshot, no service, a pin of another version.
 func Decide(s *link.Snapshot, r Request) Verdict {
 	var v Verdict
@@ -75,6 +85,9 @@ func Decide(s *link.Snapshot, r Request) Verdict {
 		return v.deny(NoPort, "service has another port")
 	case r.stale(v.Service):
 		return v.deny(PolicyError, r.View.String())
+	}
+	if rule, ok := s.MayHave(e, v.Service); !ok {
+		return v.deny(PolicyDenied, "network "+string(e.Network)+": "+rule)
 	}
 	rule, ok := source(s, e, r.Source.Addr())
 	if !ok {
@@ -123,6 +136,9 @@ func name(v Verdict, r Request, rule string) Verdict {
 	if !r.Judged {
 		v.Allow, v.Unjudged, v.Rule = true, true, rule
 		return v
+	}
+	if r.ECH && !v.Service.ECHOuter {
+		return v.deny(ECHDenied, "encrypted ClientHello; the service doesn't say ech allow")
 	}
 	if r.Name == "" {
 		return v.deny(NoName, "no name")
