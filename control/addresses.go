@@ -13,29 +13,6 @@ import (
 // What a service of a tenant may not send to, unless the operator gave the tenant the prefix: else a
 // provider could reach through the proxy what only this machine, its cloud or another tenant reaches.
 
-// forbidden are addresses that are no backend of anybody's, with the word for each.
-var forbidden = []struct {
-	prefix netip.Prefix
-	what   string
-}{
-	{netip.MustParsePrefix("0.0.0.0/8"), "this host"},
-	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
-	{netip.MustParsePrefix("169.254.0.0/16"), "link-local, with the metadata service of clouds"},
-	{netip.MustParsePrefix("168.63.129.16/32"), "the platform address of Azure"},
-	{netip.MustParsePrefix("100.100.100.200/32"), "the metadata service of Alibaba Cloud"},
-	{netip.MustParsePrefix("192.0.0.192/32"), "the metadata service of Oracle Cloud"},
-	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
-	{netip.MustParsePrefix("240.0.0.0/4"), "reserved, with broadcast"},
-	{netip.MustParsePrefix("::/128"), "this host"},
-	{netip.MustParsePrefix("::1/128"), "loopback"},
-	{netip.MustParsePrefix("fe80::/10"), "link-local"},
-	{netip.MustParsePrefix("fd00:ec2::254/128"), "the metadata service of AWS"},
-	{netip.MustParsePrefix("ff00::/8"), "multicast"},
-}
-
-// forbiddenPorts are those of the store of several nodes.
-var forbiddenPorts = []uint16{2379, 2380}
-
 // hostPorts are what no service of a tenant listens on, with the word for each: the data plane may have to
 // open the port for all addresses of the machine, which others on it need, if not now then after a restart.
 var hostPorts = map[uint16]string{22: "SSH", 53: "DNS", 2379: "the state", 2380: "the state"}
@@ -63,22 +40,29 @@ func (c *Control) checkPort(owner Tenant, old, v *link.Service) error {
 const notYours = "it is outside of what the tenant may send to"
 
 // checkAddresses returns an error wrapping [ErrAddress] unless a service may have the targets and NAT
-// addresses that are new to it: what it had before another tenant came stays its own. The operator's
-// services may have any but those of endpoints, and what the domain refuses.
+// addresses that are new to it: what it had before another tenant came stays its own, though no
+// flow may go there ([link.Snapshot.Refuses], which the data plane asks too).
 func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, old, v *link.Service) error {
 	if old == nil {
 		old = &link.Service{}
 	}
-	rules := addressRules{snapshot: s, owner: owner}
-	if !owner.Operator {
-		own := c.sockets()
-		rules.listeners, rules.local = own.listeners, own.local
+	own := c.sockets()
+	rules := addressRules{
+		snapshot: s, owner: owner,
+		as: &link.Service{Tenant: owner.Name, Reach: owner.Targets},
+		ground: link.Ground{
+			Listeners: own.beside,
+			Local:     func(a netip.Addr) bool { return slices.Contains(own.local, a) },
+		},
+	}
+	if owner.Operator {
+		rules.as.Tenant = ""
 	}
 	for _, t := range v.Targets {
 		if slices.Contains(old.Targets, t) {
 			continue
 		}
-		if why := rules.target(t.Addr); why != "" {
+		if why := rules.say(t.Addr.Addr(), s.Refuses(rules.as, t.Addr, rules.ground)); why != "" {
 			return fmt.Errorf("%w: %w: target %s: %s", link.ErrInvalid, ErrAddress, t.Addr, why)
 		}
 	}
@@ -86,98 +70,43 @@ func (c *Control) checkAddresses(s *link.Snapshot, owner Tenant, old, v *link.Se
 		if slices.Contains(old.NAT, a) {
 			continue
 		}
-		if why := rules.address(a.Unmap()); why != "" {
+		if why := rules.say(a, s.RefusesAddress(rules.as, a.Unmap())); why != "" {
 			return fmt.Errorf("%w: %w: NAT address %s: %s", link.ErrInvalid, ErrAddress, a, why)
 		}
 	}
 	return nil
 }
 
-// addressRules judges addresses for one service.
+// addressRules judges addresses for one service: by the rules of link, and whose backend they are.
 type addressRules struct {
-	snapshot  *link.Snapshot
-	owner     Tenant
-	listeners []netip.AddrPort
-	local     []netip.Addr // the addresses of this machine
+	snapshot *link.Snapshot
+	owner    Tenant
+	as       *link.Service // the service as far as the rules look at it
+	ground   link.Ground
 }
 
-// target returns why a service can't have a target, "" where it can.
-func (r *addressRules) target(t netip.AddrPort) string {
-	a := t.Addr().Unmap()
-	if why := r.address(a); why != "" || r.owner.Operator {
+// say returns why an address can't be had, as far as the owner may know: why is what the rules say.
+func (r *addressRules) say(a netip.Addr, why string) string {
+	switch why {
+	case link.TargetIsEndpoint, link.TargetIsPool, link.TargetIsForeign:
+		if !r.owner.Operator {
+			return notYours
+		}
 		return why
-	}
-	if t.Port() == 0 {
-		return "port 0 is none"
-	}
-	if contains(r.owner.Targets, netip.PrefixFrom(a, a.BitLen())) {
-		return ""
-	}
-	if slices.Contains(forbiddenPorts, t.Port()) {
-		return fmt.Sprintf("port %d is that of the state", t.Port())
-	}
-	for _, a := range link.Forms(a) {
-		if slices.Contains(r.local, a) {
-			return "it is an address of this node"
-		}
-		if slices.ContainsFunc(r.listeners, func(l netip.AddrPort) bool { return r.listens(l, netip.AddrPortFrom(a, t.Port())) }) {
-			return "this node listens there itself"
-		}
-	}
-	return ""
-}
-
-// listens reports whether a connection to t ends at a listener of this node.
-func (r *addressRules) listens(l, t netip.AddrPort) bool {
-	if l.Port() != t.Port() {
-		return false
-	}
-	return l.Addr().Unmap() == t.Addr() || l.Addr().IsUnspecified() && (t.Addr().IsLoopback() || slices.Contains(r.local, t.Addr()))
-}
-
-// address returns why neither a target nor a NAT address may be a, "" where it may.
-func (r *addressRules) address(a netip.Addr) string {
-	if !a.IsValid() || a.Zone() != "" {
-		return "not an address"
-	}
-	for _, a := range link.Forms(a) {
-		if r.snapshot.EndpointAt(a) != nil {
-			return r.say("it is an endpoint's")
-		}
-		if n, _ := r.snapshot.PoolOf(a); n != nil {
-			return r.say("it is in a pool of endpoint addresses")
-		}
-		if r.owner.Operator || contains(r.owner.Targets, netip.PrefixFrom(a, a.BitLen())) {
-			continue
-		}
-		for _, f := range forbidden {
-			if f.prefix.Contains(a) {
-				return f.what
-			}
-		}
-		if r.foreign(a) || r.snapshot.BackendOfAnother(r.owner.Name, a) {
+	case "":
+		if !r.owner.Operator && r.anothers(a.Unmap()) {
 			return notYours
 		}
 	}
-	return ""
+	return why
 }
 
-// say returns why an address can't be had, as far as the owner may know.
-func (r *addressRules) say(why string) string {
-	if r.owner.Operator {
-		return why
+// anothers reports whether an address that wasn't granted is the backend of another tenant.
+func (r *addressRules) anothers(a netip.Addr) bool {
+	if contains(r.owner.Targets, netip.PrefixFrom(a, a.BitLen())) {
+		return false
 	}
-	return notYours
-}
-
-// foreign reports whether an address is of another tenant's network.
-func (r *addressRules) foreign(a netip.Addr) bool {
-	for n := range r.snapshot.Networks() {
-		if n.Tenant != r.owner.Name && slices.ContainsFunc(n.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(link.Forms(a), func(a netip.Addr) bool { return r.snapshot.BackendOfAnother(r.owner.Name, a) })
 }
 
 // listens reports whether this node listens on the address itself, on any port.

@@ -119,11 +119,13 @@ func (t *tx) foreign(n *Network, p netip.Prefix) bool {
 // checkTargets refuses targets that are endpoint addresses: a flow would come back to us, again and again.
 func (t *tx) checkTargets(v *Service) error {
 	for _, target := range v.Targets {
-		if n, pool := t.next.PoolOf(target.Addr.Addr()); n != nil {
-			return fmt.Errorf("%w: target %s is in pool %s of network %s (%s): endpoints are no targets", ErrInvalid, target.Addr, pool, n.ID, n.Origin)
-		}
-		if t.next.EndpointAt(target.Addr.Addr()) != nil {
-			return fmt.Errorf("%w: target %s is the address of an endpoint: endpoints are no targets", ErrInvalid, target.Addr)
+		for _, a := range Forms(target.Addr.Addr()) {
+			if n, pool := t.next.PoolOf(a); n != nil {
+				return fmt.Errorf("%w: target %s is in pool %s of network %s (%s): endpoints are no targets", ErrInvalid, target.Addr, pool, n.ID, n.Origin)
+			}
+			if t.next.EndpointAt(a) != nil {
+				return fmt.Errorf("%w: target %s is the address of an endpoint: endpoints are no targets", ErrInvalid, target.Addr)
+			}
 		}
 	}
 	return nil
