@@ -42,7 +42,8 @@ const (
 	ExitNotFound    = 3
 	ExitForbidden   = 4 // not signed in, or without the right
 	ExitConflict    = 5 // something else is in the way, or has changed meanwhile
-	ExitUnavailable = 6 // the API can't be reached, or can't do it now
+	ExitUnavailable = 6 // the API can't be reached, or can't do it now; a check couldn't tell
+	ExitFailed      = 7 // a check found what it looks for
 )
 
 // Main runs one command and returns its exit code.
@@ -128,9 +129,10 @@ func (a *app) root() *cobra.Command {
 		c.GroupID = apiGroup
 		root.AddCommand(c)
 	}
-	token := a.tokenCommand()
-	token.GroupID = localGroup
-	root.AddCommand(token)
+	for _, c := range []*cobra.Command{a.tokenCommand(), a.checkProviderCommand()} {
+		c.GroupID = localGroup
+		root.AddCommand(c)
+	}
 	root.SetHelpCommand(helpCommand())
 	for _, l := range a.Local {
 		root.AddCommand(&cobra.Command{

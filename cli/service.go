@@ -60,7 +60,7 @@ func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.StringSliceVar(&s.Visible, "visible", nil, "who may ask: *, tenant/NAME, subscription/ID, or the ID of a network")
 	f.StringSliceVar(&s.Approve, "approve", nil, "who of them needs no decision")
 	f.StringSliceVar(&s.Reject, "reject", nil, "who may not, whatever the others say")
-	f.StringVar(&s.Pin, "pin", "", "tls or address (default tls with names, else address)")
+	f.StringVar(&s.Pin, "pin", "", "tls, postgres, tds, mysql or address (default by port and names)")
 	f.StringVar(&s.ProxyProtocol, "proxy-protocol", "", "off, v1, v2, azure, aws or gcp (default off)")
 	f.StringSliceVar(&s.NAT, "nat", nil, "addresses that connections to the targets come from")
 	f.IntVar(&s.MaxConnections, "max-connections", 0, "approved connections in all, 0 for no bound")

@@ -22,6 +22,9 @@ const (
 // maxHandshake bounds what is held of a handshake message in bytes: chains of certificates are the longest.
 const maxHandshake = 256 << 10
 
+// ErrNotTLS is that of a server whose bytes are no TLS records.
+var ErrNotTLS = errors.New("no TLS record")
+
 // Alert is the alert that ended a connection (RFC 8446 section 6).
 type Alert struct{ Level, Code byte }
 
@@ -131,7 +134,7 @@ func (c *Conn) record() (byte, []byte, error) {
 	}
 	n := int(head[3])<<8 | int(head[4])
 	if head[0] < recordCipherSpec || head[0] > recordData || head[1] != 3 {
-		return 0, nil, fmt.Errorf("no TLS record: it begins with %x", head)
+		return 0, nil, fmt.Errorf("%w: it begins with %x", ErrNotTLS, head)
 	}
 	if n > longestPlainBytes+2048 {
 		return 0, nil, fmt.Errorf("a record of %d bytes", n)
