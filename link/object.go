@@ -169,15 +169,6 @@ type Party string
 // Anyone is the party that matches every network.
 const Anyone Party = "*"
 
-// Pin says how the names of a service are enforced on the bytes of a flow.
-type Pin string
-
-// The ways to pin a service.
-const (
-	PinAddress Pin = "address" // the endpoint address alone decides
-	PinTLS     Pin = "tls"     // the first bytes are a ClientHello whose SNI equals a name
-)
-
 // ProxyProtocol says which PROXY protocol header the targets of a service receive.
 type ProxyProtocol string
 
@@ -219,9 +210,12 @@ type Service struct {
 	// MaxConnections bounds the approved connections; a request beyond stays Pending. 0: no bound.
 	MaxConnections int `json:"maxConnections,omitempty"`
 	// MaxPerConsumer bounds the approved connections of each consumer, a tenant. 0: no bound.
-	MaxPerConsumer int           `json:"maxPerConsumer,omitempty"`
-	Pin            Pin           `json:"pin"`
-	ProxyProtocol  ProxyProtocol `json:"proxyProtocol"`
+	MaxPerConsumer int `json:"maxPerConsumer,omitempty"`
+	Pin            Pin `json:"pin"`
+	// ECHOuter lets a pinned client send an Encrypted ClientHello (RFC 9849): the pin then holds the outer name
+	// alone, and which one the target serves can't be seen. For targets that hold no ECH keys.
+	ECHOuter      bool          `json:"echOuter,omitempty"`
+	ProxyProtocol ProxyProtocol `json:"proxyProtocol"`
 	// NAT are the source addresses towards the targets, at most [MaxNAT]. Empty: the kernel's choice.
 	NAT []netip.Addr `json:"nat,omitempty"`
 	// Reach are the prefixes that the tenant of the service was granted when the service was last put: it may
