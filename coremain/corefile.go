@@ -13,6 +13,8 @@ type corefile struct {
 	path   string
 	blocks []caddyfile.ServerBlock
 	keys   []keyToken // of the server blocks, as they stand in the file
+	// imports are what the file imports from, as far as it is there.
+	imports []namedPath
 }
 
 // keyToken is a word outside all braces: the key of a server block.
@@ -32,6 +34,7 @@ func parseCorefile(path string, body []byte, known []string) (*corefile, error) 
 	if err := c.scan(body); err != nil {
 		return c, err
 	}
+	c.findImports(body)
 	blocks, err := caddyfile.Parse(path, bytes.NewReader(body), known)
 	if err != nil {
 		return c, explain(err, c)

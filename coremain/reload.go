@@ -13,6 +13,8 @@ import (
 	"github.com/coredns/caddy"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-link/postern/node/confine"
 )
 
 const serverType = "dns"
@@ -22,6 +24,8 @@ const serverType = "dns"
 type loader struct {
 	path  string
 	stdin []byte // the Corefile itself where it came by stdin, which can be read only once
+	// sandbox is what the process is kept to, set before the first start.
+	sandbox confine.Sandbox
 
 	// mu is held over a reload by signal, and taken by each look of the reload plugin: one that
 	// comes meanwhile waits, and then finds that its configuration was replaced and ends.
@@ -61,6 +65,11 @@ func (l *loader) read() (caddy.CaddyfileInput, *corefile, error) {
 	}
 	in := caddy.CaddyfileInput{Contents: body, Filepath: l.path, ServerTypeName: serverType}
 	c, err := parseCorefile(l.path, body, directives)
+	if err == nil {
+		if p := l.outOfReach(c); p != nil {
+			err = p
+		}
+	}
 	return in, c, err
 }
 
@@ -72,7 +81,7 @@ func (l *loader) Load(string) (caddy.Input, error) {
 	if err != nil {
 		if sum := sha256.Sum256([]byte(err.Error() + string(in.Contents))); sum != l.reported {
 			l.reported = sum
-			refused(err)
+			refused(l.because(err))
 		}
 		return nil, err
 	}
@@ -87,14 +96,14 @@ func (l *loader) reload(current *caddy.Instance) {
 	in, c, err := l.read()
 	if err != nil {
 		l.reported = sha256.Sum256([]byte(err.Error() + string(in.Contents)))
-		refused(err)
+		refused(l.because(err))
 		return
 	}
 	if bytes.Equal(in.Contents, current.Caddyfile().Body()) {
 		clog.Info("Corefile has not changed; loading it again for the files that it names")
 	}
 	if _, err := current.Restart(in); err != nil {
-		refused(explain(err, c))
+		refused(l.because(explain(err, c)))
 		return
 	}
 	warn(c)

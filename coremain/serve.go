@@ -15,6 +15,7 @@ import (
 // options are the flags of the server that aren't variables of Caddy or CoreDNS.
 type options struct {
 	conf, logFormat  string
+	sandbox          string // auto, on or off
 	plugins, version bool
 }
 
@@ -25,6 +26,8 @@ func serverFlags(stderr io.Writer) (*flag.FlagSet, *options) {
 	f.SetOutput(stderr)
 	f.StringVar(&o.conf, "conf", "", "Corefile to load, or \"stdin\" (default \"Corefile\")")
 	f.StringVar(&o.logFormat, "log-format", "text", "format of the log: text or json")
+	f.StringVar(&o.sandbox, "sandbox", sandboxAuto, "keep the process to the files that it needs: auto, as far as the kernel can and with a warning\n"+
+		"where privileges are left; on, refuse to start where something is missing or left; off")
 	f.BoolVar(&o.plugins, "plugins", false, "list the directives and end")
 	f.BoolVar(&o.version, "version", false, "show the version and end")
 	f.BoolVar(&dnsserver.Quiet, "quiet", false, "print nothing at the start")
@@ -62,6 +65,10 @@ func serve(args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
+	if err := checkSandbox(o.sandbox); err != nil {
+		fmt.Fprintf(stderr, "postern: %v\n", err)
+		return 2
+	}
 	if err := logTo(stdout, o.logFormat); err != nil {
 		fmt.Fprintf(stderr, "postern: %v\n", err)
 		return 2
@@ -95,10 +102,13 @@ func start(o *options, stderr io.Writer) int {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
+	if err := l.confine(c, o.sandbox); err != nil {
+		return fail(stderr, err)
+	}
 	caddy.SetDefaultCaddyfileLoader("postern", l)
 	r := newRunner(l)
 	if err := r.start(in); err != nil {
-		fmt.Fprintln(stderr, explain(err, c))
+		fmt.Fprintln(stderr, l.because(explain(err, c)))
 		return 1
 	}
 	if !dnsserver.Quiet {

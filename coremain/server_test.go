@@ -103,11 +103,11 @@ func startServer(t *testing.T, text string, port string) *server {
 	return startIn(t, dir, port)
 }
 
-// startIn starts postern with the Corefile of a directory.
-func startIn(t *testing.T, dir, port string) *server {
+// startIn starts postern with the Corefile of a directory, and flags.
+func startIn(t *testing.T, dir, port string, flags ...string) *server {
 	t.Helper()
 	s := &server{t: t, dns: "127.0.0.1:" + port, conf: filepath.Join(dir, "Corefile"), more: make(chan struct{}, 1)}
-	s.cmd = program(t, dir)
+	s.cmd = program(t, dir, flags...)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -177,6 +177,23 @@ func (s *server) await(what string) {
 			s.t.Fatalf("no line with %q:\n%s", what, all)
 		}
 	}
+}
+
+// all returns what the server has said so far.
+func (s *server) all() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.lines, "\n")
+}
+
+// status returns what the kernel says of the process, proc_pid_status(5).
+func (s *server) status() string {
+	s.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // answers checks what x.example is.
