@@ -237,7 +237,7 @@ func (p *probe) raw(ctx context.Context, cfg rawhello.Config, text string, befor
 func (p *probe) over(conn net.Conn, cfg rawhello.Config, text string, before []byte) (outcome, *rawhello.Session) {
 	if len(before) > 0 {
 		if _, err := conn.Write(before); err != nil {
-			return outcome{err: err}, nil
+			return ended(outcome{}, err), nil
 		}
 	}
 	c, err := rawhello.Handshake(conn, cfg)
