@@ -30,7 +30,7 @@ var layers = []layer{
 	{"plugin/privatelink", []string{"./link", "./plugin/internal", caddy, coredns, dnslib, metrics},
 		"DNS answers from a function that returns the snapshot; it imports no store and no proxy"},
 	{"plugin/internal/block", []string{"./link", caddy}, "parsing a block needs the types of what it reads, and Caddy's words"},
-	{"plugin/internal/corefiletest", []string{"./link", "./node", "./plugin", "./proxy", caddy, coredns, "github.com/rogpeppe/go-internal"}, "runs directives in tests"},
+	{"plugin/internal/corefiletest", []string{"./link", "./node", "./plugin", "./policy/external", "./proxy", caddy, coredns, "github.com/rogpeppe/go-internal"}, "runs directives in tests"},
 	{"plugin/internal/handover", []string{"./link", "./node", "./plugin/internal/block", "./policy", "./proxy", "./store", caddy, coredns, metrics},
 		"carries the node through Caddy's callbacks"},
 	{"node", []string{"./link", "./policy", "./policy/external", "./proxy", "./store", metrics}, "several nodes run in one test process, so a node knows no Caddy and no CoreDNS"},
@@ -61,6 +61,7 @@ var layers = []layer{
 	{"store/storetest", []string{"./link", "./store", "github.com/anishathalye/porcupine"}, "the suite that every store passes"},
 	{"link", []string{"github.com/gaissmai/bart", "github.com/tidwall/btree"}, "the domain does no I/O: the standard library, a persistent map and a prefix table"},
 	{"bench", []string{"./link", "./store", dnslib, unix, coredns, "go.etcd.io/etcd"}, "measures binaries from outside; a large state is written as a backup"},
+	{"tools", nil, "looks at what was built, not into it"},
 	{"integration", nil, "tests the binary from outside"},
 	{"examples", []string{"github.com/pires/go-proxyproto"}, "what a provider writes, who has none of our code"},
 }
