@@ -226,10 +226,7 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 		header = link.ProxyOff
 	}
 	if pin == "" {
-		pin = link.PinAddress
-		if len(names) > 0 {
-			pin = link.PinTLS
-		}
+		pin = link.DefaultPin(v.Port, len(names))
 	}
 	return func(o *link.Service) {
 		o.Names, o.Targets = nil, nil

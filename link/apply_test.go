@@ -53,6 +53,8 @@ func TestRefused(t *testing.T) {
 		"pool split at an endpoint":      {[]Change{at("x", "corp", "sql", "10.200.0.128"), PutNetwork{Network{ID: "corp", Prefixes: prefixes("10.1.0.0/16"), Pools: prefixes("10.200.0.0/25", "10.200.0.128/25")}}}, ErrConflict, "first or last"},
 		"target twice":                   {[]Change{svcWith(func(v *Service) { v.Targets = append(v.Targets, v.Targets[0]) })}, ErrInvalid, "twice"},
 		"pin tls without names":          {[]Change{svcWith(func(v *Service) { v.Names, v.Pin = nil, PinTLS })}, ErrInvalid, "needs names"},
+		"pin mysql without names":        {[]Change{svcWith(func(v *Service) { v.Names, v.Pin = nil, PinMySQL })}, ErrInvalid, "pin mysql needs names"},
+		"X20 pin tls on a STARTTLS port": {[]Change{svcWith(func(v *Service) { v.Pin, v.Port = PinTLS, 143 })}, ErrInvalid, "begins with TLS: 993"},
 		"unknown pin":                    {[]Change{svcWith(func(v *Service) { v.Pin = "http" })}, ErrInvalid, `"http"`},
 		"unknown PROXY header":           {[]Change{svcWith(func(v *Service) { v.ProxyProtocol = "v3" })}, ErrInvalid, `"v3"`},
 		"nine NAT addresses":             {[]Change{svcWith(func(v *Service) { v.NAT = make([]netip.Addr, 9) })}, ErrInvalid, "8 are allowed"},

@@ -219,12 +219,6 @@ func (t Target) check() error {
 }
 
 func (s *Service) checkNames() error {
-	switch {
-	case s.Pin != PinAddress && s.Pin != PinTLS:
-		return fmt.Errorf("%w: pin %q: address and tls are allowed", ErrInvalid, s.Pin)
-	case s.Pin == PinTLS && len(s.Names) == 0:
-		return fmt.Errorf("%w: pin tls needs names to hold a client to", ErrInvalid)
-	}
 	for i, n := range s.Names {
 		if p, err := ParsePattern(string(n.Public)); err != nil {
 			return err

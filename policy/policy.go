@@ -129,7 +129,7 @@ func name(v Verdict, r Request, rule string) Verdict {
 	case link.PinAddress:
 		v.Allow, v.Rule = true, rule
 		return v
-	case link.PinTLS:
+	case link.PinTLS, link.PinPostgres, link.PinTDS, link.PinMySQL:
 	default:
 		return v.deny(PolicyError, "unknown pin "+string(v.Service.Pin))
 	}

@@ -81,6 +81,7 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 	if err := r.aim(s, &v, &f, body); err != nil {
 		return nil, err
 	}
+	v.Pin = cmp.Or(v.Pin, link.DefaultPin(v.Port, len(v.Names))) // once the port is known
 	v.API, err = writeFacet(f)
 	return &v, err
 }
@@ -91,12 +92,6 @@ func (r *request) setSettings(v *link.Service, tags map[string]string, proxy boo
 	v.Targets, v.MaxConnections, v.MaxPerConsumer = nil, 0, 0
 	if err := applyTags(r.api, serviceSettings, tags, v); err != nil {
 		return invalid("tags", "%v", err)
-	}
-	if v.Pin == "" {
-		v.Pin = link.PinAddress
-		if len(v.Names) > 0 {
-			v.Pin = link.PinTLS
-		}
 	}
 	switch {
 	case v.ProxyProtocol == "" && proxy:

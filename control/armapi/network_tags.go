@@ -106,7 +106,7 @@ var serviceSettings = []setting[*link.Service]{
 	}},
 	{"pin", func(_ *API, v *link.Service, value string) error {
 		v.Pin = link.Pin(strings.ToLower(value))
-		return oneOf(v.Pin, link.PinTLS, link.PinAddress)
+		return oneOf(v.Pin, link.Pins()...)
 	}},
 	{"proxy-protocol", func(_ *API, v *link.Service, value string) error {
 		v.ProxyProtocol = link.ProxyProtocol(strings.ToLower(value))

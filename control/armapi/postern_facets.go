@@ -60,7 +60,7 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 		f.Balancer, f.Frontend = "", ""
 	}
 	pin, header := string(v.Pin), string(v.ProxyProtocol)
-	if v.Pin == link.PinTLS && len(v.Names) > 0 || v.Pin == link.PinAddress && len(v.Names) == 0 {
+	if v.Pin == link.DefaultPin(v.Port, len(v.Names)) {
 		pin = "" // what it is without a word
 	}
 	if v.ProxyProtocol == link.ProxyOff || v.ProxyProtocol == link.ProxyAzure {

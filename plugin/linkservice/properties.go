@@ -45,9 +45,9 @@ func directive(s *link.Service) block.Directive {
 			parties("approve", &s.AutoApprove),
 			parties("reject", &s.Reject),
 			{
-				Name: "pin", Usage: "tls|address", Min: 1, Max: 1,
+				Name: "pin", Usage: "tls|postgres|tds|mysql|address", Min: 1, Max: 1,
 				Set: func(args []string) (err error) {
-					s.Pin, err = block.Word(args[0], link.PinTLS, link.PinAddress)
+					s.Pin, err = block.Word(args[0], link.Pins()...)
 					return err
 				},
 			},

@@ -48,13 +48,14 @@ func complete(at block.Position, s *link.Service) error {
 			}
 		}
 	}
-	switch {
-	case s.Pin == link.PinTLS && len(s.Names) == 0:
-		return at.Property("pin").Errorf("pin tls needs names to hold clients to; add the line %q or say %q", "names NAME...", "pin address")
-	case s.Pin == "" && len(s.Names) > 0:
-		s.Pin = link.PinTLS
-	case s.Pin == "":
-		s.Pin = link.PinAddress
+	if s.Pin == "" {
+		s.Pin = link.DefaultPin(s.Port, len(s.Names))
+	}
+	if s.Pin != link.PinAddress && len(s.Names) == 0 {
+		return at.Property("pin").Errorf("pin %s needs names to hold clients to; add the line %q or say %q", s.Pin, "names NAME...", "pin address")
+	}
+	if err := link.CheckPinPort(s.Pin, s.Port); err != nil {
+		return at.Property("pin").Errorf("%v", err)
 	}
 	if s.FallbackPublic && len(s.Names) == 0 {
 		return at.Property("fallback").Errorf("fallback public needs names; a service without has no public address")
