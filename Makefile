@@ -1,4 +1,5 @@
-# Postern. "make build" makes the binary, "make demo" shows it at work, "make check" is what CI runs.
+# Postern. "make build" makes the binary, "make demo" shows it at work, "make test" is what CI runs, and "make check" the same
+# with a look for known holes, which needs the network.
 
 SHELL   := /bin/bash
 GO      ?= go
@@ -8,9 +9,10 @@ COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 PKG     := github.com/postern-link/postern/coremain
 LDFLAGS := -s -w -X $(PKG).version=$(VERSION) -X $(PKG).commit=$(COMMIT)
 FUZZTIME ?= 30s
+VULNCHECK := v1.8.0
 
 .DEFAULT_GOAL := build
-.PHONY: build test check format vet unit bench bench-micro demo demo-check deps clean fuzz
+.PHONY: build test check format vet unit bench bench-micro demo demo-check deps clean fuzz sbom reproducible vuln
 
 # One static binary: no C library, no paths of the machine that built it.
 build:
@@ -18,7 +20,7 @@ build:
 	@stat -c '$(BINARY): %s' $(BINARY) | numfmt --field=2 --to=si --suffix=B
 
 # Everything. As root, with the tools of "make deps", nothing is skipped.
-check: test
+check: test vuln
 test: deps format vet unit demo-check
 
 format:
@@ -50,6 +52,23 @@ fuzz:
 		done; \
 	done
 
+# Known holes in what the program calls. Says so and fails nothing where the database can't be reached.
+vuln:
+	@.ci/vulncheck $(VULNCHECK)
+
+# What the binary was built from, as it tells itself: CycloneDX, the same bytes for the same binary.
+sbom: build
+	@$(GO) run ./tools/sbom -version '$(VERSION)' $(BINARY) > $(BINARY).cdx.json
+	@echo '$(BINARY).cdx.json: written'
+
+# Builds twice, the second time from a copy in another directory and with an empty build cache, and compares. Takes minutes.
+reproducible: build
+	@set -e; dir=$$(mktemp -d); trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT; \
+	git ls-files -z --cached | xargs -0 cp --parents -t "$$dir"; \
+	cd "$$dir" && CGO_ENABLED=0 GOCACHE="$$dir/.cache" $(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o again . ; \
+	cd '$(CURDIR)' && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o "$$dir/once" . ; \
+	cmp "$$dir/once" "$$dir/again" && sha256sum < "$$dir/once" | sed 's/-/$(BINARY): the same twice/'
+
 # Measures Postern against its peers, side by side.
 bench: deps build
 	$(GO) run ./bench
@@ -70,5 +89,5 @@ demo-check: build
 	@examples/demo.sh --check
 
 clean:
-	rm -rf $(BINARY) .demo bench/out
+	rm -rf $(BINARY) $(BINARY).cdx.json .demo bench/out
 	$(GO) clean -testcache
