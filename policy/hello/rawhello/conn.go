@@ -126,8 +126,18 @@ func (h *half) open(kind byte, head, b []byte) (byte, []byte, error) {
 	return kind, b, err
 }
 
-// record reads one record. Alerts are errors.
+// record reads one record. Alerts are errors, but for the warning that servers of TLS 1.2 go on after when they have no site
+// of the name (RFC 6066 section 3).
 func (c *Conn) record() (byte, []byte, error) {
+	for {
+		kind, b, err := c.anyRecord()
+		if err != (Alert{Level: 1, Code: 112}) {
+			return kind, b, err
+		}
+	}
+}
+
+func (c *Conn) anyRecord() (byte, []byte, error) {
 	head := make([]byte, 5)
 	if _, err := io.ReadFull(c.conn, head); err != nil {
 		return 0, nil, err
