@@ -93,16 +93,6 @@ func sockets(t *testing.T) string {
 // TestRecipes runs the front ends of the manual: each passes all items but those that the manual says fail.
 func TestRecipes(t *testing.T) {
 	certs, roots := peers.Certificates(t, "a.example", "b.example")
-	pairs := t.TempDir()
-	for _, name := range []string{"a.example.pem", "b.example.pem"} {
-		b, err := os.ReadFile(filepath.Join(certs, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(pairs, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, tt := range []struct {
 		section string
 		fails   string // the one item that does
@@ -117,10 +107,7 @@ func TestRecipes(t *testing.T) {
 			conf = here(t, conf, "/srv/", sites(t)+"/", "/etc/nginx/certs/", certs+"/", "10.20.0.101", "127.0.0.1")
 			peers.Nginx(t, "events {}\n"+conf, addr)
 		}},
-		{"HAProxy", "", false, func(t *testing.T, conf, addr string) {
-			conf = here(t, conf, "/etc/haproxy/certs/", pairs+"/", "10.20.0.101", "127.0.0.1", "10.30.0.1:8080", backend(t, "a"), "10.30.0.2:8080", backend(t, "b"))
-			peers.HAProxy(t, conf, addr)
-		}},
+		{"HAProxy", "", false, func(t *testing.T, conf, addr string) { haproxy(t, conf, addr, certs) }},
 	} {
 		t.Run(tt.section, func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +128,52 @@ func TestRecipes(t *testing.T) {
 				refusesStrangers(t, addr, kind, tt.open)
 				if len(by) != len(items) {
 					t.Errorf("%d items of %d", len(by), len(items))
+				}
+			}
+		})
+	}
+}
+
+// haproxy starts that of the manual, whose directory holds a file for each name and nothing else.
+func haproxy(t *testing.T, conf, addr, certs string) {
+	t.Helper()
+	pairs := t.TempDir()
+	for _, name := range []string{"a.example.pem", "b.example.pem"} {
+		b, err := os.ReadFile(filepath.Join(certs, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(pairs, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peers.HAProxy(t, here(t, conf, "/etc/haproxy/certs/", pairs+"/", "10.20.0.101", "127.0.0.1", "10.30.0.1:8080", backend(t, "a"), "10.30.0.2:8080", backend(t, "b")), addr)
+}
+
+// TestWithoutTheLine: each line of HAProxy's recipe that compares is needed, or the item fails that it is for.
+func TestWithoutTheLine(t *testing.T) {
+	certs, roots := peers.Certificates(t, "a.example", "b.example")
+	authority, sni := "    http-request return status 421 unless { fc_pp_authority,lower,strcmp(txn.host) eq 0 }\n", "    http-request return status 421 unless { ssl_fc_sni,lower,strcmp(txn.host) eq 0 }\n"
+	for _, tt := range []struct {
+		name  string
+		lines []string
+		fails []string
+	}{
+		{"name that was judged", []string{authority}, []string{"second-hello"}},
+		{"both", []string{authority, sni}, []string{"host", "authority", "pipelined", "second-hello"}},
+		{"all", []string{authority, sni, " strict-sni"}, []string{"no-name"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conf := recipe(t, "HAProxy", "haproxy")
+			for _, line := range tt.lines {
+				conf = here(t, conf, line, "")
+			}
+			addr := peers.Address() + ":8443"
+			haproxy(t, here(t, conf, "10.20.0.4:443", addr), addr, certs)
+			_, by := check(t, Config{Addr: addr, Name: "a.example", Other: "b.example", Roots: roots, Header: link.ProxyV2, Timeout: 20 * time.Second})
+			for _, item := range tt.fails {
+				if by[item].Verdict != Fail {
+					t.Errorf("%+v doesn't fail", by[item])
 				}
 			}
 		})
