@@ -13,10 +13,14 @@ import (
 	"os"
 
 	"github.com/postern-link/postern/cli"
+	"github.com/postern-link/postern/policy/external"
 )
 
-// Run is the program: it never returns.
-func Run() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
+// Run is the program: it never returns. The same binary launches policy programs.
+func Run() {
+	external.Launch()
+	os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // command is one word of the command line. Its function takes the arguments after the word and
 // returns the exit code: 0 done, 1 refused or failed, 2 wrong use.
