@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"sync"
 
 	"github.com/postern-link/postern/policy"
 )
@@ -10,19 +11,92 @@ import (
 // where the service is pinned to names. The first that refuses decides.
 func (f *flow) authorize(ctx context.Context) *refusal {
 	p := f.proxy.policy()
-	if p == nil {
+	if !hasPrograms(p) {
 		return nil
 	}
 	f.mu.Lock()
-	q := policy.Question{Flow: f.id.String(), Request: f.request, Verdict: f.verdict}
+	q := f.questionLocked()
 	f.mu.Unlock()
-	for _, set := range p.Sets {
-		if set.Program == nil {
-			continue
-		}
-		if a := set.Program.Authorize(ctx, q); !a.Allow {
-			return &refusal{a.Reason, a.Rule}
-		}
+	if a := consult(ctx, p, q); !a.Allow {
+		return &refusal{a.Reason, a.Rule}
 	}
 	return nil
+}
+
+// hasPrograms reports whether there is anybody to ask. p may be nil.
+func hasPrograms(p *policy.Policy) bool {
+	if p == nil {
+		return false
+	}
+	for i := range p.Sets {
+		if p.Sets[i].Program != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// consult asks one program after the other, until one refuses.
+func consult(ctx context.Context, p *policy.Policy, q policy.Question) policy.Answer {
+	for i := range p.Sets {
+		if program := p.Sets[i].Program; program != nil {
+			if a := program.Authorize(ctx, q); !a.Allow {
+				return a
+			}
+		}
+	}
+	return policy.Answer{Allow: true}
+}
+
+// questionLocked is what programs are asked about the flow. The caller holds mu.
+func (f *flow) questionLocked() policy.Question {
+	return policy.Question{Flow: f.id.String(), Request: f.request, Verdict: f.verdict}
+}
+
+// maxAgain is how many live flows programs are asked about at once: flows that begin have to be answered too.
+const maxAgain = 16
+
+// Reauthorize asks the programs about every live flow again, and ends those that one of them denies: to be called
+// after Config.Policy has changed to other programs. What isn't a verdict, such as no answer in time, ends no flow:
+// who was let in isn't cut because a program hangs. It returns when all are asked, or ctx is done.
+func (p *Proxy) Reauthorize(ctx context.Context) {
+	if !hasPrograms(p.policy()) {
+		return
+	}
+	turns := make(chan struct{}, maxAgain)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	for _, f := range p.live.all() {
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		asking.Go(func() {
+			defer func() { <-turns }()
+			f.reauthorize(ctx)
+		})
+	}
+}
+
+// reauthorize asks again about a flow that programs were asked about, or are being asked: those of before, perhaps.
+// A flow that isn't as far will ask those of today by itself.
+func (f *flow) reauthorize(ctx context.Context) {
+	f.mu.Lock()
+	q := f.questionLocked()
+	ready := f.routed && f.reason == "" && f.verdict.Allow && !f.verdict.Unjudged
+	f.mu.Unlock()
+	if !ready {
+		return
+	}
+	a := consult(ctx, f.proxy.policy(), q)
+	if a.Allow || a.Reason != policy.PolicyDenied {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reason == "" && f.verdict.Endpoint.Connection.LinkID == q.Verdict.Endpoint.Connection.LinkID {
+		f.verdict.Allow, f.verdict.Reason, f.verdict.Rule = false, a.Reason, a.Rule // for the line: why it was revoked
+		f.endLocked(policy.Revoked)
+	}
 }
