@@ -53,7 +53,17 @@ func (h *half) carry() {
 			return
 		}
 	}
-	broken := h.copy()
+	broken, ended := policy.Reason(""), false
+	if h.flow.watch != nil {
+		step := h.watched
+		if h.from == policy.Client {
+			step = h.await
+		}
+		broken, ended = step()
+	}
+	if broken == "" && !ended {
+		broken = h.copy()
+	}
 	if broken == "" {
 		h.flow.first.CompareAndSwap(nil, &h.from)
 		if h.dst.CloseWrite() == nil {

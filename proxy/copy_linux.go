@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"syscall"
 
@@ -38,12 +39,8 @@ type copier struct {
 	err  error
 }
 
-// copy moves bytes from src to dst until src ends. It returns who broke, "" for an orderly end.
-//
-// It waits for bytes with nothing in hand. They are read into a pooled buffer; when one comes back
-// full there is probably much more to come, and a pooled pipe is filled and emptied by splice until
-// that proves wrong.
-func (h *half) copy() (broken policy.Reason) {
+// begin makes the direction ready for steps. It returns who broke.
+func (h *half) begin() (broken policy.Reason) {
 	var err error
 	if h.raw, err = h.src.SyscallConn(); err != nil {
 		return h.from
@@ -51,6 +48,64 @@ func (h *half) copy() (broken policy.Reason) {
 	if h.out, err = h.dst.SyscallConn(); err != nil {
 		return h.to
 	}
+	return ""
+}
+
+// take waits with nothing in hand until src has bytes, and reads them into a pooled buffer: buf and n, for
+// flushBuffer. At the end of src it returns io.EOF.
+func (h *half) take() error {
+	if err := h.raw.Read(h.read); err != nil {
+		return err
+	}
+	return h.err
+}
+
+// idle waits, and takes nothing from src, until its read deadline passes, src breaks, or it ends with nothing
+// left to read, which is io.EOF.
+func (h *half) idle() error {
+	if broken := h.begin(); broken != "" {
+		return net.ErrClosed
+	}
+	var b [1]byte
+	if err := h.raw.Read(func(fd uintptr) bool {
+		n, err := retry(func() (int, error) {
+			n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			return n, err
+		})
+		switch {
+		case err == unix.EAGAIN:
+			return false
+		case err != nil:
+			h.err = err
+		case n == 0 && len(h.flow.held) == 0:
+			h.err = io.EOF
+		default: // something waits, and hides what came behind it
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err != nil || info.State != tcpClose {
+				return false
+			}
+			h.err = unix.ECONNRESET
+		}
+		return true
+	}); err != nil {
+		return err
+	}
+	return h.err
+}
+
+// tcpClose is the state of a socket whose peer has reset it (TCP_CLOSE in the kernel's tcp_states.h).
+const tcpClose = 7
+
+// copy moves bytes from src to dst until src ends. It returns who broke, "" for an orderly end.
+//
+// It waits for bytes with nothing in hand. They are read into a pooled buffer; when one comes back
+// full there is probably much more to come, and a pooled pipe is filled and emptied by splice until
+// that proves wrong.
+func (h *half) copy() (broken policy.Reason) {
+	if broken := h.begin(); broken != "" {
+		return broken
+	}
+	var err error
 	read, fill, empty := h.read, h.fill, h.empty // allocated once, not at each step
 	bulk := false
 	for {

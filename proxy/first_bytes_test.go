@@ -134,16 +134,21 @@ func TestPinnedAllows(t *testing.T) {
 			test.send(c)
 			far, first := g.next()
 			// Random fields differ between two hellos; the length and the first byte don't.
-			got := make([]byte, len(test.want)-1)
+			got := make([]byte, min(len(test.want), len(hello))-1)
 			if _, err := io.ReadFull(far, got); err != nil || first != 22 {
 				t.Fatalf("first byte %d, error %v", first, err)
-			}
-			if test.name != "X04 upper case" && !bytes.Equal(got, test.want[1:]) {
-				t.Error("the bytes were changed")
 			}
 			io.WriteString(far, "server hello")
 			if _, err := io.ReadFull(c, make([]byte, 12)); err != nil {
 				t.Fatal(err)
+			}
+			// Early data waits for the target's first message.
+			rest := make([]byte, len(test.want)-1-len(got))
+			if _, err := io.ReadFull(far, rest); err != nil {
+				t.Fatal(err)
+			}
+			if test.name != "X04 upper case" && !bytes.Equal(append(got, rest...), test.want[1:]) {
+				t.Error("the bytes were changed")
 			}
 		})
 	}
@@ -382,6 +387,8 @@ func TestStrangersEarlyData(t *testing.T) {
 	c.CloseWrite()
 	step.Commit()
 	far, first := g.next()
+	io.WriteString(far, "\x16\x03\x03\x00\x04\x02") // what is behind the hello waits for as much as tells what it is
+	io.WriteString(far, "\x00\x00\x40\x03\x03\x00")
 	rest, err := io.ReadAll(far)
 	if got := append([]byte{first}, rest...); err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("%d bytes of %d, error %v", len(got), len(sent), err)

@@ -29,7 +29,8 @@ type flow struct {
 	detail   string     // of a refusal, for the log; owned by run
 	stranger bool       // peers send PROXY headers here, and this one may not
 	guarded  bool       // the client's first bytes may not be a PROXY header
-	held     []byte     // first bytes of a guarded flow that were read already
+	held     []byte     // bytes of the client that were read and not sent; owned by run, then by the direction from the client
+	watch    *watch     // nil: the flow isn't pinned; set before it is copied
 
 	// Progress, written by the copying goroutines and read by tend.
 	moved              atomic.Bool // something moved since tend looked
@@ -122,18 +123,7 @@ func (f *flow) run(ctx context.Context) *refusal {
 	if r := f.admit(); r != nil {
 		return r
 	}
-	if v.Unjudged {
-		if first, r = f.judge(first); r != nil {
-			return r
-		}
-	}
-	if r := f.authorize(ctx); r != nil {
-		return r
-	}
-	if r := f.dial(ctx); r != nil {
-		return r
-	}
-	return f.greet(first)
+	return f.open(ctx, first)
 }
 
 // decide asks policy about the flow on the newest snapshot, and notes what it said.
@@ -147,32 +137,13 @@ func (f *flow) decide(r policy.Request) policy.Verdict {
 	return f.verdict
 }
 
-// judge reads the first bytes of a pinned flow, which begin with those given, and decides again.
-func (f *flow) judge(first []byte) ([]byte, *refusal) {
-	f.client.SetReadDeadline(time.Now().Add(f.settings.HelloTimeout))
-	from := &prefixed{first, f.client}
-	h, err := hello.Read(from)
-	if err != nil {
-		return nil, refusedHello(err)
-	}
-	f.client.SetReadDeadline(time.Time{})
-	r := f.request
-	r.Judged, r.Name = true, h.Name
-	if v := f.decide(r); !v.Allow {
-		return nil, &refusal{reason: v.Reason}
-	}
-	return append(h.Bytes, from.first...), nil // with what was read ahead of the hello's reader
-}
-
 // greet writes the PROXY header and the first bytes in one write.
 func (f *flow) greet(first []byte) *refusal {
-	f.mu.Lock()
-	if f.reason != "" {
-		f.mu.Unlock()
-		return &refusal{f.reason, "ended before the header"}
+	if r := f.establish(); r != nil {
+		return r
 	}
-	f.established = true
-	service, e, r := f.verdict.Service, f.verdict.Endpoint, f.request
+	f.mu.Lock()
+	service, e, r, unpinned := f.verdict.Service, f.verdict.Endpoint, f.request, !f.request.Judged && !f.verdict.Unjudged
 	f.mu.Unlock()
 
 	head, ok := header.Append(nil, service.ProxyProtocol, header.Flow{
@@ -182,9 +153,9 @@ func (f *flow) greet(first []byte) *refusal {
 	if !ok {
 		return &refusal{policy.PolicyError, "unknown PROXY header " + string(service.ProxyProtocol)}
 	}
-	if f.guarded = !r.Judged && (service.ProxyProtocol == link.ProxyOff || f.stranger); f.guarded {
+	if f.guarded = unpinned && (service.ProxyProtocol == link.ProxyOff || f.stranger); f.guarded {
 		f.held, first = first, nil
-	} else if len(head) > 0 && len(first) == 0 {
+	} else if unpinned && len(head) > 0 && len(first) == 0 {
 		first = f.waiting()
 	}
 	if len(head)+len(first) == 0 {

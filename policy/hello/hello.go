@@ -10,11 +10,16 @@
 //     refused: other record types, empty records, bytes behind the hello in its last record.
 //  3. crypto/tls parses the message. A walk of our own over the extensions refuses what it lets
 //     pass (names of unknown type) and says which reason applies; both must see the same name.
-//  4. No extension comes twice, and Encrypted ClientHello isn't among them.
+//  4. No extension comes twice. Whether Encrypted ClientHello (RFC 9849) is among them is reported: the
+//     name is then the outer one, and package policy refuses it unless the service says otherwise.
 //  5. The name is the only one, of type host name, made of letters, digits and hyphens; no address
 //     and no trailing dot, since front ends disagree about it.
 //
 // The bytes themselves are forwarded unchanged. Whether the name is allowed is for package policy.
+//
+// Then the target's first handshake message is looked at by a [Watcher]. After a HelloRetryRequest the
+// client sends a second hello, in clear, and a front end may serve the name in that one: [ReadSecond] gives
+// it the same judgement, and it must say the same as the first.
 package hello
 
 import (
@@ -29,23 +34,30 @@ import (
 
 // Bounds of what is read, in bytes.
 const (
-	// MaxMessage bounds the handshake message: its header and body.
+	// MaxMessage bounds a handshake message: its header and body.
 	MaxMessage = 16 << 10
-	// MaxBytes bounds everything that is held: the message, the record headers around it, and what
-	// came behind it in the last read. A hello cut into so many records that their headers don't
+	// MaxBytes bounds all that is held of a first hello: the message, the record headers around it, and
+	// what came behind it in the last read. A hello cut into so many records that their headers don't
 	// fit is too large.
 	MaxBytes = 20 << 10
+	// MaxSecond is the same for a second hello with what may stand in front of it: early data, of which
+	// servers take 16 KiB.
+	MaxSecond = 32 << 10
 
-	firstBuffer = 4 << 10 // enough for a hello with post-quantum key shares
+	// firstBuffer is what a client that has sent a record's header can have reserved at most; from there
+	// on it is twice what it has sent. Hellos with post-quantum key shares fit in.
+	firstBuffer = 2 << 10
 )
 
 // Hello is a judged ClientHello.
 type Hello struct {
-	// Name is the server name, in canonical form.
+	// Name is the server name, in canonical form; with ECH the outer one.
 	Name link.Name
-	// Bytes is everything that was read, in order: the hello and what the client sent right behind
-	// it. It goes to the target as it is.
-	Bytes []byte
+	// ECH: the hello has the extension of Encrypted ClientHello, genuine or not.
+	ECH bool
+	// Bytes are the records that hold the hello, and of a second one those in front of it. They go to the
+	// target as they are. Rest is what was read behind them, and lies behind them in the same array.
+	Bytes, Rest []byte
 }
 
 // Error says why first bytes were refused.
@@ -71,17 +83,37 @@ func refuse(reason policy.Reason, detail string) *Error {
 }
 
 // Read reads from r until the first handshake message is whole, and judges it. It may read beyond
-// the message, never beyond [MaxBytes]. Errors are [*Error]: a passed deadline of r is
-// [policy.Timeout], any other end [policy.Truncated].
+// the message, never beyond [MaxBytes], and holds nothing before the first byte has come. Errors are
+// [*Error]: a passed deadline of r is [policy.Timeout], any other end [policy.Truncated].
 func Read(r io.Reader) (Hello, error) {
-	var s Scanner
-	b := make([]byte, 0, firstBuffer)
+	return read(r, &Scanner{}, MaxBytes)
+}
+
+// ReadSecond reads the hello that follows a HelloRetryRequest, as [Read] does, and compares it with the
+// first: another name, or Encrypted ClientHello in one of them alone, is [policy.HelloChanged]. In front of
+// it may stand change_cipher_spec and early data (RFC 8446, sections D.4 and 4.2.10), all together no more
+// than [MaxSecond].
+func ReadSecond(r io.Reader, first Hello) (Hello, error) {
+	h, err := read(r, &Scanner{Second: true}, MaxSecond)
+	switch {
+	case err != nil:
+		return Hello{}, err
+	case h.Name != first.Name:
+		return Hello{}, refuse(policy.HelloChanged, fmt.Sprintf("the second hello names %s, the first %s", h.Name, first.Name))
+	case h.ECH != first.ECH:
+		return Hello{}, refuse(policy.HelloChanged, "encrypted ClientHello in one of two hellos")
+	}
+	return h, nil
+}
+
+func read(r io.Reader, s *Scanner, bound int) (Hello, error) {
+	b := make([]byte, 0, recordHeader)
 	for {
 		if len(b) == cap(b) {
-			if cap(b) >= MaxBytes {
-				return Hello{}, refuse(policy.TooLarge, fmt.Sprintf("no whole hello in %d bytes", MaxBytes))
+			if len(b) >= bound {
+				return Hello{}, refuse(policy.TooLarge, fmt.Sprintf("no whole hello in %d bytes", bound))
 			}
-			b = append(make([]byte, 0, MaxBytes), b...)
+			b = append(make([]byte, 0, min(s.room(b), bound)), b...)
 		}
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -91,21 +123,18 @@ func Read(r io.Reader) (Hello, error) {
 				return Hello{}, refused
 			}
 			if whole {
-				return judge(s.message, b)
+				h, err := Judge(s.message)
+				if err != nil {
+					return Hello{}, err
+				}
+				h.Bytes, h.Rest = b[:s.next:s.next], b[s.next:]
+				return h, nil
 			}
 		}
 		if err != nil {
 			return Hello{}, ended(err, len(b))
 		}
 	}
-}
-
-func judge(message, all []byte) (Hello, error) {
-	name, err := Judge(message)
-	if err != nil {
-		return Hello{}, err
-	}
-	return Hello{Name: name, Bytes: all}, nil
 }
 
 func ended(err error, n int) *Error {

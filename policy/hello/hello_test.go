@@ -45,6 +45,10 @@ func vec16(b []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
 }
 
+// grease is what a client without a configuration of the server sends as Encrypted ClientHello (RFC 9849,
+// section 6.2); nobody can tell it from a genuine one.
+var grease = ext{extECH, slices.Concat([]byte{0, 0, 1, 0, 1, 7}, vec16(make([]byte, 32)), vec16(make([]byte, 144)))}
+
 var versions = ext{43, []byte{2, 3, 4}} // supported_versions: TLS 1.3
 
 // message is a ClientHello with the given extensions.
@@ -144,8 +148,10 @@ func TestRead(t *testing.T) {
 		{"X10 one byte more", records(padded(MaxMessage-len(good)-3), maxRecord), policy.TooLarge},
 		{"X10 small records around much", records(padded(12_000), 3), policy.TooLarge},
 		{"X10 record over 2^14", record(recordHandshake, padded(16_400)), policy.TooLarge},
-		{"X12 encrypted hello", records(message(host(allowed), versions, ext{extECH, make([]byte, 40)}), maxRecord), policy.ECHDenied},
-		{"X12 encrypted hello without a name", records(message(versions, ext{extECH, nil}), maxRecord), policy.ECHDenied},
+		{"X12 encrypted hello", records(message(host(allowed), versions, grease), maxRecord), ""},
+		{"X12 encrypted hello without a name", records(message(versions, grease), maxRecord), policy.NoName},
+		{"X12 encrypted hello, inner", records(message(host(allowed), versions, ext{extECH, []byte{1}}), maxRecord), ""},
+		{"X12 encrypted hello cut short", records(message(host(allowed), versions, ext{extECH, []byte{0, 0, 1}}), maxRecord), policy.Malformed},
 		{"X14 early data behind", append(slices.Clone(one), record(23, make([]byte, 500))...), ""},
 		{"X14 change cipher spec behind", append(slices.Clone(one), record(20, []byte{1})...), ""},
 		{"bytes behind the hello in its record", record(recordHandshake, append(slices.Clone(good), 0)), policy.Malformed},
@@ -176,11 +182,14 @@ func TestRead(t *testing.T) {
 				if err == nil && !bytes.HasPrefix(test.bytes, h.Bytes) {
 					t.Error("bytes were changed")
 				}
-				if err == nil && how == "whole" && len(h.Bytes) != len(test.bytes) {
-					t.Errorf("%d bytes, sent were %d", len(h.Bytes), len(test.bytes))
+				if all := slices.Concat(h.Bytes, h.Rest); err == nil && !bytes.HasPrefix(test.bytes, all) {
+					t.Error("what is behind was changed")
 				}
-				if cap(h.Bytes) > MaxBytes {
-					t.Errorf("%d bytes held", cap(h.Bytes))
+				if held := len(h.Bytes) + cap(h.Rest); held > MaxBytes {
+					t.Errorf("%d bytes held", held)
+				}
+				if want := strings.HasPrefix(test.name, "X12"); h.ECH != (want && test.want == "") {
+					t.Errorf("ECH %v", h.ECH)
 				}
 			})
 		}

@@ -1,7 +1,6 @@
 package hello
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -21,39 +20,37 @@ const (
 	extECH        = 0xfe0d // RFC 9849, section 5
 )
 
-// Judge returns the server name of one ClientHello message, header included. Errors are [*Error].
-func Judge(message []byte) (link.Name, error) {
-	w, ok := walk(message)
-	if !ok {
-		return "", refuse(policy.Malformed, "fields of the ClientHello don't fit its length")
-	}
-	if slices.Contains(w.extensions, extECH) {
-		return "", refuse(policy.ECHDenied, "encrypted ClientHello")
+// Judge judges one ClientHello message, header included. Of the result, Name and ECH are set. Errors are
+// [*Error].
+func Judge(message []byte) (Hello, error) {
+	var w walked
+	if !w.walk(message) {
+		return Hello{}, refuse(policy.Malformed, "fields of the ClientHello don't fit its length")
 	}
 	if w.twice {
-		return "", refuse(policy.Malformed, "an extension comes twice")
+		return Hello{}, refuse(policy.Malformed, "an extension comes twice")
 	}
-	if !slices.Contains(w.extensions, extServerName) {
+	if !w.has(extServerName) {
 		if _, err := parse(message); err != nil {
-			return "", err
+			return Hello{}, err
 		}
-		return "", refuse(policy.NoName, "no server name")
+		return Hello{}, refuse(policy.NoName, "no server name")
 	}
 	if w.name == nil {
-		return "", refuse(policy.Malformed, "server name list isn't one host name")
+		return Hello{}, refuse(policy.Malformed, "server name list isn't one host name")
 	}
-	name, err := canonical(w.name)
+	name, err := canonical(w.name) // before crypto/tls, which refuses some of these as malformed
 	if err != nil {
-		return "", err
+		return Hello{}, err
 	}
 	seen, err := parse(message)
 	if err != nil {
-		return "", err
+		return Hello{}, err
 	}
 	if seen.ServerName != string(w.name) || !slices.Equal(seen.Extensions, w.extensions) {
-		return "", refuse(policy.Malformed, "two parsers see two names")
+		return Hello{}, refuse(policy.Malformed, "two parsers see two names")
 	}
-	return name, nil
+	return Hello{Name: name, ECH: w.has(extECH)}, nil
 }
 
 // canonical returns a server name as a link.Name. What ParseName would repair is refused here.
@@ -71,78 +68,111 @@ func canonical(b []byte) (link.Name, error) {
 
 var errSeen = errors.New("seen")
 
-// parse lets crypto/tls read the message, put into records of its own.
-func parse(message []byte) (*tls.ClientHelloInfo, error) {
-	var records bytes.Buffer
-	for rest := message; len(rest) > 0; {
-		n := min(len(rest), maxRecord)
-		records.Write([]byte{recordHandshake, 3, 1, byte(n >> 8), byte(n)})
-		records.Write(rest[:n])
-		rest = rest[n:]
-	}
-	var seen *tls.ClientHelloInfo
-	err := tls.Server(readOnly{&records}, &tls.Config{
-		GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
-			seen = i
-			return nil, errSeen
-		},
-	}).Handshake()
-	if seen == nil {
-		return nil, &Error{Reason: policy.Malformed, Detail: "not a ClientHello", Err: err}
-	}
-	return seen, nil
+// judge is the server that parses: it ends each handshake when it has seen the hello. It is never changed.
+var judge = &tls.Config{
+	GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+		i.Conn.(*onlyHello).seen = i
+		return nil, errSeen
+	},
 }
 
-// readOnly is a connection that reads from memory, and that nothing is ever written to.
-type readOnly struct{ r io.Reader }
+// parse lets crypto/tls read the message, put into records of its own.
+func parse(message []byte) (*tls.ClientHelloInfo, error) {
+	c := &onlyHello{message: message}
+	err := tls.Server(c, judge).Handshake()
+	if c.seen == nil {
+		return nil, &Error{Reason: policy.Malformed, Detail: "not a ClientHello", Err: err}
+	}
+	return c.seen, nil
+}
 
-func (c readOnly) Read(b []byte) (int, error)     { return c.r.Read(b) }
-func (readOnly) Write([]byte) (int, error)        { return 0, io.ErrClosedPipe }
-func (readOnly) Close() error                     { return nil }
-func (readOnly) LocalAddr() net.Addr              { return nil }
-func (readOnly) RemoteAddr() net.Addr             { return nil }
-func (readOnly) SetDeadline(time.Time) error      { return nil }
-func (readOnly) SetReadDeadline(time.Time) error  { return nil }
-func (readOnly) SetWriteDeadline(time.Time) error { return nil }
+// onlyHello is a connection on which a message comes, in records, and that nothing is ever written to.
+type onlyHello struct {
+	message []byte // what wasn't read yet, behind left
+	header  [recordHeader]byte
+	begun   int // bytes of header that were read; of the first one none at first
+	left    int // bytes of the record whose header was read
+	seen    *tls.ClientHelloInfo
+}
+
+// Read gives as much as there is room for: of a hello in one record, all of it.
+func (c *onlyHello) Read(b []byte) (n int, err error) {
+	for n < len(b) {
+		if c.left == 0 {
+			if c.begun == 0 {
+				size := min(len(c.message), maxRecord)
+				if size == 0 {
+					break
+				}
+				c.header = [recordHeader]byte{recordHandshake, 3, 1, byte(size >> 8), byte(size)}
+			}
+			m := copy(b[n:], c.header[c.begun:])
+			n, c.begun = n+m, c.begun+m
+			if c.begun < recordHeader {
+				break
+			}
+			c.begun, c.left = 0, min(len(c.message), maxRecord)
+		}
+		m := copy(b[n:], c.message[:c.left])
+		n, c.left, c.message = n+m, c.left-m, c.message[m:]
+	}
+	if n == 0 && len(b) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (*onlyHello) Write([]byte) (int, error)        { return 0, io.ErrClosedPipe }
+func (*onlyHello) Close() error                     { return nil }
+func (*onlyHello) LocalAddr() net.Addr              { return nil }
+func (*onlyHello) RemoteAddr() net.Addr             { return nil }
+func (*onlyHello) SetDeadline(time.Time) error      { return nil }
+func (*onlyHello) SetReadDeadline(time.Time) error  { return nil }
+func (*onlyHello) SetWriteDeadline(time.Time) error { return nil }
 
 // walked is what a walk over a ClientHello finds.
 type walked struct {
 	extensions []uint16 // in order
 	twice      bool     // one of them comes more than once
 	name       []byte   // nil where the server name list isn't exactly one host name
+
+	few [24]uint16 // room for the extensions of most hellos
 }
 
-// walk goes over the fields of a ClientHello (RFC 8446, section 4.1.2). It is no judge: it can only
-// refuse what crypto/tls lets pass, and tell reasons apart.
-func walk(message []byte) (w walked, ok bool) {
+func (w *walked) has(extension uint16) bool { return slices.Contains(w.extensions, extension) }
+
+// walk goes over the fields of a ClientHello (RFC 8446, section 4.1.2), and reports whether they fit. It is
+// no judge: it can only refuse what crypto/tls lets pass, and tell reasons apart.
+func (w *walked) walk(message []byte) bool {
+	w.extensions = w.few[:0]
 	b := field(message)
 	b.skip(messageHeader + 2 + 32) // version, random
 	b.vector(1)                    // session ID
 	b.vector(2)                    // cipher suites
 	b.vector(1)                    // compression methods
 	if b == nil {
-		return w, false
+		return false
 	}
 	if len(b) == 0 {
-		return w, true // a hello of the time before extensions
+		return true // a hello of the time before extensions
 	}
 	list := b.vector(2)
 	if b == nil || len(b) != 0 {
-		return w, false
+		return false
 	}
 	for len(list) > 0 {
 		kind := list.uint16()
 		body := list.vector(2)
 		if list == nil {
-			return w, false
+			return false
 		}
-		w.twice = w.twice || slices.Contains(w.extensions, kind)
+		w.twice = w.twice || w.has(kind)
 		w.extensions = append(w.extensions, kind)
 		if kind == extServerName {
 			w.name = oneHostName(body)
 		}
 	}
-	return w, true
+	return true
 }
 
 // oneHostName returns the name in a server name extension, nil unless it is the only entry, of type

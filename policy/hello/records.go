@@ -9,16 +9,25 @@ import (
 
 // Record and message layout (RFC 8446, sections 4 and 5.1).
 const (
-	recordHeader    = 5
-	messageHeader   = 4
-	maxRecord       = 1 << 14 // plaintext of one record
-	recordHandshake = 22
-	clientHello     = 1
+	recordHeader     = 5
+	messageHeader    = 4
+	maxRecord        = 1 << 14         // plaintext of one record
+	maxCiphertext    = maxRecord + 256 // what early data may be at most, section 5.2
+	recordCipherSpec = 20
+	recordAlert      = 21
+	recordHandshake  = 22
+	recordData       = 23
+	clientHello      = 1
+	serverHello      = 2
 )
 
 // Scanner puts the first handshake message together from the records that hold it. The zero Scanner
 // is ready. It looks at each byte once, however often it is asked.
 type Scanner struct {
+	// Second: what is scanned follows a HelloRetryRequest, and change_cipher_spec and early data may stand in
+	// front of the message.
+	Second bool
+
 	next    int    // offset of the first record that wasn't taken yet
 	message []byte // of the records taken, header included
 }
@@ -36,42 +45,70 @@ func (s *Scanner) Scan(b []byte) (whole bool, err *Error) {
 			return false, nil
 		}
 		n := int(binary.BigEndian.Uint16(rest[3:]))
+		if rest[0] != recordHandshake { // in front of a second hello
+			if len(rest) < recordHeader+n {
+				return false, nil
+			}
+			s.next += recordHeader + n
+			continue
+		}
 		if len(rest) < recordHeader+n {
 			// The size is known before the message is whole; don't hold what is refused anyway.
 			return false, s.checkMessage(rest[recordHeader:], false)
 		}
-		if err := s.checkMessage(rest[recordHeader:recordHeader+n], true); err != nil {
+		body := rest[recordHeader : recordHeader+n : recordHeader+n]
+		if err := s.checkMessage(body, true); err != nil {
 			return false, err
 		}
-		s.message = append(s.message, rest[recordHeader:recordHeader+n]...)
 		s.next += recordHeader + n
+		if len(s.message) == 0 && len(body) >= messageHeader && len(body) == messageSize(body) {
+			s.message = body // the usual hello: one record, and no copy
+			return true, nil
+		}
+		s.message = append(s.message, body...)
 		if len(s.message) >= messageHeader && len(s.message) == messageSize(s.message) {
 			return true, nil
 		}
 	}
 }
 
+// room returns how large a buffer should be when b has filled the last one: what its record needs, but no
+// more than twice of what the client has sent already.
+func (s *Scanner) room(b []byte) int {
+	some := max(firstBuffer, 2*len(b))
+	rest := b[s.next:]
+	if len(rest) < recordHeader {
+		return some
+	}
+	return min(some, len(b)-len(rest)+recordHeader+int(binary.BigEndian.Uint16(rest[3:])))
+}
+
 // check looks at as much of a record header as is there.
 func (s *Scanner) check(rest []byte) *Error {
-	first := s.next == 0
 	bad := func(what string, v byte) *Error {
-		if first {
+		if s.next == 0 && !s.Second {
 			return refuse(policy.NoTLS, fmt.Sprintf("first record has %s %d", what, v))
 		}
 		return refuse(policy.Malformed, fmt.Sprintf("a later record has %s %d", what, v))
 	}
+	front := s.Second && len(s.message) == 0 && len(rest) > 0 && (rest[0] == recordCipherSpec || rest[0] == recordData)
 	switch {
-	case len(rest) > 0 && rest[0] != recordHandshake:
+	case s.Second && len(rest) > 0 && rest[0] == recordAlert:
+		return refuse(policy.Truncated, "client gave up with an alert")
+	case len(rest) > 0 && rest[0] != recordHandshake && !front:
 		return bad("type", rest[0])
 	case len(rest) > 1 && rest[1] != 3:
 		return bad("major version", rest[1])
 	case len(rest) < recordHeader:
 		return nil
 	}
-	switch n := binary.BigEndian.Uint16(rest[3:]); {
+	n := binary.BigEndian.Uint16(rest[3:])
+	switch {
+	case front && rest[0] == recordCipherSpec && (n != 1 || len(rest) > recordHeader && rest[recordHeader] != 1):
+		return refuse(policy.Malformed, "change_cipher_spec isn't one byte 1")
 	case n == 0:
 		return refuse(policy.Malformed, "empty record")
-	case n > maxRecord:
+	case n > maxRecord && !(front && n <= maxCiphertext):
 		return refuse(policy.TooLarge, fmt.Sprintf("record of %d bytes", n))
 	}
 	return nil
