@@ -177,7 +177,7 @@ func BenchmarkReview(b *testing.B) {
 	f := w.proxy.live.all()[0]
 	b.ReportAllocs()
 	for b.Loop() {
-		f.review()
+		f.review(nil)
 	}
 	if f.reason != "" && f.reason != policy.Client {
 		b.Fatal(f.reason)

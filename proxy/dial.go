@@ -22,15 +22,18 @@ func (f *flow) dial(ctx context.Context) *refusal {
 	ctx, cancel := context.WithDeadline(ctx, began.Add(f.settings.DialTimeout))
 	defer cancel()
 	var tried []netip.AddrPort
-	last := errors.New("no target that the service may send to")
+	var last error = errors.New("the service has no target")
 	for ctx.Err() == nil {
-		service, addr, left := f.pick(tried)
+		service, addr, left, refused := f.pick(tried)
 		if left == 0 {
+			if refused != nil && len(tried) == 0 {
+				last = refused
+			}
 			break
 		}
 		tried = append(tried, addr)
 		deadline, _ := ctx.Deadline()
-		conn, err := dialTarget(ctx, service, addr, time.Until(deadline)/time.Duration(left))
+		conn, err := dialTarget(ctx, service, addr, time.Until(deadline)/time.Duration(left), f.proxy.guardDial(service))
 		f.proxy.health.report(service.ID, addr, err)
 		if err != nil {
 			last = err
@@ -49,20 +52,25 @@ func (f *flow) dial(ctx context.Context) *refusal {
 }
 
 // pick chooses the next target among those that weren't tried, and notes it so that a review sees
-// it. Left is how many there are, itself included; 0 when there is none or the flow has ended.
-func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.AddrPort, left int) {
+// it. Left is how many there are, itself included; 0 when there is none or the flow has ended. refused is
+// the rule against a target that was passed over.
+func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.AddrPort, left int, refused error) {
 	turn, s := f.proxy.turn.Add(1), f.proxy.snapshot()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.reason != "" {
-		return nil, addr, 0
+		return nil, addr, 0, nil
 	}
 	service = f.verdict.Service
 	var healthy, other []netip.AddrPort
 	for _, t := range service.Targets {
+		if slices.Contains(tried, t.Addr) {
+			continue
+		}
+		why := f.proxy.refuses(s, service, t.Addr)
 		switch {
-		case slices.Contains(tried, t.Addr):
-		case s != nil && !s.MayReach(service, t.Addr.Addr()): // a network of another tenant has come around it
+		case why != "": // it slipped into the state (A21), or a network of another tenant has come around it
+			refused = forbidden{t.Addr, why}
 		case f.proxy.health.usable(service.ID, t.Addr):
 			healthy = append(healthy, t.Addr)
 		default:
@@ -76,12 +84,13 @@ func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.A
 	case len(other) > 0:
 		f.address = other[turn%uint64(len(other))]
 	}
-	return service, f.address, left
+	return service, f.address, left, refused
 }
 
 // dialTarget connects to a target of a service, from one of its NAT addresses where it has any of
-// the target's family. Where the ports of one are used up the next is tried.
-func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
+// the target's family. Where the ports of one are used up the next is tried. guard may refuse the address
+// before anything is sent.
+func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration, guard func(string) error) (*net.TCPConn, error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -92,7 +101,7 @@ func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort,
 			continue
 		}
 		nat = true
-		conn, err := connect(ctx, netip.AddrPortFrom(from, 0), addr)
+		conn, err := connect(ctx, netip.AddrPortFrom(from, 0), addr, guard)
 		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return conn, err
 		}
@@ -101,7 +110,7 @@ func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort,
 	if nat {
 		return nil, last
 	}
-	return connect(ctx, netip.AddrPort{}, addr)
+	return connect(ctx, netip.AddrPort{}, addr, guard)
 }
 
 // blames reports whether an error of reaching a target is the target's or its network's: it refused,
@@ -127,8 +136,14 @@ var targetErrors = [...]error{
 // connect dials from an address; from the kernel's choice where from isn't valid. Then the socket must not
 // be bound first, not even to nothing: a port that is chosen before the target is known is one for all
 // targets together, and is looked for among all that are in use or in TIME_WAIT.
-func connect(ctx context.Context, from, to netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAlive: -1, Control: dialOptions(from.IsValid())} // keepalive: see dialOptions
+func connect(ctx context.Context, from, to netip.AddrPort, guard func(string) error) (*net.TCPConn, error) {
+	options := dialOptions(from.IsValid())
+	d := net.Dialer{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
+		if err := guard(address); err != nil {
+			return err
+		}
+		return options(network, address, c)
+	}} // keepalive: see dialOptions
 	d.SetMultipathTCP(false)
 	var conn net.Conn
 	var err error

@@ -218,11 +218,11 @@ func TestBlame(t *testing.T) {
 	}
 	deaf := deafTarget(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := dialTarget(ctx, &link.Service{}, deaf, 20*time.Millisecond); !blames(err) {
+	if _, err := dialTarget(ctx, &link.Service{}, deaf, 20*time.Millisecond, free); !blames(err) {
 		t.Errorf("our deadline isn't the target's: %v", err)
 	}
 	cancel()
-	if _, err := dialTarget(ctx, &link.Service{}, deaf, patience); err == nil || blames(err) {
+	if _, err := dialTarget(ctx, &link.Service{}, deaf, patience, free); err == nil || blames(err) {
 		t.Errorf("a dial that was called off is the target's: %v", err)
 	}
 }
@@ -246,3 +246,6 @@ func TestLocalFaultLeavesTargetsUp(t *testing.T) {
 		t.Error("not taken down by refusals")
 	}
 }
+
+// free lets every address be dialled.
+func free(string) error { return nil }

@@ -47,7 +47,8 @@ type flow struct {
 	// mu guards what Update looks at. Decisions are taken and noted under it in one step: a review
 	// finds the flow before that step, which then loads a newer snapshot, or after it, and reviews it.
 	mu          sync.Mutex
-	routed      bool // request and verdict are set
+	routed      bool        // request and verdict are set
+	awaits      link.LinkID // before that: of the connection that a PROXY header is read for; 0: none
 	request     policy.Request
 	verdict     policy.Verdict
 	address     netip.AddrPort // of the target that is dialled or connected
@@ -78,6 +79,7 @@ func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
 			f.detail = "the node is ending"
 		}
 		f.end(reason)
+		f.close()
 		p.record(f)
 		return
 	}
@@ -168,29 +170,52 @@ func (f *flow) greet(first []byte) *refusal {
 	return nil
 }
 
-// review asks policy again, on the newest snapshot, and ends a flow that is no longer allowed, that
-// would now be another connection, or whose target is no longer one of the service.
-func (f *flow) review() {
+// review asks again, on the newest snapshot, and ends a flow that is no longer allowed, that would now be
+// another connection, or whose target is no longer one of the service, or none that it may send to. by are
+// the rules to ask too; nil: the state alone, which is what is asked first and takes a microsecond.
+func (f *flow) review(by *policy.Policy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.routed || f.reason != "" {
-		return // not decided yet, and it will be on a newer snapshot; or over
+	s := f.proxy.snapshot()
+	switch {
+	case f.reason != "":
+		return
+	case !f.routed:
+		// Not decided yet, and it will be on a newer snapshot. Who waits for a PROXY header need not go on.
+		if f.awaits != 0 && f.awaits != awaited(s, f.local) {
+			f.endLocked(policy.Revoked)
+		}
+		return
 	}
 	r := f.request
 	r.View, r.Live = f.proxy.fresh(), true
-	v := f.proxy.judge(r)
-	if !f.stands(v) {
+	v := f.proxy.judgeBy(by, s, r)
+	if !f.stands(s, v) {
 		if !v.Allow && v.Service != nil {
 			f.verdict = v // for the line: why it was revoked
 		}
 		f.endLocked(policy.Revoked)
 		return
 	}
-	f.verdict = v // with the targets of today, should it have to dial
+	// With the targets of today, should it have to dial. What the rules said is theirs to say again.
+	f.verdict.Endpoint, f.verdict.Service = v.Endpoint, v.Service
+	if by != nil || f.proxy.policy() == nil {
+		f.verdict = v
+	}
 }
 
-// stands reports whether a flow may go on under a new verdict. The caller holds mu.
-func (f *flow) stands(v policy.Verdict) bool {
+// awaited returns the link ID of the live connection at an address, 0 where there is none.
+func awaited(s *link.Snapshot, local netip.AddrPort) link.LinkID {
+	if s != nil {
+		if e := s.EndpointAt(local.Addr()); e != nil && e.Connection.Live() {
+			return e.Connection.LinkID
+		}
+	}
+	return 0
+}
+
+// stands reports whether a flow may go on under a new verdict on a snapshot. The caller holds mu.
+func (f *flow) stands(s *link.Snapshot, v policy.Verdict) bool {
 	switch was := f.verdict; {
 	case !v.Allow,
 		!was.Allow,
@@ -200,11 +225,12 @@ func (f *flow) stands(v policy.Verdict) bool {
 		return false
 	}
 	return !f.address.IsValid() ||
-		slices.ContainsFunc(v.Service.Targets, func(t link.Target) bool { return t.Addr == f.address })
+		slices.ContainsFunc(v.Service.Targets, func(t link.Target) bool { return t.Addr == f.address }) &&
+			f.proxy.refuses(s, v.Service, f.address) == ""
 }
 
-// end resets both sides, in whatever state the flow is. The first reason stays; end reports whether
-// this is the one.
+// end resets both sides at once, in whatever state the flow is, and leaves it to the flow to close them. The
+// first reason stays; end reports whether this is the one.
 func (f *flow) end(reason policy.Reason) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -219,9 +245,9 @@ func (f *flow) endLocked(reason policy.Reason) bool {
 	if f.cancel != nil {
 		f.cancel()
 	}
-	reset(f.client)
+	sever(f.client)
 	if f.target != nil {
-		reset(f.target)
+		sever(f.target)
 	}
 	return true
 }
@@ -239,7 +265,7 @@ func (f *flow) attach(conn *net.TCPConn) bool {
 	return true
 }
 
-// close closes both sides of a flow that came to its end; after end it has nothing to do.
+// close closes both sides of a flow that came to its end, or that was ended: then without another word.
 func (f *flow) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -219,8 +219,8 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 		}
 	}
 	for _, target := range service.Targets {
-		if !s.MayReach(service, target.Addr.Addr()) {
-			continue // nothing is to be found out about another tenant's
+		if h.proxy.refuses(s, service, target.Addr) != "" {
+			continue // nothing is to be found out about what flows may not reach
 		}
 		if was != nil && was.targets[target.Addr] != nil {
 			one.targets[target.Addr] = was.targets[target.Addr]

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/postern-link/postern/policy"
 )
@@ -80,6 +82,31 @@ func (l *live) all() []*flow {
 		flows = append(flows, f)
 	}
 	return flows
+}
+
+// sweepAtOnce is how many flows a goroutine of a sweep takes at a time.
+const sweepAtOnce = 64
+
+// sweep calls f for each flow, on every processor where there are many, and returns when all is done.
+func sweep(flows []*flow, f func(*flow)) {
+	var next atomic.Int64
+	work := func() {
+		for {
+			from := int(next.Add(sweepAtOnce)) - sweepAtOnce
+			if from >= len(flows) {
+				return
+			}
+			for _, one := range flows[from:min(from+sweepAtOnce, len(flows))] {
+				f(one)
+			}
+		}
+	}
+	var others sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (len(flows)+sweepAtOnce-1)/sweepAtOnce) - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
 }
 
 func (l *live) count() int {

@@ -22,6 +22,10 @@ func newLane(n int) lane { return make(lane, n) }
 // is not part of the timeout. The error is that of ctx where it is done before. Where another service
 // has just asked the same of the same address, its answer serves.
 func (h *health) ask(ctx context.Context, t *targetHealth, l, share lane, timeout time.Duration) error {
+	service := t.service.Load()
+	if why := h.proxy.refuses(h.proxy.snapshot(), service, t.addr); why != "" {
+		return forbidden{t.addr, why} // nor is it told what another service has found out
+	}
 	for _, one := range [...]lane{share, l} {
 		select {
 		case one <- struct{}{}:
@@ -30,13 +34,12 @@ func (h *health) ask(ctx context.Context, t *targetHealth, l, share lane, timeou
 			return ctx.Err()
 		}
 	}
-	service := t.service.Load()
 	if len(service.NAT) > 0 { // from where it asks is part of the question
-		return probeTarget(ctx, service, t.addr, timeout)
+		return h.proxy.probeTarget(ctx, service, t.addr, timeout)
 	}
 	fresh := min(h.proxy.settings.Load().ProbeInterval, unpublishedPace) / 2
 	return h.asked.once(question{t.addr, service.ProxyProtocol, timeout}, fresh, func() error {
-		return probeTarget(ctx, service, t.addr, timeout)
+		return h.proxy.probeTarget(ctx, service, t.addr, timeout)
 	})
 }
 
@@ -108,8 +111,8 @@ func timedOut(err error) bool {
 
 // probeTarget connects to a target as a flow would, and says in the header that it is no client. It ends
 // with a reset: an orderly end would leave a socket in TIME_WAIT here for each probe.
-func probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) error {
-	conn, err := dialTarget(ctx, service, addr, timeout)
+func (p *Proxy) probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) error {
+	conn, err := dialTarget(ctx, service, addr, timeout, p.guardDial(service))
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ type Proxy struct {
 	settings atomic.Pointer[Settings] // nil before the first Commit
 	live     live
 	health   *health
+	locals   locals
 	refusals refusals
 	ids      flowIDs
 	turn     atomic.Uint64 // rotates the targets
@@ -60,7 +61,8 @@ type Proxy struct {
 	// stop ends the goroutines that belong to no flow.
 	stop       context.CancelFunc
 	ctx        context.Context
-	background sync.WaitGroup // tend
+	background sync.WaitGroup // tend, reviewRules
+	reviews    chan struct{}  // of size one: the rules are to be asked about live flows
 	accepting  sync.WaitGroup // accept loops; they add to flows, and are waited for before
 	flows      sync.WaitGroup
 
@@ -91,6 +93,7 @@ func New(c Config) *Proxy {
 		fresh:     c.Freshness,
 		policy:    c.Policy,
 		ids:       newFlowIDs(),
+		reviews:   make(chan struct{}, 1),
 		listeners: make(map[netip.AddrPort]*listener),
 		missing:   make(map[netip.AddrPort]error),
 	}
@@ -100,6 +103,7 @@ func New(c Config) *Proxy {
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.health = newHealth(p)
+	p.background.Go(p.reviewRules)
 	return p
 }
 
@@ -116,11 +120,34 @@ func (p *Proxy) Update(s *link.Snapshot) {
 	}
 }
 
-// Review asks policy about every live flow again and ends those that are no longer allowed: to be called
-// after Config.Policy has changed. Update does it by itself.
+// Review asks about every live flow again and ends those that are no longer allowed: to be called after
+// Config.Policy has changed. Update does it by itself. Those that the state denies have ended when it
+// returns. The rules of a policy, which may be many and slow, are asked in the background, so that they
+// delay neither this revocation nor the next one.
 func (p *Proxy) Review() {
-	for _, f := range p.live.all() {
-		f.review()
+	sweep(p.live.all(), func(f *flow) { f.review(nil) })
+	if p.policy() == nil {
+		return
+	}
+	select {
+	case p.reviews <- struct{}{}:
+	default: // one that hasn't begun yet will see this change too
+	}
+}
+
+// reviewRules is the goroutine that asks the rules of the policy about live flows.
+func (p *Proxy) reviewRules() {
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-p.reviews:
+			sweep(p.live.all(), func(f *flow) {
+				if by := p.policy(); by != nil {
+					f.review(by)
+				}
+			})
+		}
 	}
 }
 
@@ -199,7 +226,5 @@ func (p *Proxy) quiesce() {
 
 // cutAll resets every live flow.
 func (p *Proxy) cutAll(reason policy.Reason) {
-	for _, f := range p.live.all() {
-		f.end(reason)
-	}
+	sweep(p.live.all(), func(f *flow) { f.end(reason) })
 }

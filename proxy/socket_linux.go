@@ -4,6 +4,7 @@ import (
 	"net"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,27 @@ func setAll(fd int, options ...option) error {
 		}
 	}
 	return nil
+}
+
+// sever resets a connection without waiting: what is queued is dropped both ways, the peer is told so at once,
+// and who reads or writes here is woken with an error. The descriptor stays to be closed. Close would wait
+// until every reader and writer has let go, which on a busy node takes a round of the scheduler for each.
+//
+// To connect a socket to no address dissolves its connection (connect(2)), with a reset where the peer doesn't
+// know yet, in whatever state it is: no window is asked.
+func sever(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	failed := false
+	if err := raw.Control(func(fd uintptr) {
+		nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+		_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+		failed = errno != 0
+	}); err == nil && failed {
+		reset(c)
+	}
 }
 
 // acknowledged returns how many bytes the peer of a connection has acknowledged, 0 where that isn't known.

@@ -33,9 +33,7 @@ func (p *Proxy) expire(flows []*flow) {
 	if p.fresh().Worst() < policy.Expired {
 		return
 	}
-	for _, f := range flows {
-		f.review()
-	}
+	sweep(flows, func(f *flow) { f.review(nil) })
 }
 
 // tend ends a flow in which nothing moved for the service's idle timeout.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
@@ -33,6 +34,7 @@ type world struct {
 	t        testing.TB
 	mu       sync.Mutex // one change at a time
 	now      atomic.Pointer[link.Snapshot]
+	rules    atomic.Pointer[policy.Policy] // what narrows the state
 	proxy    *Proxy
 	log      *logBuffer
 	registry *prometheus.Registry
@@ -80,7 +82,7 @@ func newWorldLog(t testing.TB, settings Settings, handler func(io.Writer) slog.H
 	w := &world{t: t, log: new(logBuffer), registry: prometheus.NewRegistry()}
 	w.now.Store(link.Empty())
 	w.proxy = New(Config{
-		Snapshot: w.now.Load, Registerer: w.registry,
+		Snapshot: w.now.Load, Registerer: w.registry, Policy: w.rules.Load,
 		Log: slog.New(handler(w.log)),
 	})
 	w.log.settle = func() { w.proxy.lines.flush(patience) }
@@ -89,6 +91,7 @@ func newWorldLog(t testing.TB, settings Settings, handler func(io.Writer) slog.H
 		ID:       "corp",
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		Pools:    []netip.Prefix{netip.MustParsePrefix("127.77.0.0/16")},
+		Egress:   []string{"*"},
 	}})
 	if len(changes) > 0 {
 		w.swap(changes...)

@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-link/postern/link"
+)
+
+// forbidden is why a target may not be connected to: a rule of [link.Snapshot.Refuses].
+type forbidden struct {
+	target netip.AddrPort
+	rule   string
+}
+
+func (f forbidden) Error() string { return fmt.Sprintf("target %v: %s", f.target, f.rule) }
+
+// refuses returns why the bytes of a service may not go to a target, "" where they may, on a snapshot and
+// on what this node knows of itself. Without a snapshot nothing may.
+func (p *Proxy) refuses(s *link.Snapshot, service *link.Service, target netip.AddrPort) string {
+	if s == nil {
+		return "no snapshot"
+	}
+	g := link.Ground{Local: p.locals.has}
+	if settings := p.settings.Load(); settings != nil {
+		g.Listeners = settings.Own
+	}
+	return s.Refuses(service, target, g)
+}
+
+// guardDial returns what is asked with the very address that the kernel is about to connect to: on the
+// newest snapshot, so that nothing which came since the target was chosen is overlooked.
+func (p *Proxy) guardDial(service *link.Service) func(address string) error {
+	return func(address string) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return fmt.Errorf("target %q: %w", address, err)
+		}
+		if why := p.refuses(p.snapshot(), service, to); why != "" {
+			return forbidden{to, why}
+		}
+		return nil
+	}
+}
+
+// localEvery is how long the addresses of the machine are kept: to ask for them takes a few system calls.
+const localEvery = 5 * time.Second
+
+// locals are the addresses of this machine. The zero value is ready.
+type locals struct{ now atomic.Pointer[localsAt] }
+
+type localsAt struct {
+	at    time.Time
+	addrs map[netip.Addr]bool
+}
+
+// has reports whether an address is one of this machine's, as of the last few seconds. Where they can't be
+// had those before hold.
+func (l *locals) has(a netip.Addr) bool {
+	known := l.now.Load()
+	if known == nil || time.Since(known.at) >= localEvery {
+		next := &localsAt{at: time.Now(), addrs: make(map[netip.Addr]bool)}
+		if all, err := net.InterfaceAddrs(); err == nil {
+			for _, one := range all {
+				if n, ok := one.(*net.IPNet); ok {
+					if a, ok := netip.AddrFromSlice(n.IP); ok {
+						next.addrs[a.Unmap()] = true
+					}
+				}
+			}
+		} else if known != nil {
+			next.addrs = known.addrs
+		}
+		l.now.Store(next)
+		known = next
+	}
+	return known.addrs[a]
+}
