@@ -25,10 +25,10 @@ const (
 	reloadTimeout = 20 * time.Second
 )
 
-const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME]"
+const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD]"
 
-// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] starts the program, with a limit of descriptors, as
-// another user or on a host of another name where that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0;
+// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] starts the program, with a limit of descriptors, as
+// another user, on a host of another name or with that word for its sandbox where that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0;
 // what it said is the standard error then.
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) >= 2, startForm)
@@ -40,6 +40,8 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 			argv = append([]string{"prlimit", "--nofile=" + value + ":" + value}, argv...)
 		case "user":
 			argv = append([]string{"setpriv", "--reuid=" + value, "--regid=nogroup", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, argv...)
+		case "sandbox":
+			argv = append(argv, "-sandbox", value)
 		case "hostname":
 			argv = append([]string{"unshare", "--uts", "sh", "-c", "hostname " + value + ` && exec "$@"`, "sh"}, argv...)
 		default:
