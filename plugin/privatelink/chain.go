@@ -30,7 +30,10 @@ func (d *downstream) WriteMsg(m *dns.Msg) error {
 		if beyond != nil {
 			return d.goOn(m, *beyond)
 		}
-		m = d.withoutHints(next)
+		if next == m {
+			next = d.withoutHints(m) // what is continued has our records and no others
+		}
+		m = next
 	}
 	if d.q.view.ecs != nil {
 		m = d.scoped(m)
@@ -138,7 +141,7 @@ func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	c := &dns.Msg{MsgHdr: m.MsgHdr, Question: m.Question, Answer: chain}
 	c.AuthenticatedData, c.Truncated, c.Rcode = false, false, dns.RcodeSuccess
 	if opt := m.IsEdns0(); opt != nil {
-		c.Extra = []dns.RR{opt}
+		c.Extra = []dns.RR{withoutErrors(opt)}
 	}
 	if asked := d.q.r.IsEdns0(); asked != nil && asked.UDPSize() > maxUDP {
 		asked.SetUDPSize(maxUDP)
@@ -152,6 +155,17 @@ func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	return c
 }
 
+// withoutErrors returns an OPT record without extended errors: they speak of what isn't answered any more.
+func withoutErrors(opt *dns.OPT) *dns.OPT {
+	c := &dns.OPT{Hdr: opt.Hdr}
+	for _, option := range opt.Option {
+		if option.Option() != dns.EDNS0EDE {
+			c.Option = append(c.Option, option)
+		}
+	}
+	return c
+}
+
 // refused returns a refusal in place of the whole answer.
 func (d *downstream) refused() *dns.Msg {
 	d.result = refused
@@ -159,87 +173,6 @@ func (d *downstream) refused() *dns.Msg {
 	m.Authoritative = false
 	m.Rcode = dns.RcodeRefused
 	return m
-}
-
-// withoutHints returns m without the addresses that it tells of names of ours on the side: additional
-// records, and the hints of HTTPS and SVCB records.
-func (d *downstream) withoutHints(m *dns.Msg) *dns.Msg {
-	answer, some := d.strip(m.Answer, false)
-	extra, more := d.strip(m.Extra, true)
-	if !some && !more {
-		return m
-	}
-	c := *m
-	c.Answer, c.Extra, c.AuthenticatedData = answer, extra, false
-	return &c
-}
-
-// strip returns the records without hints, and whether there were any. The slice and the records
-// given stay as they are.
-func (d *downstream) strip(rrs []dns.RR, additional bool) (kept []dns.RR, changed bool) {
-	for i, rr := range rrs {
-		var with dns.RR
-		switch h := rr.Header(); {
-		case h.Rrtype == dns.TypeHTTPS || h.Rrtype == dns.TypeSVCB:
-			with = d.withoutAddresses(rr)
-		case additional && (h.Rrtype == dns.TypeA || h.Rrtype == dns.TypeAAAA) && d.ours(h.Name):
-		default:
-			with = rr
-		}
-		if !changed && with != rr {
-			kept, changed = append(kept, rrs[:i]...), true
-		}
-		if changed && with != nil {
-			kept = append(kept, with)
-		}
-	}
-	if !changed {
-		return rrs, false
-	}
-	return kept, true
-}
-
-// withoutAddresses returns an HTTPS or SVCB record without address hints if it is about a name of ours.
-func (d *downstream) withoutAddresses(rr dns.RR) dns.RR {
-	svcb, ok := rr.(*dns.SVCB)
-	if https, is := rr.(*dns.HTTPS); is {
-		svcb, ok = &https.SVCB, true
-	}
-	if !ok {
-		return rr
-	}
-	hinted := false
-	for _, kv := range svcb.Value {
-		hinted = hinted || isHint(kv)
-	}
-	if !hinted || !d.ours(svcb.Target) {
-		return rr
-	}
-	var values []dns.SVCBKeyValue
-	for _, kv := range svcb.Value {
-		if !isHint(kv) {
-			values = append(values, kv)
-		}
-	}
-	c := dns.Copy(rr)
-	switch c := c.(type) {
-	case *dns.HTTPS:
-		c.Value = values
-	case *dns.SVCB:
-		c.Value = values
-	}
-	return c
-}
-
-func isHint(kv dns.SVCBKeyValue) bool {
-	return kv.Key() == dns.SVCB_IPV4HINT || kv.Key() == dns.SVCB_IPV6HINT
-}
-
-// ours reports whether a name is answered by us in the view of the query.
-func (d *downstream) ours(fqdn string) bool {
-	var buf [maxName]byte
-	kind := d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], fqdn)).kind
-	return kind == foundName || kind == foundDenied
 }
 
 // scoped returns m with the client subnet that it is for. Without it the resolver would keep the

@@ -97,7 +97,7 @@ func (p *Privatelink) passChain(ctx context.Context, q *query, w dns.ResponseWri
 	next.r = q.r.Copy()
 	next.r.Question[0].Name = c.out
 	d := &downstream{ResponseWriter: &headed{w, q, c.chain}, ctx: ctx, p: p, q: &next}
-	return plugin.NextOrFailure(p.Name(), p.Next, ctx, d, next.r)
+	return plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), d, next.r)
 }
 
 // headed is a writer that puts a chain of aliases before the answer for the last of them.

@@ -40,6 +40,8 @@ type Privatelink struct {
 	Zones *link.Zones
 	// Forwards: a plugin behind this one asks other servers, so that recursion is available.
 	Forwards bool
+	// Tells: a plugin behind this one asks with [ClientOf] who a query is from.
+	Tells bool
 
 	settings
 	stats   *counters
@@ -157,7 +159,7 @@ func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
 	if q.view.found || q.view.ecs != nil {
 		w = d
 	}
-	code, err := plugin.NextOrFailure(p.Name(), p.Next, ctx, w, q.r)
+	code, err := plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), w, q.r)
 	p.stats.answer(q.server, q.view.network, d.result)
 	return code, err
 }

@@ -46,8 +46,10 @@ func setup(c *caddy.Controller) error {
 		settings: parsed.settings, stats: shared,
 	}
 	config := dnsserver.GetConfig(c)
+	c.Set(inBlock(c.ServerBlockIndex), true)
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
+		p.Tells = config.Handler("linkexit") != nil
 		p.Zones = draft.Zones() // complete only now: any server block may add one
 		return nil
 	})

@@ -1,0 +1,79 @@
+package privatelink
+
+import (
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// TestNoHints is D14 for answers of others: neither addresses nor ech of a name of ours come to the client, in
+// whatever section and by whatever way.
+func TestNoHints(t *testing.T) {
+	const ech = " ech=AEX+DQBBpQAgACBcJPkSFTDQgdBTcJVvTQe5gAUeSLTwOTFkKzAhXlVbLwAEAAEAAQASY2xvdWRmbGFyZS1lY2guY29tAAA="
+	for _, tt := range []struct {
+		name, ask  string
+		up, extra  []string
+		want, more []string
+	}{
+		{"target of ours", "www.example.org HTTPS",
+			[]string{"www.example.org. 300 IN HTTPS 1 db.example.com. alpn=h2 ipv4hint=203.0.113.1" + ech + " ipv6hint=2001:db8::1"}, nil,
+			[]string{"www.example.org. 300 IN HTTPS 1 db.example.com. alpn=h2"}, nil},
+		{"ech alone", "www.example.org SVCB", []string{"www.example.org. 300 IN SVCB 1 DB.example.com." + ech}, nil,
+			[]string{"www.example.org. 300 IN SVCB 1 DB.example.com."}, nil},
+		{"alias mode keeps its target", "www.example.org HTTPS", []string{"www.example.org. 300 IN HTTPS 0 db.example.com."}, []string{
+			"db.example.com. 300 IN HTTPS 1 . ipv4hint=203.0.113.1" + ech, "db.example.com. 300 IN A 203.0.113.1", "db.example.com. 300 IN AAAA 2001:db8::1",
+		}, []string{"www.example.org. 300 IN HTTPS 0 db.example.com."}, nil},
+		{"additional record in service mode, target elsewhere", "www.example.org HTTPS", []string{"www.example.org. 300 IN HTTPS 0 db.example.com."}, []string{
+			"db.example.com. 300 IN HTTPS 1 gw.example.net. ipv4hint=203.0.113.1" + ech, "gw.example.net. 300 IN A 203.0.113.1",
+		}, []string{"www.example.org. 300 IN HTTPS 0 db.example.com."}, []string{"gw.example.net. 300 IN A 203.0.113.1"}},
+		{"target that is an alias of ours", "www.example.org HTTPS",
+			[]string{"www.example.org. 300 IN HTTPS 1 b.example.org. ipv4hint=203.0.113.1"}, []string{"b.example.org. 300 IN CNAME db.example.com."},
+			[]string{"www.example.org. 300 IN HTTPS 1 b.example.org."}, []string{"b.example.org. 300 IN CNAME db.example.com."}},
+		{"hints are mandatory", "www.example.org HTTPS",
+			[]string{"www.example.org. 300 IN HTTPS 1 db.example.com. mandatory=ipv4hint ipv4hint=203.0.113.1", "www.example.org. 300 IN HTTPS 2 x.example.org."}, nil,
+			[]string{"www.example.org. 300 IN HTTPS 2 x.example.org."}, nil},
+		{"another port of ours", "_8443._https.db.example.com HTTPS", []string{"_8443._https.db.example.com. 300 IN HTTPS 1 gw.example.net. ipv4hint=203.0.113.1" + ech}, nil, nil, nil},
+		{"ANY", "www.example.org ANY", []string{"www.example.org. 300 IN HTTPS 1 db.example.com. ipv4hint=203.0.113.1", "db.example.com. 300 IN A 203.0.113.1"}, nil,
+			[]string{"www.example.org. 300 IN HTTPS 1 db.example.com."}, nil},
+		{"chain to ours", "www.contoso.example HTTPS", []string{"www.contoso.example. 300 IN CNAME db.example.com.", "db.example.com. 300 IN HTTPS 1 ." + ech}, nil,
+			[]string{"www.contoso.example. 300 IN CNAME db.example.com."}, nil},
+		{"others keep theirs", "www.example.org HTTPS", []string{"www.example.org. 300 IN HTTPS 1 . ipv4hint=203.0.113.1" + ech}, []string{"www.example.org. 300 IN A 203.0.113.1"},
+			[]string{"www.example.org. 300 IN HTTPS 1 . ipv4hint=203.0.113.1" + ech}, []string{"www.example.org. 300 IN A 203.0.113.1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := newServer(t, world(t))
+			srv.up.reply = func(r *dns.Msg) *dns.Msg {
+				m := new(dns.Msg).SetReply(r)
+				m.AuthenticatedData = true
+				m.Answer, m.Extra = records(tt.up...), records(tt.extra...)
+				return m
+			}
+			m, _ := srv.ask(t, corp, question(tt.ask))
+			check(t, "answer", m.Answer, tt.want...)
+			check(t, "additional", m.Extra, tt.more...)
+			if same := text(m.Answer) == text(records(tt.up...)) && text(m.Extra) == text(records(tt.extra...)); m.AuthenticatedData != same {
+				t.Errorf("AD %v", m.AuthenticatedData)
+			}
+		})
+	}
+}
+
+// TestContinuedWithoutErrors: an extended error about what the upstream would have led to isn't one of the answer
+// that stands instead.
+func TestContinuedWithoutErrors(t *testing.T) {
+	srv := newServer(t, world(t))
+	srv.up.reply = func(r *dns.Msg) *dns.Msg {
+		m := new(dns.Msg).SetReply(r)
+		m.Answer = records("www.contoso.example. 300 IN CNAME db.example.com.")
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeFiltered}}
+		return m
+	}
+	r := question("www.contoso.example A")
+	r.SetEdns0(1232, false)
+	m, _ := srv.ask(t, corp, r)
+	check(t, "answer", m.Answer, "www.contoso.example. 300 IN CNAME db.example.com.", "db.example.com. 10 IN A 10.200.0.7")
+	if edeOf(m) != -1 {
+		t.Errorf("extended error %d", edeOf(m))
+	}
+}
