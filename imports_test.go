@@ -29,6 +29,8 @@ var layers = []layer{
 	{"plugin/linkpolicy", []string{"./link", "./plugin/internal", "./policy", caddy, coredns}, "makes rules of words: it has to know their types, and the language of conditions"},
 	{"plugin/privatelink", []string{"./link", "./plugin/internal", caddy, coredns, dnslib, metrics},
 		"DNS answers from a function that returns the snapshot; it imports no store and no proxy"},
+	{"plugin/linkexit", []string{"./link", "./plugin/internal", "./plugin/privatelink", caddy, coredns, dnslib, metrics, "golang.org/x/net/publicsuffix"},
+		"judges what privatelink passes on, which tells it who asks"},
 	{"plugin/internal/block", []string{"./link", caddy}, "parsing a block needs the types of what it reads, and Caddy's words"},
 	{"plugin/internal/corefiletest", []string{"./link", "./node", "./plugin", "./policy/external", "./proxy", caddy, coredns, "github.com/rogpeppe/go-internal"}, "runs directives in tests"},
 	{"plugin/internal/handover", []string{"./link", "./node", "./plugin/internal/block", "./policy", "./proxy", "./store", caddy, coredns, metrics},

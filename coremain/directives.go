@@ -21,8 +21,9 @@ import (
 //     address would be answered.
 //   - acl stands before privatelink, so that a blocked client learns nothing of private names.
 //   - privatelink stands before cache. Its answers depend on who asks; a cache before it would hand
-//     the address of one network to another. header, dnssec and minimal come later too and leave its
-//     answers as they are.
+//     the address of one network to another. linkexit stands between the two: it judges what privatelink
+//     passes on, and a name that may not be asked for isn't answered from what others have asked. header,
+//     dnssec and minimal come later too and leave its answers as they are.
 var directives = []string{
 	"metadata",
 	"proxyproto",
@@ -52,6 +53,7 @@ var directives = []string{
 	"rewrite",
 	"acl",
 	"privatelink",
+	"linkexit",
 	"cache",
 	"header",
 	"dnssec",
@@ -66,7 +68,7 @@ var directives = []string{
 }
 
 // own are the directives of Postern. A Corefile without any of them is refused.
-var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "linkapi", "privatelink"}
+var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "linkapi", "privatelink", "linkexit"}
 
 // Directives returns the directives in their order.
 func Directives() []string { return slices.Clone(directives) }

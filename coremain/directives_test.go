@@ -38,6 +38,8 @@ func TestDirectivesAreBuiltIn(t *testing.T) {
 func TestDirectiveOrder(t *testing.T) {
 	for _, c := range [][2]string{
 		{"privatelink", "cache"},
+		{"privatelink", "linkexit"},
+		{"linkexit", "cache"},
 		{"privatelink", "header"},
 		{"privatelink", "dnssec"},
 		{"privatelink", "minimal"},
