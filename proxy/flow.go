@@ -176,6 +176,11 @@ func (f *flow) greet(first []byte) *refusal {
 func (f *flow) review(by *policy.Policy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.reviewLocked(by)
+}
+
+// reviewLocked is review. The caller holds mu.
+func (f *flow) reviewLocked(by *policy.Policy) {
 	s := f.proxy.snapshot()
 	switch {
 	case f.reason != "":

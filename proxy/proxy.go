@@ -125,13 +125,32 @@ func (p *Proxy) Update(s *link.Snapshot) {
 // returns. The rules of a policy, which may be many and slow, are asked in the background, so that they
 // delay neither this revocation nor the next one.
 func (p *Proxy) Review() {
-	sweep(p.live.all(), func(f *flow) { f.review(nil) })
+	p.reviewState(p.live.all())
 	if p.policy() == nil {
 		return
 	}
 	select {
 	case p.reviews <- struct{}{}:
 	default: // one that hasn't begun yet will see this change too
+	}
+}
+
+// reviewState asks the state about flows. One that is being asked about by rules, or decided, comes last.
+func (p *Proxy) reviewState(flows []*flow) {
+	var mu sync.Mutex
+	var busy []*flow
+	sweep(flows, func(f *flow) {
+		if !f.mu.TryLock() {
+			mu.Lock()
+			defer mu.Unlock()
+			busy = append(busy, f)
+			return
+		}
+		defer f.mu.Unlock()
+		f.reviewLocked(nil)
+	})
+	for _, f := range busy {
+		f.review(nil)
 	}
 }
 

@@ -107,6 +107,49 @@ func TestReview(t *testing.T) {
 	eventually(t, "the line of the flow", func() bool { return len(w.log.lines("flow ended", "reason=revoked")) == 1 })
 }
 
+// blocks is an expression that doesn't answer for the service slow until it is let go.
+type blocks struct{ asked, release chan struct{} }
+
+func (b *blocks) Holds(f policy.Facts) (bool, error) {
+	if f.Service.ID == "slow" {
+		select {
+		case b.asked <- struct{}{}:
+		default:
+		}
+		<-b.release
+	}
+	return true, nil
+}
+
+func (*blocks) Uses() policy.Uses { return 0 }
+func (*blocks) String() string    { return "blocks" }
+
+// X32: rules that take their time about one flow delay no revocation of another.
+func TestSlowRulesDelayNoCut(t *testing.T) {
+	g := newTarget(t)
+	w, client, far := pair(t, Settings{})
+	w.apply(service("slow", 7002, g.addr()), endpoint("s", "slow", "127.77.0.9"))
+	slow := dial(t, "127.77.0.9:7002")
+	slow.Write([]byte{'!'})
+	slowFar, _ := g.next()
+	b := &blocks{make(chan struct{}, 1), make(chan struct{})}
+	w.rules.Store(&policy.Policy{Sets: []policy.Set{{Name: "p", Rules: []policy.Rule{
+		{Name: "all", Allow: true, Conditions: policy.Conditions{When: []policy.Expression{b}}}}}}})
+	w.proxy.Review()
+	<-b.asked
+	w.swap(revocations["reject"](w)...)
+	done := make(chan struct{})
+	go func() { w.proxy.Update(w.now.Load()); close(done) }()
+	if !isReset(client) || !isReset(far) {
+		t.Error("a side saw no reset")
+	}
+	close(b.release)
+	<-done
+	if err := exchange(nil, cutFlow{slow, slowFar}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A21: a target that slipped into the state is refused at the dial with the rule in the line, and no probe
 // touches it either.
 func TestForbiddenTarget(t *testing.T) {
