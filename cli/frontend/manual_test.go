@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -211,6 +212,24 @@ func backend(t *testing.T, site string) string {
 	go srv.Serve(ln)
 	t.Cleanup(func() { srv.Close() })
 	return ln.Addr().String()
+}
+
+// TestExampleProvider: the example in Go, as a program of its own, passes. It has one certificate for all names.
+func TestExampleProvider(t *testing.T) {
+	certs, _ := peers.Certificates(t, "a.example")
+	binary := filepath.Join(t.TempDir(), "provider")
+	if out, err := exec.Command("go", "build", "-o", binary, "../../examples/provider").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	addr := peers.Address() + ":8443"
+	peers.Start(t, addr, binary, "-listen", addr, "-cert", certs+"/a.example.crt", "-key", certs+"/a.example.key", "-trust", "127.0.0.1/32")
+	r, _ := check(t, Config{Addr: addr, Name: "a.example", Other: "b.example", Insecure: true, Expect: "SNI      b.example", Header: link.ProxyAzure, LinkID: 7, Timeout: 20 * time.Second})
+	for _, i := range r.Items {
+		// It serves who says no name as nobody's: 421 to any Host.
+		if i.Verdict != Pass {
+			t.Errorf("%+v", i)
+		}
+	}
 }
 
 // TestEnvoyRecipe: no Envoy runs it, so this is only that the recipe is YAML in which each chain has one name, one

@@ -94,7 +94,7 @@ func Nginx(t testing.TB, conf, addr string) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "nginx.conf")
 	write(t, path, []byte(conf))
-	start(t, addr, program(t, "nginx"), "-p", dir, "-c", path, "-g", "daemon off; error_log stderr; pid "+dir+"/nginx.pid;")
+	Start(t, addr, program(t, "nginx"), "-p", dir, "-c", path, "-g", "daemon off; error_log stderr; pid "+dir+"/nginx.pid;")
 }
 
 // HAProxy starts HAProxy with a configuration file, and waits until it accepts at addr.
@@ -102,13 +102,13 @@ func HAProxy(t testing.TB, conf, addr string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "haproxy.cfg")
 	write(t, path, []byte(conf))
-	start(t, addr, program(t, "haproxy"), "-db", "-f", path)
+	Start(t, addr, program(t, "haproxy"), "-db", "-f", path)
 }
 
 // OpenSSL starts openssl s_server with these arguments, and waits until it accepts at addr.
 func OpenSSL(t testing.TB, addr string, args ...string) {
 	t.Helper()
-	start(t, addr, program(t, "openssl"), append([]string{"s_server", "-accept", addr}, args...)...)
+	Start(t, addr, program(t, "openssl"), append([]string{"s_server", "-accept", addr}, args...)...)
 }
 
 // program finds a program, also where the path of an ordinary user doesn't lead.
@@ -126,8 +126,8 @@ func program(t testing.TB, name string) string {
 	return ""
 }
 
-// start runs a server until the test ends. What it said is shown when the test fails.
-func start(t testing.TB, addr, path string, args ...string) {
+// Start runs a server until the test ends, and waits until it accepts at addr. What it said is shown when the test fails.
+func Start(t testing.TB, addr, path string, args ...string) {
 	t.Helper()
 	var said output
 	cmd := exec.Command(path, args...)
