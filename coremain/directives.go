@@ -45,6 +45,7 @@ var directives = []string{
 	"linknetwork",
 	"linkservice",
 	"linkendpoint",
+	"linkpolicy",
 	"linkproxy",
 	"linkapi",
 	"local",
@@ -68,7 +69,7 @@ var directives = []string{
 }
 
 // own are the directives of Postern. A Corefile without any of them is refused.
-var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "linkapi", "privatelink", "linkexit"}
+var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkpolicy", "linkproxy", "linkapi", "privatelink", "linkexit"}
 
 // Directives returns the directives in their order.
 func Directives() []string { return slices.Clone(directives) }

@@ -41,6 +41,7 @@ import (
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linkexit"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
+	_ "github.com/postern-link/postern/plugin/linkpolicy"
 	_ "github.com/postern-link/postern/plugin/linkproxy"
 	_ "github.com/postern-link/postern/plugin/linkservice"
 	_ "github.com/postern-link/postern/plugin/linkstore"

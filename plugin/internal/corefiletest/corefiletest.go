@@ -18,6 +18,7 @@ import (
 	_ "github.com/postern-link/postern/plugin/linkapi"
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
+	_ "github.com/postern-link/postern/plugin/linkpolicy"
 	_ "github.com/postern-link/postern/plugin/linkproxy"
 	_ "github.com/postern-link/postern/plugin/linkservice"
 	_ "github.com/postern-link/postern/plugin/linkstore"
@@ -25,7 +26,9 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/internal/handover"
+	"github.com/postern-link/postern/policy/external"
 	"github.com/postern-link/postern/proxy"
 )
 
@@ -37,7 +40,7 @@ const capture = "corefiletest"
 var captured *handover.Draft
 
 // Directives of the cases, in the order of the real build.
-var directives = []string{"bind", "linkstore", "linknetwork", "linkservice", "linkendpoint", "linkproxy", "linkapi", capture}
+var directives = []string{"bind", "linkstore", "linknetwork", "linkservice", "linkendpoint", "linkpolicy", "linkproxy", "linkapi", capture}
 
 var setup = sync.OnceValue(func() error {
 	if err := dnsserver.Register(); err != nil {
@@ -134,7 +137,38 @@ func describe(d *handover.Draft) ([]byte, error) {
 		State       any
 		Declaration link.Declare
 		Proxy       *proxy.Settings
-		API         any `json:",omitempty"`
-	}{state, c.Declaration, c.Proxy, api}, "", "  ")
+		API         any   `json:",omitempty"`
+		Policies    []any `json:",omitempty"`
+	}{state, c.Declaration, c.Proxy, api, policies(c)}, "", "  ")
 	return append(text, '\n'), err
+}
+
+// policies writes the rules in the words of a Corefile.
+func policies(c node.Config) (all []any) {
+	for _, p := range c.Policies {
+		var says []string
+		for _, r := range p.Set.Rules {
+			says = append(says, r.String())
+		}
+		if d := p.Set.Default.String(); d != "" {
+			says = append(says, d)
+		}
+		for _, l := range p.Set.Limits {
+			says = append(says, l.String())
+		}
+		one := struct {
+			Name    string
+			Says    []string `json:",omitempty"`
+			Program any      `json:",omitempty"`
+		}{Name: p.Set.Name, Says: says}
+		if p.Program != nil {
+			one.Program = struct {
+				external.Config
+				Checksum string
+				Timeout  string
+			}{*p.Program, fmt.Sprintf("%x", p.Program.Checksum), p.Program.Timeout.String()}
+		}
+		all = append(all, one)
+	}
+	return all
 }

@@ -55,6 +55,7 @@ type Draft struct {
 	api      node.API
 	apiAt    block.Position
 	objects  objects
+	policies policies
 	declared map[declaredKey]block.Position
 }
 

@@ -171,6 +171,7 @@ func (d *Draft) Config() (node.Config, error) {
 		Declaration: d.declaration(),
 		From:        d.first.File,
 		Proxy:       plane,
+		Policies:    d.policies.all,
 		API:         d.api,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
