@@ -33,7 +33,7 @@ type opening struct {
 	// after is nil where the name is judged before.
 	after func(f *flow, ctx context.Context) *refusal
 	// watch returns a fresh look at what the target sends, nil for no look.
-	watch func() watcher
+	watch func(f *flow) watcher
 }
 
 // watcher finds out what a target's first handshake message is, from the bytes that it sends. A pin whose TLS is
@@ -46,9 +46,15 @@ type watcher interface {
 var openings = map[link.Pin]*opening{
 	link.PinTLS: {
 		before: (*flow).firstHello,
-		watch:  func() watcher { return new(hello.Watcher) },
+		watch:  plainWatcher,
 	},
+	link.PinPostgres: {before: (*flow).postgresHello, after: (*flow).postgresAnswer, watch: plainWatcher},
+	link.PinTDS:      {before: (*flow).tdsPrelogin, after: (*flow).tdsHello, watch: (*flow).tdsWatcher},
+	link.PinMySQL:    {before: (*flow).mysqlWait, after: (*flow).mysqlHello, watch: plainWatcher},
 }
+
+// plainWatcher is the look at a target whose TLS is in nothing else.
+func plainWatcher(*flow) watcher { return new(hello.Watcher) }
 
 // unpinned is the strategy of a flow whose name nobody asks for.
 var unpinned = opening{
@@ -58,9 +64,12 @@ var unpinned = opening{
 // open takes a flow that may be decided upon its first bytes to where only copying is left.
 func (f *flow) open(ctx context.Context, first []byte) *refusal {
 	o := &unpinned
-	if f.verdict.Unjudged {
-		if o = openings[f.verdict.Service.Pin]; o == nil {
-			return &refusal{policy.PolicyError, "no way to judge pin " + string(f.verdict.Service.Pin)}
+	f.mu.Lock()
+	v := f.verdict // a review may put another in its place
+	f.mu.Unlock()
+	if v.Unjudged {
+		if o = openings[v.Service.Pin]; o == nil {
+			return &refusal{policy.PolicyError, "no way to judge pin " + string(v.Service.Pin)}
 		}
 	}
 	send := first
@@ -87,7 +96,7 @@ func (f *flow) open(ctx context.Context, first []byte) *refusal {
 		return &refusal{policy.PolicyError, "the name was never judged"}
 	}
 	if o.watch != nil {
-		f.watch = &watch{watcher: o.watch()}
+		f.watch = &watch{watcher: o.watch(f)}
 	}
 	return nil
 }

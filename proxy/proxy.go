@@ -43,20 +43,21 @@ type Config struct {
 
 // Proxy is a running data plane.
 type Proxy struct {
-	snapshot func() *link.Snapshot
-	fresh    func() policy.Freshness
-	policy   func() *policy.Policy
-	log      *slog.Logger // through lines
-	lines    *lines
-	metrics  *metrics
-	settings atomic.Pointer[Settings] // nil before the first Commit
-	live     live
-	health   *health
-	locals   locals
-	refusals refusals
-	ids      flowIDs
-	turn     atomic.Uint64 // rotates the targets
-	transfer transfer      // what copying shares between flows
+	snapshot  func() *link.Snapshot
+	fresh     func() policy.Freshness
+	policy    func() *policy.Policy
+	log       *slog.Logger // through lines
+	lines     *lines
+	metrics   *metrics
+	settings  atomic.Pointer[Settings] // nil before the first Commit
+	live      live
+	undecided undecided
+	health    *health
+	locals    locals
+	refusals  refusals
+	ids       flowIDs
+	turn      atomic.Uint64 // rotates the targets
+	transfer  transfer      // what copying shares between flows
 
 	// stop ends the goroutines that belong to no flow.
 	stop       context.CancelFunc
@@ -65,6 +66,9 @@ type Proxy struct {
 	reviews    chan struct{}  // of size one: the rules are to be asked about live flows
 	accepting  sync.WaitGroup // accept loops; they add to flows, and are waited for before
 	flows      sync.WaitGroup
+
+	meter policy.Meter // flows, for the limits of policy
+	rules *ruleCounters
 
 	mu        sync.Mutex // guards what follows; held while sockets are opened and closed
 	listeners map[netip.AddrPort]*listener
@@ -99,7 +103,8 @@ func New(c Config) *Proxy {
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.live.init()
-	p.metrics = newMetrics(c.Registerer, p.Flows)
+	p.rules = newRuleCounters()
+	p.metrics = newMetrics(c.Registerer, p.Flows, p.rules)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.health = newHealth(p)
@@ -125,6 +130,7 @@ func (p *Proxy) Update(s *link.Snapshot) {
 // returns. The rules of a policy, which may be many and slow, are asked in the background, so that they
 // delay neither this revocation nor the next one.
 func (p *Proxy) Review() {
+	p.rules.follow(p.policy())
 	p.reviewState(p.live.all())
 	if p.policy() == nil {
 		return

@@ -93,6 +93,9 @@ func (h *half) await() (broken policy.Reason, ended bool) {
 // was read is held.
 func (f *flow) secondHello() *refusal {
 	f.client.SetReadDeadline(time.Now().Add(f.settings.HelloTimeout))
+	if f.preface != nil {
+		return f.secondWrapped()
+	}
 	from := &prefixed{f.held, f.client}
 	h, err := hello.ReadSecond(from, hello.Hello{Name: f.request.Name, ECH: f.request.ECH})
 	if err != nil {

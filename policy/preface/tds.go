@@ -205,6 +205,9 @@ func (u *Unwrapper) Unwrap(dst, b []byte) ([]byte, error) {
 	return dst, nil
 }
 
+// Within reports whether a packet has begun and not ended.
+func (u *Unwrapper) Within() bool { return u.have > 0 || u.left > 0 }
+
 // check looks at as much of a header as is there.
 func (u *Unwrapper) check() error {
 	if t := u.head[0]; t != tdsPrelogin && !(u.Target && t == tdsReply) {
@@ -232,7 +235,7 @@ type UnwrapReader struct {
 	err   error
 }
 
-// Read implements [io.Reader]. What isn't such packets is an error of [Unwrapper.Unwrap], or that of From.
+// Read implements [io.Reader]; it never takes a byte of From that isn't needed for b. What isn't such packets is an error of [Unwrapper.Unwrap], or that of From.
 func (u *UnwrapReader) Read(b []byte) (int, error) {
 	for len(u.ready) == 0 && u.err == nil && len(b) > 0 {
 		piece := make([]byte, min(len(b), MaxWrapped-len(u.Raw)))
@@ -256,5 +259,5 @@ func (u *UnwrapReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Unread returns the number of TLS bytes that were unwrapped and not read.
-func (u *UnwrapReader) Unread() int { return len(u.ready) }
+// Whole reports whether what was read ends with a packet, all of whose bytes were taken.
+func (u *UnwrapReader) Whole() bool { return len(u.ready) == 0 && !u.Packets.Within() }

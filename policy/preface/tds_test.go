@@ -155,7 +155,7 @@ func TestUnwrap(t *testing.T) {
 		for cut, from := range cuts(t, wrapped) {
 			r := &UnwrapReader{From: from, Packets: new(Unwrapper)}
 			got, err := io.ReadAll(r)
-			if err != nil || !bytes.Equal(got, tls) || !bytes.Equal(r.Raw, wrapped) || r.Unread() != 0 {
+			if err != nil || !bytes.Equal(got, tls) || !bytes.Equal(r.Raw, wrapped) || !r.Whole() {
 				t.Errorf("packets of %d, %s: %d bytes, %d raw, error %v", size, cut, len(got), len(r.Raw), err)
 			}
 		}
