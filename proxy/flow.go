@@ -27,7 +27,6 @@ type flow struct {
 	began    time.Time
 	claimed  netip.Addr // the source that the flow counts for; owned by run
 	detail   string     // of a refusal, for the log; owned by run
-	admission           // of the limits and rules
 	stranger bool       // peers send PROXY headers here, and this one may not
 	guarded  bool       // the client's first bytes may not be a PROXY header
 	held     []byte     // bytes of the client that were read and not sent; owned by run, then by the direction from the client
@@ -135,7 +134,7 @@ func (f *flow) decide(r policy.Request) policy.Verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// How fresh the snapshot is at least: one that comes in between is fresher.
-	r.View, r.At = f.proxy.fresh(), time.Now()
+	r.View = f.proxy.fresh()
 	f.request, f.routed = r, true
 	f.verdict = f.proxy.judge(r)
 	return f.verdict
@@ -195,7 +194,7 @@ func (f *flow) reviewLocked(by *policy.Policy) {
 		return
 	}
 	r := f.request
-	r.View, r.Live, r.At = f.proxy.fresh(), true, time.Now()
+	r.View, r.Live = f.proxy.fresh(), true
 	v := f.proxy.judgeBy(by, s, r)
 	if !f.stands(s, v) {
 		if !v.Allow && v.Service != nil {
