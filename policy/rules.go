@@ -168,6 +168,22 @@ func (p *Policy) Timed() bool {
 	})
 }
 
+// RuleNames returns "POLICY/RULE" of all that can refuse: rules, defaults and limits.
+func (p *Policy) RuleNames() (all []string) {
+	for _, s := range p.sets() {
+		for _, r := range s.Rules {
+			all = append(all, s.Name+"/"+r.Name) // one that allows too: it refuses where it fails
+		}
+		if s.Default != DefaultAllow && (s.Default != Unset || len(s.Rules) > 0) {
+			all = append(all, s.Name+"/"+DefaultRule)
+		}
+		if len(s.Limits) > 0 {
+			all = append(all, s.Name+"/"+LimitRule)
+		}
+	}
+	return all
+}
+
 // find goes through the rules in order, until one decides or depends on what isn't known yet.
 func (s *Set) find(v Verdict, r Request) Finding {
 	facts := Facts{Endpoint: v.Endpoint, Service: v.Service, Source: r.Source, Port: r.Local.Port(), At: r.At}
