@@ -15,6 +15,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/policy/external"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/store"
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,8 +63,8 @@ type Node struct {
 
 	limits   atomic.Pointer[policy.Limits]
 	snapshot atomic.Pointer[link.Snapshot]
-	proxy    atomic.Pointer[proxy.Proxy] // nil: no data plane
-	policy   atomic.Pointer[policy.Policy]
+	proxy    atomic.Pointer[proxy.Proxy]   // nil: no data plane
+	policy   atomic.Pointer[policy.Policy] // of policies
 	apis     apis
 
 	// install orders snapshots: only a newer one replaces the pointer. Until the first declaration is in
@@ -77,6 +78,12 @@ type Node struct {
 	change sync.Mutex
 	config Config
 	owed   *Config
+	// Also under change: the policies in force, what their programs are counted in, and the end of what asks them
+	// about live flows.
+	policies       policies
+	programMetrics *external.Metrics
+	stopAsking     context.CancelFunc
+	asking         sync.WaitGroup
 
 	life       context.Context // until Close
 	stop       context.CancelFunc
@@ -136,6 +143,12 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	if err := n.prepareAPI(c.API); err != nil {
 		return err
 	}
+	policies, err := n.preparePolicies(ctx, c.Policies)
+	if err != nil {
+		abandonAPI(c.API)
+		return err
+	}
+	n.commitPolicies(policies) // nothing is decided yet; Close ends them
 	plane, err := n.newProxy(next, c.Proxy)
 	if err != nil {
 		abandonAPI(c.API)
@@ -336,6 +349,7 @@ func (n *Node) putLocked(s *link.Snapshot) {
 	if p := n.proxy.Load(); p != nil {
 		p.Update(s)
 	}
+	n.tellPolicies(s)
 }
 
 // Snapshot returns the newest snapshot; nil while there is none.
@@ -388,7 +402,7 @@ func (n *Node) Close() error {
 	if p := n.proxy.Load(); p != nil {
 		errs = append(errs, p.Close())
 	}
-	errs = append(errs, n.store.Close())
+	errs = append(errs, n.closePolicies(), n.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close node of %s: %w", n.place, err)
 	}

@@ -25,7 +25,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	launch()
+	goleak.VerifyTestMain(m)
+}
 
 // backend is a target that answers each connection with its name and closes.
 func backend(t *testing.T, name string) netip.AddrPort {

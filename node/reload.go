@@ -13,17 +13,18 @@ import (
 // Prepared is a step to a new configuration; nothing has changed before [Prepared.Commit]. Exactly
 // one of Commit and Abandon must be called.
 type Prepared struct {
-	node   *Node
-	config Config
-	proxy  *proxy.Prepared // of the running data plane, where there is one and stays one
-	fresh  *plane          // the data plane, where the old configuration had none
+	node     *Node
+	config   Config
+	policies *policies
+	proxy    *proxy.Prepared // of the running data plane, where there is one and stays one
+	fresh    *plane          // the data plane, where the old configuration had none
 }
 
 // Prepare checks a new configuration against the state and opens what is new. Until Commit or Abandon
 // another Prepare waits.
-func (n *Node) Prepare(_ context.Context, c Config) (*Prepared, error) {
+func (n *Node) Prepare(ctx context.Context, c Config) (*Prepared, error) {
 	n.change.Lock()
-	p, err := n.prepare(c)
+	p, err := n.prepare(ctx, c)
 	if err != nil {
 		n.change.Unlock()
 		return nil, err
@@ -31,7 +32,7 @@ func (n *Node) Prepare(_ context.Context, c Config) (*Prepared, error) {
 	return p, nil
 }
 
-func (n *Node) prepare(c Config) (*Prepared, error) {
+func (n *Node) prepare(ctx context.Context, c Config) (*Prepared, error) {
 	if c.State != n.place {
 		return nil, fmt.Errorf("state %s instead of %s, or reached another way: the state of a running node can't change, restart it", c.State, n.place)
 	}
@@ -50,6 +51,10 @@ func (n *Node) prepare(c Config) (*Prepared, error) {
 		return nil, err
 	}
 	p := &Prepared{node: n, config: c}
+	if p.policies, err = n.preparePolicies(ctx, c.Policies); err != nil {
+		abandonAPI(c.API)
+		return nil, err
+	}
 	if running := n.proxy.Load(); running != nil && c.Proxy != nil {
 		p.proxy, err = running.Prepare(next, *c.Proxy)
 	} else {
@@ -63,8 +68,11 @@ func (n *Node) prepare(c Config) (*Prepared, error) {
 	return p, nil
 }
 
-// discard closes what the step has opened of the data plane.
+// discard closes what the step has opened of policies and data plane.
 func (p *Prepared) discard() {
+	if err := p.node.abandonPolicies(p.policies); err != nil {
+		p.node.log.Error("close the policy programs of an abandoned configuration", "error", err)
+	}
 	if p.proxy != nil {
 		p.proxy.Abandon()
 	}
@@ -84,6 +92,7 @@ func (p *Prepared) Commit(ctx context.Context) error {
 	}
 	n.limits.Store(&p.config.Stale)
 	n.apis.replace(p.config.API)
+	n.commitPolicies(p.policies)
 	known := n.Snapshot()
 	n.owed = nil
 	err := n.adopt(ctx, p.config)
