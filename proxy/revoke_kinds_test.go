@@ -92,14 +92,15 @@ func TestLimitLowered(t *testing.T) {
 // A policy that is reloaded is followed without a new snapshot: what it allows goes on, what it denies ends.
 func TestReview(t *testing.T) {
 	w, client, far := pair(t, Settings{})
-	set := policy.Set{Name: "p", Rules: []policy.Rule{{Name: "all", Allow: true}}}
-	w.rules.Store(&policy.Policy{Sets: []policy.Set{set}})
+	says := func(allow bool) *policy.Policy {
+		return &policy.Policy{Sets: []policy.Set{{Name: "p", Rules: []policy.Rule{{Name: "all", Allow: allow}}}}}
+	}
+	w.rules.Store(says(true))
 	w.proxy.Review()
 	if err := exchange(nil, cutFlow{client, far}); err != nil {
 		t.Fatal(err)
 	}
-	set.Rules[0].Allow = false
-	w.rules.Store(&policy.Policy{Sets: []policy.Set{{Name: "p", Rules: set.Rules, Default: policy.DefaultDeny}}})
+	w.rules.Store(says(false))
 	w.proxy.Review()
 	if !isReset(client) || !isReset(far) {
 		t.Error("a side saw no reset")
