@@ -10,6 +10,7 @@ import (
 // authorize asks the policy programs about a flow that state and rules allow, and whose name is judged
 // where the service is pinned to names. The first that refuses decides.
 func (f *flow) authorize(ctx context.Context) *refusal {
+	f.note()
 	p := f.proxy.policy()
 	if !hasPrograms(p) {
 		return nil

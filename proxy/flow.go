@@ -18,20 +18,21 @@ import (
 
 // flow is one connection through the proxy.
 type flow struct {
-	proxy    *Proxy
-	settings *Settings
-	id       flowID
-	client   *net.TCPConn
-	peer     netip.AddrPort // who connected, unmapped
-	local    netip.AddrPort // to where, unmapped
-	began    time.Time
-	claimed  netip.Addr // the source that the flow counts for; owned by run
-	detail   string     // of a refusal, for the log; owned by run
-	stranger bool       // peers send PROXY headers here, and this one may not
-	guarded  bool       // the client's first bytes may not be a PROXY header
-	held     []byte     // bytes of the client that were read and not sent; owned by run, then by the direction from the client
-	watch    *watch     // nil: the flow isn't pinned; set before it is copied
-	preface  *prefaced  // nil: the flow began with TLS, or its preface is over
+	proxy     *Proxy
+	settings  *Settings
+	id        flowID
+	client    *net.TCPConn
+	peer      netip.AddrPort // who connected, unmapped
+	local     netip.AddrPort // to where, unmapped
+	began     time.Time
+	claimed   netip.Addr // the source that the flow counts for; owned by run
+	detail    string     // of a refusal, for the log; owned by run
+	admission            // of the limits and rules
+	stranger  bool       // peers send PROXY headers here, and this one may not
+	guarded   bool       // the client's first bytes may not be a PROXY header
+	held      []byte     // bytes of the client that were read and not sent; owned by run, then by the direction from the client
+	watch     *watch     // nil: the flow isn't pinned; set before it is copied
+	preface   *prefaced  // nil: the flow began with TLS, or its preface is over
 
 	// Progress, written by the copying goroutines and read by tend.
 	moved              atomic.Bool // something moved since tend looked
@@ -134,7 +135,7 @@ func (f *flow) decide(r policy.Request) policy.Verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// How fresh the snapshot is at least: one that comes in between is fresher.
-	r.View = f.proxy.fresh()
+	r.View, r.At = f.proxy.fresh(), time.Now()
 	f.request, f.routed = r, true
 	f.verdict = f.proxy.judge(r)
 	return f.verdict
@@ -194,7 +195,7 @@ func (f *flow) reviewLocked(by *policy.Policy) {
 		return
 	}
 	r := f.request
-	r.View, r.Live = f.proxy.fresh(), true
+	r.View, r.Live, r.At = f.proxy.fresh(), true, time.Now()
 	v := f.proxy.judgeBy(by, s, r)
 	if !f.stands(s, v) {
 		if !v.Allow && v.Service != nil {

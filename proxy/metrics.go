@@ -23,7 +23,7 @@ type metrics struct {
 	all              []prometheus.Collector
 }
 
-func newMetrics(r prometheus.Registerer, active func() int) *metrics {
+func newMetrics(r prometheus.Registerer, active func() int, rules *ruleCounters) *metrics {
 	name := func(n, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "postern", Subsystem: "proxy", Name: n, Help: help}
 	}
@@ -58,7 +58,7 @@ func newMetrics(r prometheus.Registerer, active func() int) *metrics {
 		m.refused[reason] = refused.WithLabelValues(string(reason))
 	}
 	m.toTarget, m.toClient = bytes.WithLabelValues("to_target"), bytes.WithLabelValues("to_client")
-	m.all = []prometheus.Collector{flows, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp}
+	m.all = []prometheus.Collector{flows, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial}
 	m.register()
 	return m
 }

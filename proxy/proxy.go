@@ -67,6 +67,9 @@ type Proxy struct {
 	accepting  sync.WaitGroup // accept loops; they add to flows, and are waited for before
 	flows      sync.WaitGroup
 
+	meter policy.Meter // flows, for the limits of policy
+	rules *ruleCounters
+
 	mu        sync.Mutex // guards what follows; held while sockets are opened and closed
 	listeners map[netip.AddrPort]*listener
 	missing   map[netip.AddrPort]error // wanted listeners that can't be opened, and why
@@ -100,7 +103,8 @@ func New(c Config) *Proxy {
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.live.init()
-	p.metrics = newMetrics(c.Registerer, p.Flows)
+	p.rules = newRuleCounters()
+	p.metrics = newMetrics(c.Registerer, p.Flows, p.rules)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.health = newHealth(p)
@@ -126,6 +130,7 @@ func (p *Proxy) Update(s *link.Snapshot) {
 // returns. The rules of a policy, which may be many and slow, are asked in the background, so that they
 // delay neither this revocation nor the next one.
 func (p *Proxy) Review() {
+	p.rules.follow(p.policy())
 	p.reviewState(p.live.all())
 	if p.policy() == nil {
 		return

@@ -53,6 +53,7 @@ func (f *flow) report(logged bool) (message string, attrs []slog.Attr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.count()
+	f.noteEnd()
 	message = "flow ended"
 	if f.established {
 		f.proxy.metrics.ended[f.reason].Inc()
@@ -89,6 +90,9 @@ func (f *flow) attrs() []slog.Attr {
 	}
 	if f.verdict.Rule != "" {
 		a = append(a, slog.String("verdict", verdictWord(f.verdict)), slog.String("rule", f.verdict.Rule))
+	}
+	if len(f.observed) > 0 {
+		a = append(a, f.observedAttr())
 	}
 	if f.address.IsValid() {
 		a = append(a, slog.String("target", f.address.String()))

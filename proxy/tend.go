@@ -21,6 +21,9 @@ func (p *Proxy) tend() {
 				f.tend(now)
 			}
 			p.expire(flows)
+			if p.policy().Timed() {
+				p.Review()
+			}
 			p.retry()
 			p.refusals.tend(now, p.log)
 		}
