@@ -57,7 +57,7 @@ func TestTargets(t *testing.T) {
 		{"203.0.113.53:53", ErrAddress, ErrAddress, "listens"},
 		{"203.0.113.53:443", nil, nil, ""},
 		{"[64:ff9b::cb00:7135]:53", ErrAddress, ErrAddress, "listens"},
-		{"192.0.2.50:8443", ErrAddress, ErrAddress, "this node"}, // where a wildcard listens
+		{"192.0.2.50:8443", ErrAddress, ErrAddress, "this node"},     // where a wildcard listens
 		{"192.0.2.50:2222", ErrAddress, nil, "address of this node"}, // where somebody else does
 		{"[64:ff9b::c000:232]:2222", ErrAddress, nil, "address of this node"},
 		{"10.1.9.9:443", ErrAddress, nil, "outside of what the tenant may"}, // fabrikam's network

@@ -1,0 +1,58 @@
+package control
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// TestPlanNamesTheCut: a plan lists the live flows that the change ends, by each kind that a manifest says,
+// and none that goes on. proxy's TestRevokeKinds has what happens.
+func TestPlanNamesTheCut(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*Manifest)
+		cut    int
+	}{
+		"nothing":            {func(*Manifest) {}, 0},
+		"another target":     {func(m *Manifest) { m.Services[0].Targets = []string{"203.0.113.10:443"} }, 1},
+		"a target more":      {func(m *Manifest) { m.Services[0].Targets = append(m.Services[0].Targets, "203.0.113.10:443") }, 0},
+		"allow-list without": {func(m *Manifest) { m.Endpoints[0].Allow = []string{"10.3.0.10/32"} }, 1},
+		"allow-list with":    {func(m *Manifest) { m.Endpoints[0].Allow = []string{"10.3.0.9/32"} }, 0},
+		"endpoint deleted":   {func(m *Manifest) { m.Endpoints, m.Prune = nil, true }, 1},
+		"another port":       {func(m *Manifest) { m.Services[0].Port = 8443 }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var flows []Flow
+			w := newWorld(t, func(c *Config) {
+				c.Flows = func(yield func(Flow) bool) {
+					for _, f := range flows {
+						if !yield(f) {
+							return
+						}
+					}
+				}
+			})
+			m := Manifest{Subscription: subC, Group: "g",
+				Networks:  []ManifestNetwork{{Name: "own", Prefixes: []string{"10.3.0.0/16"}, Subnets: map[string]string{"pe": "10.3.1.0/24"}}},
+				Services:  []ManifestService{{Name: "db", Port: 443, Targets: []string{"203.0.113.9:443"}, Visible: []string{"*"}}},
+				Endpoints: []ManifestEndpoint{{Name: "pe", Network: "own", Subnet: "pe", Service: "db"}}}
+			if _, err := w.Apply(t.Context(), op(Owner, subC), m); err != nil {
+				t.Fatal(err)
+			}
+			e := w.state().Endpoint("c1/g/pe")
+			if !e.Connection.Live() {
+				t.Fatal("not approved")
+			}
+			flows = []Flow{{ID: "1", Endpoint: e.ID, Service: e.Service, LinkID: e.Connection.LinkID,
+				Source: netip.MustParseAddrPort("10.3.0.9:40000"), Local: netip.AddrPortFrom(e.Address, 443),
+				Target: netip.MustParseAddrPort("203.0.113.9:443")}}
+			tt.change(&m)
+			p, err := w.Plan(t.Context(), op(Owner, subC), m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(p.Cut) != tt.cut {
+				t.Errorf("%d flows, want %d: %+v", len(p.Cut), tt.cut, p)
+			}
+		})
+	}
+}
