@@ -16,6 +16,7 @@ var peers = map[string]string{
 	"ip": "", "dig": "", "dnsperf": "", "iperf3": "", "kdig": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "nginx": "/usr/sbin",
 	"haproxy": "/usr/sbin", "redis-server": "", "redis-cli": "", "curl": "", "openssl": "", "psql": "",
 	"initdb": "/usr/lib/postgresql/*/bin", "postgres": "/usr/lib/postgresql/*/bin", "setpriv": "", "prlimit": "",
+	"mariadbd": "/usr/sbin", "mariadb": "", "mariadb-install-db": "",
 }
 
 // binary is the program under test, built with the race detector: a race in the server is a failed
