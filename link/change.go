@@ -47,6 +47,15 @@ type PutEndpoint struct {
 	Sees bool
 	// Approver is who asks, where they may approve connections of the service and do so with the request.
 	Approver string
+	// Reviewed takes the place of an approval by the service's list; nil: the list has the last word.
+	Reviewed *Reviewed
+}
+
+// Reviewed is what somebody else has said of a request that a list would approve. It can only narrow: where
+// no list approves it is unused.
+type Reviewed struct {
+	State    State // Pending or Rejected
+	Decision Decision
 }
 
 // DeleteEndpoint deletes an endpoint; its address is free and its link ID retired.
@@ -191,7 +200,7 @@ func (c PutEndpoint) apply(t *tx) error {
 			return about(&e, e.ID, e.Origin, err)
 		}
 	}
-	return t.putEndpoint(old, &e, asking{c.Message, c.Sees, c.Approver})
+	return t.putEndpoint(old, &e, asking{c.Message, c.Sees, c.Approver, c.Reviewed})
 }
 
 func (t *tx) putEndpoint(old, e *Endpoint, a asking) error {

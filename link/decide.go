@@ -29,6 +29,7 @@ type AskAgain struct {
 	Endpoint ID
 	Message  string
 	Sees     bool // as in [PutEndpoint]
+	Reviewed *Reviewed
 }
 
 // Suspend stops an Approved connection, [Resume] lets it go on with the same link ID.
@@ -126,7 +127,7 @@ func (c AskAgain) apply(t *tx) error {
 		return about(old, old.ID, old.Origin, fmt.Errorf("%w: the connection is %s: only a %s one can be asked for again", ErrConflict, s, Disconnected))
 	}
 	e := *old
-	k, err := t.request(&e, asking{message: c.Message, sees: c.Sees}, old.Connection.Asked+1)
+	k, err := t.request(&e, asking{message: c.Message, sees: c.Sees, reviewed: c.Reviewed}, old.Connection.Asked+1)
 	if err != nil {
 		return about(&e, e.ID, e.Origin, err)
 	}
@@ -228,6 +229,9 @@ func (t *tx) request(e *Endpoint, a asking, asked uint32) (Connection, error) {
 		k.State, k.Decision = Rejected, t.stamped(Decision{Rule: rejectRule + string(p)})
 	} else {
 		k.State, k.Decision = t.automatic(v, n)
+		if r := a.reviewed; r != nil && k.State == Approved {
+			k.State, k.Decision = r.State, t.stamped(r.Decision)
+		}
 	}
 	if k.State == Pending && k.Decision.Rule == "" && a.approver != "" {
 		k.State, k.Decision = t.approvable(v, n, Decision{Actor: a.approver, Reason: "Auto Approved"})
@@ -240,6 +244,7 @@ type asking struct {
 	message  string
 	sees     bool
 	approver string
+	reviewed *Reviewed
 }
 
 // automatic returns the state that the lists of a service give to a request from a network, and why.
