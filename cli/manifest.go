@@ -44,6 +44,7 @@ type manifestService struct {
 	MaxPerConsumer int      `json:"maxPerConsumer,omitempty" yaml:"maxPerConsumer,omitempty"`
 	IdleTimeout    string   `json:"idleTimeout,omitempty" yaml:"idleTimeout,omitempty"`
 	Strict         bool     `json:"strict,omitempty" yaml:"strict,omitempty"`
+	ECHOuter       bool     `json:"echOuter,omitempty" yaml:"echOuter,omitempty"`
 }
 
 type manifestEndpoint struct {

@@ -66,6 +66,7 @@ func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.IntVar(&s.MaxConnections, "max-connections", 0, "approved connections in all, 0 for no bound")
 	f.IntVar(&s.MaxPerConsumer, "max-per-consumer", 0, "approved connections of one consumer, 0 for no bound")
 	f.StringVar(&s.IdleTimeout, "idle-timeout", "", "when a silent flow ends, such as 300s")
+	f.BoolVar(&s.ECHOuter, "ech-outer", false, "let clients send encrypted hellos, held to their outer name")
 	f.BoolVar(&s.Strict, "strict", false, "a node that can't confirm its view of the state cuts the flows")
 }
 
@@ -130,6 +131,7 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 	set("max-connections", func() { s.MaxConnections = n.MaxConnections })
 	set("max-per-consumer", func() { s.MaxPerConsumer = n.MaxPerConsumer })
 	set("idle-timeout", func() { s.IdleTimeout = n.IdleTimeout })
+	set("ech-outer", func() { s.ECHOuter = n.ECHOuter })
 	set("strict", func() { s.Strict = n.Strict })
 	return s
 }

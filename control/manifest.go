@@ -61,6 +61,7 @@ type ManifestService struct {
 	MaxPerConsumer int      `json:"maxPerConsumer,omitempty"`
 	IdleTimeout    string   `json:"idleTimeout,omitempty"`
 	Strict         bool     `json:"strict,omitempty"`
+	ECHOuter       bool     `json:"echOuter,omitempty"`
 }
 
 // ManifestEndpoint is an endpoint of a manifest.
@@ -238,7 +239,7 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 		}
 		o.Port, o.Visible, o.AutoApprove, o.Reject = v.Port, lists[0], lists[1], lists[2]
 		o.Pin, o.ProxyProtocol, o.NAT, o.IdleTimeout, o.Strict = pin, header, nat, idle, v.Strict
-		o.MaxConnections, o.MaxPerConsumer = v.MaxConnections, v.MaxPerConsumer
+		o.MaxConnections, o.MaxPerConsumer, o.ECHOuter = v.MaxConnections, v.MaxPerConsumer, v.ECHOuter
 	}, nil
 }
 

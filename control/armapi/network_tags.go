@@ -150,6 +150,13 @@ var serviceSettings = []setting[*link.Service]{
 		v.IdleTimeout = d
 		return nil
 	}},
+	{"ech", func(_ *API, v *link.Service, value string) error {
+		if strings.ToLower(value) != "allow" {
+			return fmt.Errorf("%s: allow is allowed", quote(value))
+		}
+		v.ECHOuter = true
+		return nil
+	}},
 	{"strict", func(_ *API, v *link.Service, value string) error {
 		on, err := strconv.ParseBool(value)
 		if err != nil {

@@ -69,10 +69,13 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 	settings := map[string]string{
 		"port": figure(int(v.Port), defaultPort), "pin": pin, "proxy-protocol": header,
 		"max-connections": figure(v.MaxConnections, 0), "max-per-consumer": figure(v.MaxPerConsumer, 0), "targets": "",
-		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "",
+		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "", "ech": "",
 	}
 	if v.IdleTimeout != 0 {
 		settings["idle-timeout"] = v.IdleTimeout.String()
+	}
+	if v.ECHOuter {
+		settings["ech"] = "allow"
 	}
 	if v.Strict {
 		settings["strict"] = "true"

@@ -74,6 +74,14 @@ func directive(s *link.Service) block.Directive {
 				},
 			},
 			{
+				Name: "ech", Usage: "allow", Min: 1, Max: 1,
+				Set: func(args []string) error {
+					_, err := block.Word(args[0], "allow")
+					s.ECHOuter = err == nil
+					return err
+				},
+			},
+			{
 				Name: "fallback", Usage: "public", Min: 1, Max: 1,
 				Set: func(args []string) error {
 					_, err := block.Word(args[0], "public")

@@ -57,6 +57,9 @@ func complete(at block.Position, s *link.Service) error {
 	if err := link.CheckPinPort(s.Pin, s.Port); err != nil {
 		return at.Property("pin").Errorf("%v", err)
 	}
+	if s.ECHOuter && s.Pin == link.PinAddress {
+		return at.Property("ech").Errorf("ech allow is for services that are pinned to names")
+	}
 	if s.FallbackPublic && len(s.Names) == 0 {
 		return at.Property("fallback").Errorf("fallback public needs names; a service without has no public address")
 	}

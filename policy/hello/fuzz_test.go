@@ -123,3 +123,44 @@ func second(raw []byte) (names []string, ech bool) {
 	}
 	return names, ech
 }
+
+// FuzzWatcher: how a target's bytes are cut into segments and records, and what warnings come first, never changes
+// what its first message is.
+func FuzzWatcher(f *testing.F) {
+	retry := append([]byte{serverHello, 0, 0, 44, 3, 3}, retryRandom[:]...)
+	f.Add(retry, uint8(1), uint8(1), uint8(0))
+	f.Add(retry, uint8(7), uint8(3), uint8(2))
+	f.Add(retry[:20], uint8(5), uint8(0), uint8(1))
+	f.Add(append([]byte{serverHello, 0, 0, 44, 3, 3}, make([]byte, 40)...), uint8(9), uint8(0), uint8(0))
+	f.Add([]byte{11, 0, 0, 1, 0}, uint8(2), uint8(2), uint8(0))
+	f.Fuzz(func(t *testing.T, message []byte, size, segment, warnings uint8) {
+		if len(message) > maxRecord {
+			return
+		}
+		want := Unknown
+		for i, c := range message { // the slow and obvious reading
+			if i == 0 && c != serverHello || i >= 6 && i < 38 && c != retryRandom[i-6] {
+				want = Other
+				break
+			}
+			if i == 37 {
+				want = Retry
+				break
+			}
+		}
+		var sent []byte
+		for range warnings % 4 {
+			sent = append(sent, record(recordAlert, []byte{1, 112})...)
+		}
+		sent = append(sent, records(message, int(size)+1)...)
+		var w Watcher
+		got := w.Watch(nil)
+		for len(sent) > 0 {
+			n := min(int(segment)+1, len(sent))
+			got, sent = w.Watch(sent[:n]), sent[n:]
+		}
+		if got != want {
+			t.Fatalf("%d, want %d", got, want)
+		}
+	})
+}
