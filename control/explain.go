@@ -28,7 +28,7 @@ type Explanation struct {
 
 // Step is one thing that was looked at, in order.
 type Step struct {
-	What   string `json:"what"`           // view, name, zone, endpoint, connection, source, pin, target
+	What   string `json:"what"`           // view, name, zone, endpoint, connection, source, pin, policy, target
 	Result string `json:"result"`         // what was found
 	Rule   string `json:"rule,omitempty"` // what decided
 }
@@ -102,7 +102,7 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	x.Endpoint, x.State = e.ID, e.Connection.State
 	x.step("endpoint", fmt.Sprintf("%s %s", e.ID, netip.AddrPortFrom(e.Address, port)), "")
 	x.connectionStep(e, sees.holds(e.Service))
-	ask := policy.Request{Source: source, Local: netip.AddrPortFrom(e.Address, port), View: o.view}
+	ask := policy.Request{Source: source, Local: netip.AddrPortFrom(e.Address, port), View: o.view, At: c.config.Now()}
 	before := policy.Decide(s, ask)
 	ask.Judged, ask.Name = true, name
 	after := policy.Decide(s, ask)
@@ -118,6 +118,13 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 		return
 	}
 	x.step("source", "allowed", before.Rule)
+	by := c.policy()
+	unread := ask
+	unread.Judged, unread.Name = false, ""
+	if f := by.Decide(s, unread); !f.Allow { // before the name is looked at
+		x.policySteps(by, by.Find(s, unread))
+		return
+	}
 	switch {
 	case !before.Unjudged:
 		x.step("pin", "address", "any first bytes are let through")
@@ -127,7 +134,47 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	default:
 		x.step("pin", "tls", after.Rule)
 	}
+	if !before.Unjudged {
+		ask = unread
+	}
+	if x.policySteps(by, by.Find(s, ask)); !x.Allowed {
+		return
+	}
 	x.targetStep(s, v, o, sees.holds(e.Service))
+}
+
+// policySteps says what each set of rules finds, and what explain can't know: how much of a limit is used, and
+// what a program answers.
+func (x *Explanation) policySteps(by *policy.Policy, found []policy.Finding) {
+	for i, f := range found {
+		for _, o := range f.Observed {
+			x.step("policy", "would be denied, on trial", "policy "+o)
+		}
+		if !f.Allow {
+			x.step("policy", "denied: "+string(f.Reason), f.Rule)
+			x.Allowed, x.Reason = false, string(f.Reason)
+			return
+		}
+		if f.Rule != "" {
+			x.step("policy", "allowed", f.Rule)
+		}
+		for _, l := range by.Sets[i].Limits {
+			x.step("policy", "limited", "policy "+f.Policy+": "+l.String())
+		}
+	}
+	for i, f := range found {
+		if by.Sets[i].Program != nil {
+			x.step("policy", "its program would be asked", "policy "+f.Policy)
+		}
+	}
+}
+
+// policy returns what narrows the state now; nil where nothing does.
+func (c *Control) policy() *policy.Policy {
+	if c.config.Policy == nil {
+		return nil
+	}
+	return c.config.Policy()
 }
 
 // connectionStep says the state of a connection, and to its provider which rule or person decided.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
@@ -183,10 +184,10 @@ func (c *Control) cut(sees scope, t trial) []Flow {
 	if c.config.Flows == nil {
 		return nil
 	}
-	view := c.observed().view
+	view, by, at := c.observed().view, c.policy(), c.config.Now()
 	var list []Flow
 	for f := range c.config.Flows {
-		if (sees.holds(f.Endpoint) || sees.holds(f.Service)) && stands(t.before, f, view) && !stands(t.after, f, view) {
+		if (sees.holds(f.Endpoint) || sees.holds(f.Service)) && stands(by, t.before, f, view, at) && !stands(by, t.after, f, view, at) {
 			list = append(list, sees.flow(t.before, f))
 		}
 	}
@@ -195,9 +196,9 @@ func (c *Control) cut(sees scope, t trial) []Flow {
 
 // stands reports whether a flow may go on: allowed, the connection and service that it was let in for, and to a
 // target that is still one.
-func stands(s *link.Snapshot, f Flow, view policy.Freshness) bool {
-	v := policy.Decide(s, policy.Request{
-		Source: f.Source, Local: f.Local, Judged: f.ServerName != "", Name: f.ServerName, View: view, Live: true,
+func stands(by *policy.Policy, s *link.Snapshot, f Flow, view policy.Freshness, at time.Time) bool {
+	v := by.Decide(s, policy.Request{
+		Source: f.Source, Local: f.Local, Judged: f.ServerName != "", Name: f.ServerName, View: view, Live: true, At: at,
 	})
 	if !v.Allow || v.Service.ID != f.Service || v.Endpoint.Connection.LinkID != f.LinkID {
 		return false

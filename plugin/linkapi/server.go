@@ -283,7 +283,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Own: ownListeners, Plane: n.Listeners,
 		Local:     func() []netip.Addr { return ownAddresses(n.Snapshot()) },
 		Flows:     func(yield func(control.Flow) bool) { flows(n, yield) },
-		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
+		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
 	if s.Resolver.IsValid() {
 		config.Reserved = []netip.Addr{s.Resolver.Addr().Unmap()}

@@ -185,9 +185,12 @@ func (d *Draft) explain(err error) error {
 	var path *fs.PathError
 	var api *node.APIError
 	var place *node.PlaceError
+	var rules *node.PolicyError
 	switch {
 	case errors.As(err, &api):
 		at = d.apiAt
+	case errors.As(err, &rules):
+		at = d.programAt(rules.Name)
 	case errors.As(err, &about):
 		return d.positioned(at, err)
 	case errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrForeign), errors.As(err, &path), errors.As(err, &place):
