@@ -132,7 +132,7 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 		x.step("pin", "denied: "+string(after.Reason), after.Rule)
 		return
 	default:
-		x.step("pin", "tls", after.Rule)
+		x.step("pin", string(after.Service.Pin), after.Rule)
 	}
 	if !before.Unjudged {
 		ask = unread
