@@ -98,6 +98,7 @@ func TestSecondHello(t *testing.T) {
 		{"behind change_cipher_spec and early data", hello, slices.Concat(changeCipherSpec, earlyData, earlyData, hello), "", nil},
 		{"X08 X09 in records of 1 byte", hello, bytewise, "", nil},
 		{"and what follows", hello, slices.Concat(hello, changeCipherSpec, earlyData), "", nil},
+		{"behind change_cipher_spec, and what follows", hello, slices.Concat(changeCipherSpec, hello, earlyData, earlyData), "", nil},
 		{"ECH in both", ech, ech, "", []func(*link.Service){allow}},
 		{"X13 another name", hello, helloFor(t, "other.example"), policy.HelloChanged, nil},
 		{"X13 another name behind early data", hello, slices.Concat(earlyData, helloFor(t, "other.example")), policy.HelloChanged, nil},

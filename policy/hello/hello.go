@@ -56,7 +56,8 @@ type Hello struct {
 	// ECH: the hello has the extension of Encrypted ClientHello, genuine or not.
 	ECH bool
 	// Bytes are the records that hold the hello, and of a second one those in front of it. They go to the
-	// target as they are. Rest is what was read behind them, and lies behind them in the same array.
+	// target as they are. Rest is what was read behind them, and lies behind them in the same array:
+	// Bytes[:len(Bytes)+len(Rest)] is both, and what is appended to Bytes is written over Rest.
 	Bytes, Rest []byte
 }
 
@@ -127,7 +128,7 @@ func read(r io.Reader, s *Scanner, bound int) (Hello, error) {
 				if err != nil {
 					return Hello{}, err
 				}
-				h.Bytes, h.Rest = b[:s.next:s.next], b[s.next:]
+				h.Bytes, h.Rest = b[:s.next], b[s.next:]
 				return h, nil
 			}
 		}
