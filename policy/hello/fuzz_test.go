@@ -37,20 +37,7 @@ func FuzzRead(f *testing.F) {
 		if !bytes.HasPrefix(b, h.Bytes) || len(h.Bytes) > MaxBytes {
 			t.Fatalf("%d bytes were changed or are too many", len(h.Bytes))
 		}
-		var seen string
-		tls.Server(fromMemory{nil, bytes.NewReader(h.Bytes)}, &tls.Config{
-			GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
-				seen = i.ServerName
-				return nil, errSeen
-			},
-		}).Handshake()
-		if fold(seen) != string(h.Name) {
-			t.Fatalf("crypto/tls sees %q, we see %q", seen, h.Name)
-		}
-		names, ech := second(h.Bytes)
-		if ech != h.ECH || len(names) != 1 || fold(names[0]) != string(h.Name) {
-			t.Fatalf("the second parser sees %q (ECH %v), we see %q", names, ech, h.Name)
-		}
+		checkReaders(t, h.Bytes, string(h.Name), h.ECH)
 	})
 }
 
