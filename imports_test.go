@@ -38,6 +38,7 @@ var layers = []layer{
 	{"node", []string{"./link", "./policy", "./policy/external", "./proxy", "./store", metrics}, "several nodes run in one test process, so a node knows no Caddy and no CoreDNS"},
 	{"node/confine", []string{"github.com/landlock-lsm/go-landlock", unix}, "takes privileges from a process, whatever the process is"},
 	{"proxy", []string{"./link", "./policy", "./proxy", "github.com/pires/go-proxyproto", metrics, unix}, "the data plane gets a snapshot and knows neither store nor Caddy"},
+	{"proxy/engine", []string{unix}, "moves bytes: it knows connections and nothing of flows"},
 	{"proxy/header", []string{"./link"}, "a wire format needs nobody's help"},
 	{"control/armapi", []string{"./control", "./link", "./store", metrics}, "the wire format of the operations: handlers decide nothing"},
 	{"control/internal/controltest", []string{"./control", "./link", "./store"}, "starts a real control plane in tests"},

@@ -18,10 +18,10 @@ const (
 func (p *Proxy) accept(ctx context.Context, l *listener) {
 	var pause time.Duration
 	for {
-		conn, err := l.AcceptTCP()
+		conn, peer, local, err := l.accepting.Accept()
 		if err == nil {
 			pause = 0
-			p.flows.Go(func() { p.serve(conn, unmapped(conn.RemoteAddr()), unmapped(conn.LocalAddr())) })
+			p.flows.Go(func() { p.serve(conn, peer, local) })
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {

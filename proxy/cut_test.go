@@ -161,11 +161,20 @@ func drains(c *net.TCPConn) error {
 	return err
 }
 
+// looked is a connection of the test as one that acknowledged can look at.
+type looked struct{ *net.TCPConn }
+
+func (c looked) Control(f func(fd uintptr)) {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(f)
+	}
+}
+
 // moves waits until bytes move without the test's doing.
 func moves(_ *crowd, f cutFlow) error {
 	defer f.client.Close()
-	before := acknowledged(f.client)
-	for late := time.Now().Add(patience); acknowledged(f.client) == before; time.Sleep(time.Millisecond) {
+	before := acknowledged(looked{f.client})
+	for late := time.Now().Add(patience); acknowledged(looked{f.client}) == before; time.Sleep(time.Millisecond) {
 		if tcpState(f.client) != unix.BPF_TCP_ESTABLISHED || time.Now().After(late) {
 			return errors.New("nothing moves")
 		}

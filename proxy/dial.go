@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/engine"
 )
 
 // dial connects the flow to a target: each is tried once at most, healthy ones first, all within
@@ -33,7 +33,8 @@ func (f *flow) dial(ctx context.Context) *refusal {
 		}
 		tried = append(tried, addr)
 		deadline, _ := ctx.Deadline()
-		conn, err := dialTarget(ctx, service, addr, time.Until(deadline)/time.Duration(left), f.proxy.guardDial(service))
+		d := dialling{f.proxy.engine, f.client, f.proxy.guardDial(service)}
+		conn, err := d.target(ctx, service, addr, time.Until(deadline)/time.Duration(left))
 		f.proxy.health.report(service.ID, addr, err)
 		if err != nil {
 			last = err
@@ -87,10 +88,10 @@ func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.A
 	return service, f.address, left, refused
 }
 
-// dialTarget connects to a target of a service, from one of its NAT addresses where it has any of
+// target connects to a target of a service, from one of its NAT addresses where it has any of
 // the target's family. Where the ports of one are used up the next is tried. guard may refuse the address
 // before anything is sent.
-func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration, guard func(string) error) (*net.TCPConn, error) {
+func (d dialling) target(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) (engine.Conn, error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -101,7 +102,7 @@ func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort,
 			continue
 		}
 		nat = true
-		conn, err := connect(ctx, netip.AddrPortFrom(from, 0), addr, guard)
+		conn, err := d.connect(ctx, netip.AddrPortFrom(from, 0), addr)
 		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return conn, err
 		}
@@ -110,7 +111,7 @@ func dialTarget(ctx context.Context, service *link.Service, addr netip.AddrPort,
 	if nat {
 		return nil, last
 	}
-	return connect(ctx, netip.AddrPort{}, addr, guard)
+	return d.connect(ctx, netip.AddrPort{}, addr)
 }
 
 // blames reports whether an error of reaching a target is the target's or its network's: it refused,
@@ -133,27 +134,24 @@ var targetErrors = [...]error{
 	context.DeadlineExceeded, os.ErrDeadlineExceeded,
 }
 
-// connect dials from an address; from the kernel's choice where from isn't valid. Then the socket must not
-// be bound first, not even to nothing: a port that is chosen before the target is known is one for all
-// targets together, and is looked for among all that are in use or in TIME_WAIT.
-func connect(ctx context.Context, from, to netip.AddrPort, guard func(string) error) (*net.TCPConn, error) {
+// dialling is who dials: a flow for its client, or a probe.
+type dialling struct {
+	engine engine.Engine
+	near   engine.Conn // of the client; nil for a probe
+	guard  func(to netip.AddrPort) error
+}
+
+// connect dials from an address; from the kernel's choice where from isn't valid.
+func (d dialling) connect(ctx context.Context, from, to netip.AddrPort) (engine.Conn, error) {
 	options := dialOptions(from.IsValid())
-	d := net.Dialer{KeepAlive: -1, Control: func(network, address string, c syscall.RawConn) error {
-		if err := guard(address); err != nil {
+	conn, err := d.engine.Dial(ctx, from, to, d.near, func(fd uintptr, to netip.AddrPort) error {
+		if err := d.guard(to); err != nil {
 			return err
 		}
-		return options(network, address, c)
-	}} // keepalive: see dialOptions
-	d.SetMultipathTCP(false)
-	var conn net.Conn
-	var err error
-	if from.IsValid() {
-		conn, err = d.DialTCP(ctx, "tcp", from, to)
-	} else {
-		conn, err = d.DialContext(ctx, "tcp", to.String())
-	}
+		return options(fd)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("dial %v: %w", to, cause(err))
+		return nil, fmt.Errorf("dial %v: %w", to, err)
 	}
-	return conn.(*net.TCPConn), nil
+	return conn, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/engine"
 )
 
 // refusing is an address that refuses connections.
@@ -216,13 +217,16 @@ func TestBlame(t *testing.T) {
 			t.Errorf("%v is the target's", err)
 		}
 	}
+	e := engine.Portable()
+	defer e.Close()
+	d := dialling{engine: e, guard: func(netip.AddrPort) error { return nil }}
 	deaf := deafTarget(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := dialTarget(ctx, &link.Service{}, deaf, 20*time.Millisecond, free); !blames(err) {
+	if _, err := d.target(ctx, &link.Service{}, deaf, 20*time.Millisecond); !blames(err) {
 		t.Errorf("our deadline isn't the target's: %v", err)
 	}
 	cancel()
-	if _, err := dialTarget(ctx, &link.Service{}, deaf, patience, free); err == nil || blames(err) {
+	if _, err := d.target(ctx, &link.Service{}, deaf, patience); err == nil || blames(err) {
 		t.Errorf("a dial that was called off is the target's: %v", err)
 	}
 }
@@ -246,6 +250,3 @@ func TestLocalFaultLeavesTargetsUp(t *testing.T) {
 		t.Error("not taken down by refusals")
 	}
 }
-
-// free lets every address be dialled.
-func free(string) error { return nil }

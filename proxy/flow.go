@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/policy/hello"
+	"github.com/postern-link/postern/proxy/engine"
 	"github.com/postern-link/postern/proxy/header"
 )
 
@@ -21,24 +21,21 @@ type flow struct {
 	proxy     *Proxy
 	settings  *Settings
 	id        flowID
-	client    *net.TCPConn
+	client    engine.Conn
 	peer      netip.AddrPort // who connected, unmapped
 	local     netip.AddrPort // to where, unmapped
 	began     time.Time
 	claimed   netip.Addr // the source that the flow counts for; owned by run
-	detail    string     // of a refusal, for the log; owned by run
 	admission            // of the limits and rules
 	stranger  bool       // peers send PROXY headers here, and this one may not
 	guarded   bool       // the client's first bytes may not be a PROXY header
 	held      []byte     // bytes of the client that were read and not sent; owned by run, then by the direction from the client
-	watch     *watch     // nil: the flow isn't pinned; set before it is copied
+	watcher   watcher    // nil: the flow isn't pinned; set before it is copied
 	preface   *prefaced  // nil: the flow began with TLS, or its preface is over
 
-	// Progress, written by the copying goroutines and read by tend.
+	// Progress, written by the engine and read by tend.
 	moved              atomic.Bool // something moved since tend looked
 	toTarget, toClient atomic.Int64
-	first              atomic.Pointer[policy.Reason] // who ended first: Client or Target
-	copying            atomic.Int32                  // directions that aren't done
 
 	// Of tend and record, under mu.
 	quiet                        time.Time // when tend first saw that nothing moved
@@ -54,9 +51,11 @@ type flow struct {
 	request     policy.Request
 	verdict     policy.Verdict
 	address     netip.AddrPort // of the target that is dialled or connected
-	target      *net.TCPConn
+	target      engine.Conn
 	established bool // the target may have bytes of the flow
 	reason      policy.Reason
+	first       policy.Reason      // who ended first in order: Client or Target
+	detail      string             // of the reason, for the log
 	cancel      context.CancelFunc // ends the dial
 }
 
@@ -69,18 +68,18 @@ type refusal struct {
 func (r *refusal) Error() string { return string(r.reason) + ": " + r.detail }
 
 // serve is the goroutine of a flow.
-func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
+func (p *Proxy) serve(client engine.Conn, peer, local netip.AddrPort) {
 	f := &flow{
 		proxy: p, settings: p.settings.Load(), id: p.ids.next(),
 		client: client, peer: peer, local: local, began: time.Now(),
 		request: policy.Request{Source: peer, Local: local},
 	}
 	if reason := p.live.enter(f, f.settings.MaxFlows); reason != "" {
-		f.detail = "the node takes no more flows: max_flows"
+		why := "the node takes no more flows: max_flows"
 		if reason == policy.Drain {
-			f.detail = "the node is ending"
+			why = "the node is ending"
 		}
-		f.end(reason)
+		f.fail(&refusal{reason, why})
 		f.close()
 		p.record(f)
 		return
@@ -92,12 +91,10 @@ func (p *Proxy) serve(client *net.TCPConn, peer, local netip.AddrPort) {
 	r := f.run(ctx)
 	cancel()
 	if r == nil {
-		f.copy() // whose goroutines finish the flow; this one has too large a stack to wait with
+		f.copy()
 		return
 	}
-	if f.end(r.reason) {
-		f.detail = r.detail
-	}
+	f.fail(r)
 	f.finish()
 }
 
@@ -236,6 +233,15 @@ func (f *flow) stands(s *link.Snapshot, v policy.Verdict) bool {
 			f.proxy.refuses(s, v.Service, f.address) == ""
 }
 
+// fail ends a flow that is refused.
+func (f *flow) fail(r *refusal) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.endLocked(r.reason) {
+		f.detail = r.detail
+	}
+}
+
 // end resets both sides at once, in whatever state the flow is, and leaves it to the flow to close them. The
 // first reason stays; end reports whether this is the one.
 func (f *flow) end(reason policy.Reason) bool {
@@ -252,20 +258,20 @@ func (f *flow) endLocked(reason policy.Reason) bool {
 	if f.cancel != nil {
 		f.cancel()
 	}
-	sever(f.client)
+	f.client.Reset()
 	if f.target != nil {
-		sever(f.target)
+		f.target.Reset()
 	}
 	return true
 }
 
 // attach makes conn the target of the flow. It reports false, and resets it, when the flow was
 // ended in the meantime.
-func (f *flow) attach(conn *net.TCPConn) bool {
+func (f *flow) attach(conn engine.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.reason != "" {
-		reset(conn)
+		conn.Reset()
 		return false
 	}
 	f.target = conn
@@ -278,20 +284,14 @@ func (f *flow) close() {
 	defer f.mu.Unlock()
 	if f.reason == "" {
 		f.reason = policy.Client
-		if first := f.first.Load(); first != nil {
-			f.reason = *first
+		if f.first != "" {
+			f.reason = f.first
 		}
 	}
 	f.client.Close()
 	if f.target != nil {
 		f.target.Close()
 	}
-}
-
-// reset closes a connection with a TCP reset: what is queued is dropped, and the peer is told so.
-func reset(c *net.TCPConn) {
-	c.SetLinger(0)
-	c.Close()
 }
 
 func refusedHello(err error) *refusal {
@@ -304,7 +304,7 @@ func refusedHello(err error) *refusal {
 // prefixed reads bytes that were read already, then from a connection.
 type prefixed struct {
 	first []byte
-	conn  *net.TCPConn
+	conn  engine.Conn
 }
 
 func (p *prefixed) Read(b []byte) (int, error) {

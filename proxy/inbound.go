@@ -27,7 +27,7 @@ func (f *flow) inbound() (first []byte, r *refusal) {
 		f.stranger = true
 		first = f.waiting()
 		if is, _ := header.Begins(first); is {
-			return nil, &refusal{policy.Malformed, errHeader.Error()}
+			return nil, &refusal{policy.Malformed, headerFirst}
 		}
 		return first, nil
 	}

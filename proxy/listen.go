@@ -9,22 +9,26 @@ import (
 	"syscall"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/proxy/engine"
 )
 
 // listener is one open listening socket. One on the unspecified address takes the connections of
 // every routed endpoint address of the family.
 type listener struct {
 	*net.TCPListener
-	addr netip.AddrPort
-	stop context.CancelFunc // of the accept loop; nil while it doesn't run
+	addr      netip.AddrPort
+	accepting engine.Listener    // that took it over when its accept loop began; nil before
+	stop      context.CancelFunc // of the accept loop
 }
 
 // close closes the socket; its accept loop, if there is one, ends.
 func (l *listener) close() {
-	if l.stop != nil {
-		l.stop()
+	if l.accepting == nil {
+		l.Close()
+		return
 	}
-	l.Close()
+	l.stop()
+	l.accepting.Close()
 }
 
 // wants returns the addresses that a snapshot wants listeners on. Where a port is listened on for
@@ -234,11 +238,7 @@ func (p *Proxy) start(addr netip.AddrPort) {
 	if l == nil {
 		var err error
 		if l, err = p.settings.Load().open(addr); err != nil {
-			p.metrics.listenerFailures.Inc()
-			if p.missing[addr] == nil {
-				p.log.Error("listener can't be opened, trying again", "address", addr, "error", err)
-			}
-			p.missing[addr] = err
+			p.lack(addr, err)
 			return
 		}
 	}
@@ -246,10 +246,25 @@ func (p *Proxy) start(addr netip.AddrPort) {
 		p.log.Info("listener is open now", "address", addr)
 		delete(p.missing, addr)
 	}
+	var err error
+	if l.accepting, err = p.engine.Listener(l.TCPListener); err != nil {
+		l.Close()
+		p.lack(addr, err)
+		return
+	}
 	ctx, stop := context.WithCancel(p.ctx)
 	l.stop = stop
 	p.listeners[addr] = l
 	p.accepting.Go(func() { p.accept(ctx, l) })
+}
+
+// lack notes that a listener can't be had, and tells when it is new. The caller holds mu.
+func (p *Proxy) lack(addr netip.AddrPort, err error) {
+	p.metrics.listenerFailures.Inc()
+	if p.missing[addr] == nil {
+		p.log.Error("listener can't be opened, trying again", "address", addr, "error", err)
+	}
+	p.missing[addr] = err
 }
 
 // retry tries again to open the listeners that are missing.

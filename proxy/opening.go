@@ -96,7 +96,7 @@ func (f *flow) open(ctx context.Context, first []byte) *refusal {
 		return &refusal{policy.PolicyError, "the name was never judged"}
 	}
 	if o.watch != nil {
-		f.watch = &watch{watcher: o.watch(f)}
+		f.watcher = o.watch(f)
 	}
 	return nil
 }

@@ -112,11 +112,12 @@ func timedOut(err error) bool {
 // probeTarget connects to a target as a flow would, and says in the header that it is no client. It ends
 // with a reset: an orderly end would leave a socket in TIME_WAIT here for each probe.
 func (p *Proxy) probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) error {
-	conn, err := dialTarget(ctx, service, addr, timeout, p.guardDial(service))
+	d := dialling{engine: p.engine, guard: p.guardDial(service)}
+	conn, err := d.target(ctx, service, addr, timeout)
 	if err != nil {
 		return err
 	}
-	defer reset(conn)
+	defer conn.Reset()
 	if head := header.AppendLocal(nil, service.ProxyProtocol); len(head) > 0 {
 		conn.SetWriteDeadline(time.Now().Add(timeout))
 		_, err = conn.Write(head)

@@ -12,7 +12,7 @@
 //	authorize     authorize.go policy programs
 //	dial          dial.go      a healthy target, the next one if it fails
 //	header        flow.go      with the first bytes in one write
-//	copy          copy*.go     both ways, each half-closed on its own
+//	copy          copy.go      by package engine: both ways, each half-closed on its own
 //	record        record.go    one counter and one line, which lines.go queues: no log is waited for
 //
 // A flow that is refused, cut or broken on one side ends with a TCP reset on both.
@@ -27,6 +27,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/engine"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -57,7 +58,7 @@ type Proxy struct {
 	refusals  refusals
 	ids       flowIDs
 	turn      atomic.Uint64 // rotates the targets
-	transfer  transfer      // what copying shares between flows
+	engine    engine.Engine
 
 	// stop ends the goroutines that belong to no flow.
 	stop       context.CancelFunc
@@ -107,9 +108,20 @@ func New(c Config) *Proxy {
 	p.metrics = newMetrics(c.Registerer, p.Flows, p.rules)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
+	p.engine = newEngine(p.log)
 	p.health = newHealth(p)
 	p.background.Go(p.reviewRules)
 	return p
+}
+
+// newEngine returns the best engine that can be had.
+func newEngine(log *slog.Logger) engine.Engine {
+	e, err := engine.New()
+	if err != nil {
+		log.Warn("connections are copied in the portable way, which is slower", "error", err)
+		return engine.Portable()
+	}
+	return e
 }
 
 // Update follows a new snapshot, which Config.Snapshot must return already: it ends the flows that
@@ -228,7 +240,7 @@ func (p *Proxy) Close() error {
 	p.background.Wait()
 	p.refusals.flush(p.log)
 	p.lines.close()
-	p.transfer.close()
+	p.engine.Close()
 	p.metrics.unregister()
 	return nil
 }

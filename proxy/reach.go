@@ -33,12 +33,8 @@ func (p *Proxy) refuses(s *link.Snapshot, service *link.Service, target netip.Ad
 
 // guardDial returns what is asked with the very address that the kernel is about to connect to: on the
 // newest snapshot, so that nothing which came since the target was chosen is overlooked.
-func (p *Proxy) guardDial(service *link.Service) func(address string) error {
-	return func(address string) error {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return fmt.Errorf("target %q: %w", address, err)
-		}
+func (p *Proxy) guardDial(service *link.Service) func(to netip.AddrPort) error {
+	return func(to netip.AddrPort) error {
 		if why := p.refuses(p.snapshot(), service, to); why != "" {
 			return forbidden{to, why}
 		}

@@ -221,14 +221,16 @@ func TestGuardOfTheDial(t *testing.T) {
 		"NAT64":                    {link.Service{Tenant: "b"}, "[64:ff9b::7f00:1]:1", "loopback"},
 		"metadata of the operator": {link.Service{}, "169.254.169.254:80", "metadata"},
 	} {
-		err := w.proxy.guardDial(&tt.service)(tt.target)
+		to := netip.MustParseAddrPort(tt.target)
+		err := w.proxy.guardDial(&tt.service)(to)
 		if (err == nil) != (tt.rule == "") || err != nil && !strings.Contains(err.Error(), tt.rule) {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if tt.rule == "" {
 			continue
 		}
-		conn, err := dialTarget(t.Context(), &tt.service, netip.MustParseAddrPort(tt.target), patience, w.proxy.guardDial(&tt.service))
+		d := dialling{engine: w.proxy.engine, guard: w.proxy.guardDial(&tt.service)}
+		conn, err := d.target(t.Context(), &tt.service, to, patience)
 		if conn != nil || err == nil || !strings.Contains(err.Error(), tt.rule) || blames(err) {
 			t.Errorf("%s: dialled with error %v", name, err)
 		}

@@ -77,6 +77,9 @@ func (f *flow) drains(now time.Time) bool {
 	return !first && f.acked != before
 }
 
+// controlled is a connection whose descriptor can be looked at.
+type controlled interface{ Control(f func(fd uintptr)) }
+
 // count brings the bytes since the last time into the metrics. The caller holds mu.
 func (f *flow) count() {
 	to, from := f.toTarget.Load(), f.toClient.Load()

@@ -309,3 +309,9 @@ func (w *world) first() string { return w.host() + ":7001" }
 func isResetError(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
+
+// reset closes a connection of the test with a TCP reset.
+func reset(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}

@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a turn of a pair does with one connection. None of it waits.
+
+// errWait: nothing can be done now; epoll will tell when it can.
+var errWait = errors.New("not now")
+
+// take reads what is there.
+func (c *conn) take(b []byte) (int, error) {
+	return c.incoming(len(b), func(fd int) (int, error) { return unix.Read(fd, b) })
+}
+
+// spliceTo moves what is there into an empty pipe.
+func (c *conn) spliceTo(p *pipe) (int, error) {
+	return c.incoming(spliceSize, func(fd int) (int, error) {
+		n, err := unix.Splice(fd, nil, p.w, nil, spliceSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		return int(n), err
+	})
+}
+
+// incoming calls f, which takes at most so many bytes. What is less has emptied the socket: the end and what
+// comes later are told by epoll anew, unless the end was told already.
+func (c *conn) incoming(most int, f func(fd int) (int, error)) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	if !c.in {
+		return 0, errWait
+	}
+	n, err := ignoringEINTR(func() (int, error) { return f(c.fd) })
+	switch {
+	case err == unix.EAGAIN:
+		c.in = false
+		return 0, errWait
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	if n < most && !c.hup {
+		c.in = false
+	}
+	return n, nil
+}
+
+// give writes what there is room for; less than all comes with errWait.
+func (c *conn) give(b []byte) (int, error) {
+	return c.outgoing(len(b), func(fd int) (int, error) { return unix.Write(fd, b) })
+}
+
+// spliceFrom moves from a pipe what there is room for; nothing comes with errWait.
+func (c *conn) spliceFrom(p *pipe, n int) (int, error) {
+	return c.outgoing(0, func(fd int) (int, error) {
+		n, err := unix.Splice(p.r, nil, fd, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF // can't be: there are bytes in the pipe
+		}
+		return int(n), err
+	})
+}
+
+// outgoing calls f, which gives at most so many bytes, and has epoll tell when there is room again where
+// less was taken than wanted.
+func (c *conn) outgoing(wanted int, f func(fd int) (int, error)) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	if !c.out {
+		return 0, errWait
+	}
+	n, err := ignoringEINTR(func() (int, error) { return f(c.fd) })
+	switch {
+	case err == unix.EAGAIN, err == nil && n < wanted:
+		n = max(n, 0)
+		if c.watched&watchOut != 0 {
+			if err == unix.EAGAIN { // an edge comes for sure only after the socket has said so
+				c.out = false
+				return n, errWait
+			}
+			return n, nil // it says so next time, or takes more
+		}
+		c.out = false
+		if err := c.watch(watchOut); err != nil {
+			return n, err
+		}
+		return n, errWait
+	case err != nil:
+		return 0, err
+	}
+	return n, nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// over returns io.EOF where the peer has ended and all it sent was read, an error where the connection is broken, and
+// nil where neither is known.
+func (c *conn) over() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.fd < 0:
+		return net.ErrClosed
+	case !c.hup:
+		return nil
+	}
+	var b [1]byte
+	n, err := ignoringEINTR(func() (int, error) {
+		n, _, err := unix.Recvfrom(c.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return n, err
+	})
+	switch {
+	case err == unix.EAGAIN:
+		return nil
+	case err != nil:
+		return err
+	case n == 0:
+		return io.EOF
+	}
+	// Something waits, and hides what came behind it.
+	if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == tcpClose {
+		return unix.ECONNRESET
+	}
+	return nil
+}
+
+// tcpClose is the state of a socket whose peer has reset it (TCP_CLOSE in the kernel's tcp_states.h).
+const tcpClose = 7

@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// each runs a test on every engine.
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	for name, start := range map[string]func() (Engine, error){
+		"best":     New,
+		"portable": func() (Engine, error) { return Portable(), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, err := start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := &world{t: t, engine: e}
+			defer w.close()
+			test(t, w)
+		})
+	}
+}
+
+// world has an engine between clients and targets, which are of the standard library.
+type world struct {
+	t      *testing.T
+	engine Engine
+	open   []io.Closer
+	mu     sync.Mutex
+	pairs  []*running
+}
+
+// running is a pair under way.
+type running struct {
+	client, target     *net.TCPConn // the outer ends
+	near, far          Conn         // what the engine has of them
+	toTarget, toClient atomic.Int64
+	moved              atomic.Bool
+	ended              chan End
+	calls              atomic.Int32
+}
+
+func (w *world) close() {
+	for _, p := range w.pairs {
+		p.near.Reset()
+		p.far.Reset()
+		p.wait(w.t)
+	}
+	for _, c := range w.open {
+		c.Close()
+	}
+	w.engine.Close()
+	for _, p := range w.pairs {
+		if n := p.calls.Load(); n != 1 {
+			w.t.Errorf("Ended was called %d times", n)
+		}
+	}
+}
+
+// wait returns how the pair ended, and lets others ask too.
+func (p *running) wait(t *testing.T) End {
+	t.Helper()
+	select {
+	case e := <-p.ended:
+		p.ended <- e
+		return e
+	case <-time.After(10 * time.Second):
+		t.Fatal("copying doesn't end")
+		return End{}
+	}
+}
+
+func listen(t *testing.T) *net.TCPListener {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func addr(l net.Listener) netip.AddrPort { return l.Addr().(*net.TCPAddr).AddrPort() }
+
+// accepted returns a client and what the engine accepted of it.
+func (w *world) accepted() (*net.TCPConn, Conn) {
+	w.t.Helper()
+	l := listen(w.t)
+	at := addr(l)
+	near, err := w.engine.Listener(l)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer near.Close()
+	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.open = append(w.open, c)
+	conn, peer, local, err := near.Accept()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if peer != addr2(c.LocalAddr()) || local != at {
+		w.t.Errorf("accepted %v at %v, want %v at %v", peer, local, c.LocalAddr(), at)
+	}
+	return c, conn
+}
+
+func addr2(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+
+// dialled returns a target and what the engine dialled of it.
+func (w *world) dialled(near Conn) (*net.TCPConn, Conn) {
+	w.t.Helper()
+	l := listen(w.t)
+	defer l.Close()
+	conn, err := w.engine.Dial(w.t.Context(), netip.AddrPort{}, addr(l), near, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := l.AcceptTCP()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.open = append(w.open, c)
+	return c, conn
+}
+
+// pair starts to copy.
+func (w *world) pair(options func(*Copy)) *running {
+	w.t.Helper()
+	p := &running{ended: make(chan End, 1)}
+	p.client, p.near = w.accepted()
+	p.target, p.far = w.dialled(p.near)
+	w.copy(p, options)
+	return p
+}
+
+func (w *world) copy(p *running, options func(*Copy)) {
+	c := Copy{
+		Client: p.near, Target: p.far, ToTarget: &p.toTarget, ToClient: &p.toClient, Moved: &p.moved,
+		Ended: func(e End) {
+			if p.calls.Add(1) == 1 {
+				if e.Broken != Nobody || e.Guarded {
+					p.near.Reset()
+					p.far.Reset()
+				}
+				p.near.Close()
+				p.far.Close()
+				p.ended <- e
+			}
+		},
+	}
+	if options != nil {
+		options(&c)
+	}
+	w.mu.Lock()
+	w.pairs = append(w.pairs, p)
+	w.mu.Unlock()
+	w.engine.Copy(c)
+}
+
+func say(t *testing.T, c io.Writer, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hear(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, len(want))
+	if n, err := io.ReadFull(c, b); err != nil || string(b) != want {
+		t.Fatalf("got %q, %v; want %q", b[:n], err, want)
+	}
+}
+
+func hearEnd(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("%d bytes, %v; want the end", n, err)
+	}
+}
+
+func hearReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("%v; want a reset", err)
+	}
+}
