@@ -111,12 +111,13 @@ func second(raw []byte) (names []string, ech bool) {
 	return names, ech
 }
 
-// FuzzWatcher: how a target's bytes are cut into segments and records, and what warnings come first, never changes
+// FuzzWatcher: how a target's bytes are cut into segments and records, and what comes first that clients pass over, never changes
 // what its first message is.
 func FuzzWatcher(f *testing.F) {
 	retry := append([]byte{serverHello, 0, 0, 44, 3, 3}, retryRandom[:]...)
 	f.Add(retry, uint8(1), uint8(1), uint8(0))
 	f.Add(retry, uint8(7), uint8(3), uint8(2))
+	f.Add(retry, uint8(7), uint8(3), uint8(14))
 	f.Add(retry[:20], uint8(5), uint8(0), uint8(1))
 	f.Add(append([]byte{serverHello, 0, 0, 44, 3, 3}, make([]byte, 40)...), uint8(9), uint8(0), uint8(0))
 	f.Add([]byte{11, 0, 0, 1, 0}, uint8(2), uint8(2), uint8(0))
@@ -138,6 +139,12 @@ func FuzzWatcher(f *testing.F) {
 		var sent []byte
 		for range warnings % 4 {
 			sent = append(sent, record(recordAlert, []byte{1, 112})...)
+		}
+		if warnings&4 != 0 {
+			sent = append(sent, record(recordCipherSpec, []byte{1})...)
+		}
+		if warnings&8 != 0 && len(sent) > 0 {
+			sent[1] = 2 // nobody looks at the version of the first record
 		}
 		sent = append(sent, records(message, int(size)+1)...)
 		var w Watcher

@@ -25,8 +25,9 @@ const (
 // Watcher finds out what a target's first handshake message is, from the bytes that the target sends.
 // It copies none of them. The zero Watcher is ready.
 //
-// What isn't TLS is [Other]. Warnings in front of the message are passed over: a server of the time before
-// TLS 1.3 tells so that it doesn't know the name. After any other alert nothing follows.
+// What isn't TLS is [Other]. In front of the message, what a client passes over is passed over: warnings, by which a
+// server of the time before TLS 1.3 tells that it doesn't know the name, and change_cipher_spec (RFC 8446, section 5),
+// in records of whatever version. After any other alert nothing follows.
 type Watcher struct {
 	answer Answer
 	header [recordHeader]byte
@@ -47,9 +48,14 @@ func (w *Watcher) Watch(b []byte) Answer {
 			continue
 		}
 		w.left--
-		if w.header[0] == recordAlert {
+		switch w.header[0] {
+		case recordAlert:
 			w.alerts(c)
-		} else {
+		case recordCipherSpec:
+			if c != 1 {
+				w.answer = Other
+			}
+		default:
 			w.message(c)
 		}
 	}
@@ -60,14 +66,14 @@ func (w *Watcher) Watch(b []byte) Answer {
 func (w *Watcher) begins(c byte) {
 	w.header[w.begun] = c
 	w.begun++
+	kind := w.header[0]
 	switch {
-	case w.begun == 1 && c != recordHandshake && (c != recordAlert || w.taken > 0),
-		w.begun == 2 && c != 3:
+	case kind != recordHandshake && (w.taken > 0 || kind != recordAlert && kind != recordCipherSpec):
 		w.answer = Other
 	case w.begun < recordHeader:
 	default:
 		w.left, w.begun, w.alert = int(w.header[3])<<8|int(w.header[4]), 0, 0
-		if w.left > maxRecord || w.header[0] == recordAlert && w.left != 2 {
+		if w.left > maxRecord || kind == recordAlert && w.left != 2 || kind == recordCipherSpec && w.left != 1 {
 			w.answer = Other
 		}
 	}
