@@ -1,9 +1,14 @@
 package proxy
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +27,8 @@ func TestSlowHellos(t *testing.T) {
 		n = min(n, 1000)
 	}
 	g := newTarget(t)
-	w := newWorld(t, Settings{HelloTimeout: 10 * patience, MaxFlows: 2 * slowFlows, MaxPerSource: 2 * slowFlows},
+	const timeout = 6 * time.Second
+	w := newWorld(t, Settings{HelloTimeout: timeout, MaxFlows: 2 * slowFlows, MaxPerSource: 2 * slowFlows},
 		service("svc", 7001, g.addr(), pinned), endpoint("e", "svc", nextAddr(t)))
 	hello := helloFor(t, "allowed.example")
 	long := append(append([]byte{}, hello...), make([]byte, 4000)...) // a record of so many bytes, of which 3 KB come
@@ -39,12 +45,17 @@ func TestSlowHellos(t *testing.T) {
 			unix.Close(fd)
 		}
 	}()
+	began := time.Now()
 	before, goroutines := inUse(), runtime.NumGoroutine()
 	for i := range n {
+		if time.Since(began) > timeout/3 { // a busy machine has time for fewer
+			n = i
+			break
+		}
 		clients = append(clients, slowClient(t, at, sends[i%len(sends)]))
 		read += len(sends[i%len(sends)])
 	}
-	eventually(t, "all wait for more, with what there is read", func() bool { return w.unjudged() == n && w.unread(t) == 0 })
+	eventually(t, "all wait for more, with what there is read", func() bool { return w.unjudged() == n && unread(t, at) == 0 })
 
 	each := (int(inUse()-before) - read) / n
 	t.Logf("%d flows: %d bytes of heap and stack each, and the %d that came of it; %d goroutines", n, each, read/n, runtime.NumGoroutine()-goroutines)
@@ -62,13 +73,7 @@ func TestSlowHellos(t *testing.T) {
 	c.Close()
 	dialled := w.dials(t)
 
-	// Their time is over, all at once.
-	eventually(t, "all have timed out", func() bool {
-		for _, f := range w.proxy.live.all() {
-			f.client.SetReadDeadline(time.Unix(1, 0)) // again: one may not have set its own yet
-		}
-		return w.proxy.Flows() == 0
-	})
+	eventually(t, "all have timed out", func() bool { return w.proxy.Flows() == 0 })
 	if got := w.metric(t, "postern_proxy_refused_total", string(policy.Timeout)); got != float64(n) || w.dials(t) != dialled {
 		t.Errorf("%v flows of %d are counted as timed out", got, n)
 	}
@@ -98,21 +103,26 @@ func slowClient(t *testing.T, at netip.AddrPort, send []byte) int {
 	return fd
 }
 
-// unread returns how many bytes of clients lie in the kernel.
-func (w *world) unread(t *testing.T) (n int) {
+// unread returns how many bytes of clients lie in the kernel, as /proc/net/tcp has it.
+func unread(t *testing.T, at netip.AddrPort) (n int64) {
 	t.Helper()
-	for _, f := range w.proxy.live.all() {
-		raw, err := f.client.SyscallConn()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := at.Addr().As4()
+	local := fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(a[:]), at.Port())
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[1] != local || f[3] == "0A" { // a listener counts connections there
+			continue
+		}
+		_, queue, _ := strings.Cut(f[4], ":")
+		bytes, err := strconv.ParseInt(queue, 16, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw.Control(func(fd uintptr) {
-			m, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
-			if err != nil {
-				t.Error(err)
-			}
-			n += m
-		})
+		n += bytes
 	}
 	return n
 }
