@@ -116,6 +116,12 @@ func (obeys) Review(ctx context.Context, r *policyplugin.Request) (policyplugin.
 	return policyplugin.Decision{}, errors.New("ticket system away")
 }
 
+// Changed says what it was told.
+func (obeys) Changed(_ context.Context, c *policyplugin.Changes) error {
+	fmt.Printf("told: revision %d whole %v more %v connections %d.\n", c.Revision, c.Whole, c.More, len(c.Connections))
+	return nil
+}
+
 // flood prints a gigabyte.
 func flood(w io.Writer) {
 	line := []byte(strings.Repeat("\x00\x1b", 500) + "\n")

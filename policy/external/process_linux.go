@@ -2,6 +2,7 @@ package external
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +44,7 @@ type process struct {
 
 	mu   sync.Mutex
 	pid  int   // 0: not started, or reaped
+	told int   // an eventfd that has live kill it, while pid isn't 0
 	code error // why it ended, after exited
 }
 
@@ -136,14 +138,20 @@ func (p *process) Start(context.Context) error {
 	return nil
 }
 
-// live starts the process and waits for its end, all on one thread: the kernel sends the parent death signal
-// when that thread ends, not when the node does.
+// live starts the process, waits for its end and kills it where Kill says so, all on one thread. The kernel sends the
+// parent death signal when that thread ends, not when the node does. And where the node has a sandbox of its own, each of
+// its threads has another one, for landlock, and may signal only what was started in that.
 func (p *process) live(started chan<- error) {
 	runtime.LockOSThread() // never undone: the thread ends here
+	pidfd, err := -1, error(nil)
+	p.cmd.SysProcAttr.PidFD = &pidfd
 	p.mu.Lock()
-	err := p.cmd.Start()
-	if err == nil {
-		p.pid = p.cmd.Process.Pid
+	if p.told, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		if err = p.cmd.Start(); err != nil {
+			unix.Close(p.told)
+		} else {
+			p.pid = p.cmd.Process.Pid
+		}
 	}
 	p.mu.Unlock()
 	started <- err
@@ -151,18 +159,38 @@ func (p *process) live(started chan<- error) {
 		close(p.exited)
 		return
 	}
-	for {
-		// Its number must not be given to another before its group is killed.
-		if err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
-			break
-		}
+	// Its number must not be given to another before its group is killed: Wait comes after that.
+	for p.lives(pidfd) {
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+		_, _ = unix.Read(p.told, make([]byte, 8))
 	}
 	p.mu.Lock()
 	_ = unix.Kill(-p.pid, unix.SIGKILL) // whom it may have left, where no filter keeps it from that
 	p.code = p.cmd.Wait()
 	p.pid = 0
+	unix.Close(p.told)
 	p.mu.Unlock()
+	if pidfd >= 0 {
+		unix.Close(pidfd)
+	}
 	close(p.exited)
+}
+
+// lives waits until the process has ended, or shall be killed: true.
+func (p *process) lives(pidfd int) bool {
+	all := []unix.PollFd{{Fd: int32(p.told), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		if pidfd >= 0 {
+			if _, err := unix.Poll(all, -1); err == unix.EINTR {
+				continue
+			}
+			return all[1].Revents == 0
+		}
+		// A kernel without pidfds (before 5.4) has no landlock either: Kill needs nobody's help.
+		if err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
+			return false
+		}
+	}
 }
 
 // readOutput reads one stream until nobody has it open any more; the first line goes to first, if given.
@@ -215,7 +243,9 @@ func (p *process) Kill(context.Context) error {
 	if p.pid == 0 {
 		return nil
 	}
-	return unix.Kill(-p.pid, unix.SIGKILL)
+	_ = unix.Kill(-p.pid, unix.SIGKILL) // as far as this thread may: see live
+	_, err := unix.Write(p.told, binary.NativeEndian.AppendUint64(nil, 1))
+	return err
 }
 
 // end kills it and waits until nothing of it is left.
