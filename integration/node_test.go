@@ -25,15 +25,16 @@ const (
 	reloadTimeout = 20 * time.Second
 )
 
-const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD]"
+const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR]"
 
-// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] starts the program, with a limit of descriptors, as
-// another user, on a host of another name or with that word for its sandbox where that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0;
-// what it said is the standard error then.
+// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR] starts the program, with a limit
+// of descriptors, as another user, on a host of another name, with that word for its sandbox or that directory for temporary files where
+// that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0; what it said is the
+// standard error then.
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) >= 2, startForm)
 	s := of(ts)
-	name, argv := "node", []string{binary, "-conf", ts.MkAbs(args[1])}
+	name, argv, env := "node", []string{binary, "-conf", ts.MkAbs(args[1])}, s.env
 	for _, a := range args[2:] {
 		switch key, value, _ := strings.Cut(a, "="); key {
 		case "fds":
@@ -42,6 +43,8 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 			argv = append([]string{"setpriv", "--reuid=" + value, "--regid=nogroup", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, argv...)
 		case "sandbox":
 			argv = append(argv, "-sandbox", value)
+		case "tmp":
+			env = append(env[:len(env):len(env)], "TMPDIR="+value)
 		case "hostname":
 			argv = append([]string{"unshare", "--uts", "sh", "-c", "hostname " + value + ` && exec "$@"`, "sh"}, argv...)
 		default:
@@ -49,7 +52,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	s.act()
-	p, err := launch(name, ts.MkAbs("."), s.env, s.host(ts, args[0]).command(argv[0], argv[1:]...))
+	p, err := launch(name, ts.MkAbs("."), env, s.host(ts, args[0]).command(argv[0], argv[1:]...))
 	ts.Check(err)
 	s.processes = append(s.processes, p)
 	if neg {

@@ -67,6 +67,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"probe":       cmdProbe,
 	"scan":        cmdScan,
 	"metrics":     cmdMetrics,
+	"program":     cmdProgram,
 	"alternate":   cmdAlternate,
 	"interrupt":   cmdInterrupt,
 }
