@@ -12,7 +12,7 @@ FUZZTIME ?= 30s
 VULNCHECK := v1.8.0
 
 .DEFAULT_GOAL := build
-.PHONY: build test check format vet unit bench bench-micro demo demo-check deps clean fuzz sbom reproducible vuln
+.PHONY: build test check format vet unit rego bench bench-micro demo demo-check deps clean fuzz sbom reproducible vuln
 
 # One static binary: no C library, no paths of the machine that built it.
 build:
@@ -21,7 +21,7 @@ build:
 
 # Everything. As root, with the tools of "make deps", nothing is skipped.
 check: test vuln
-test: deps format vet unit demo-check
+test: deps format vet unit rego demo-check
 
 format:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); \
@@ -38,6 +38,10 @@ unit:
 		echo "##########################################################################"; \
 	fi
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m $$($(GO) list ./... | if [ "$$(id -u)" = 0 ]; then cat; else grep -v /integration; fi)
+
+# The example with Open Policy Agent: a module of its own, so that the program depends on none of it.
+rego:
+	cd examples/policy-rego && $(GO) vet . && $(GO) test -timeout 3m .
 
 # Installs the Debian packages that the tests, the benchmark and the demo need and that are missing.
 deps:
