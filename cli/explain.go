@@ -21,6 +21,7 @@ type explanation struct {
 	State     string   `json:"state,omitempty"`
 	Allowed   bool     `json:"allowed"`
 	Reason    string   `json:"reason,omitempty"`
+	Depends   string   `json:"depends,omitempty"`
 	Steps     []step   `json:"steps"`
 }
 
@@ -82,6 +83,8 @@ func (x *explanation) verdict() string {
 		return "no connection to an endpoint"
 	case x.Allowed && x.Answer == "endpoint":
 		return "allowed"
+	case x.Depends != "":
+		return "depends on the " + x.Depends
 	case x.Allowed:
 		return "the endpoint would let it in, but DNS doesn't lead there"
 	}

@@ -2,9 +2,11 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
@@ -23,6 +25,9 @@ type Explanation struct {
 	// isn't stopped here either.
 	Allowed bool   `json:"allowed"`
 	Reason  string `json:"reason,omitempty"` // of a refusal, from the closed list of package policy
+	// Depends: whether it is allowed depends on this, which the question doesn't say: source port. Allowed is
+	// false then, and there is no reason.
+	Depends string `json:"depends,omitempty"`
 	Steps   []Step `json:"steps"`
 }
 
@@ -32,6 +37,9 @@ type Step struct {
 	Result string `json:"result"`         // what was found
 	Rule   string `json:"rule,omitempty"` // what decided
 }
+
+// dependsOnPort is said of what a rule makes of the client's port, which no question has.
+const dependsOnPort = "source port"
 
 func (x *Explanation) step(what, result, rule string) {
 	x.Steps = append(x.Steps, Step{What: what, Result: result, Rule: rule})
@@ -140,7 +148,7 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	if x.policySteps(by, by.Find(s, ask)); !x.Allowed {
 		return
 	}
-	x.targetStep(s, v, o, sees.holds(e.Service))
+	x.targetStep(s, v, o, c.ground(), sees)
 }
 
 // policySteps says what each set of rules finds, and what explain can't know: how much of a limit is used, and
@@ -149,6 +157,14 @@ func (x *Explanation) policySteps(by *policy.Policy, found []policy.Finding) {
 	for i, f := range found {
 		for _, o := range f.Observed {
 			x.step("policy", "would be denied, on trial", "policy "+o)
+		}
+		for _, o := range f.Untried {
+			x.step("policy", "on trial, depends on the client's port", "policy "+o)
+		}
+		if errors.Is(f.Err, policy.ErrNoPort) {
+			x.step("policy", "depends on the client's port", strings.TrimSuffix(f.Rule, ": "+f.Err.Error()))
+			x.Allowed, x.Reason, x.Depends = false, "", dependsOnPort
+			return
 		}
 		if !f.Allow {
 			x.step("policy", "denied: "+string(f.Reason), f.Rule)
@@ -200,10 +216,11 @@ func (x *Explanation) connectionStep(e *link.Endpoint, provider bool) {
 	x.step("connection", result, rule)
 }
 
-// targetStep says what the data plane observes of the targets. Their addresses are for the provider.
-func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, provider bool) {
+// targetStep says what the data plane observes of the targets, and which rule keeps it from them. Their addresses
+// are for the provider.
+func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, g link.Ground, sees scope) {
 	rule := ""
-	if provider {
+	if sees.holds(v.ID) {
 		list := make([]string, len(v.Targets))
 		for i, t := range v.Targets {
 			list[i] = t.Addr.String()
@@ -213,8 +230,8 @@ func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, 
 	switch {
 	case len(v.Targets) == 0:
 		x.step("target", "none", "the service has no target yet")
-	case !slices.ContainsFunc(v.Targets, func(t link.Target) bool { return s.MayReach(v, t.Addr.Addr()) }):
-		x.step("target", "none is allowed: "+notYours, rule)
+	case !slices.ContainsFunc(v.Targets, func(t link.Target) bool { return s.Refuses(v, t.Addr, g) == "" }):
+		x.step("target", "none is allowed: "+sees.refusal(v.ID, s.Refuses(v, v.Targets[0].Addr, g)), rule)
 	case o.healthy(v.ID):
 		x.step("target", "answers", rule)
 		return
@@ -222,6 +239,16 @@ func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, 
 		x.step("target", "none answers", rule)
 	}
 	x.Allowed, x.Reason = false, string(policy.NoTarget)
+}
+
+// refusal is why the bytes of a service may not go to a target, as far as the scope may know: of what others have
+// nothing, and of the provider's backend only the provider.
+func (s scope) refusal(service link.ID, why string) string {
+	foreign := why == link.TargetIsEndpoint || why == link.TargetIsPool || why == link.TargetIsForeign
+	if s.all || s.holds(service) && !foreign {
+		return why
+	}
+	return notYours
 }
 
 // prefixRule names the prefix by which a network has a client's address.

@@ -17,6 +17,7 @@ type collector struct {
 	networks  *prometheus.Desc
 	services  *prometheus.Desc
 	endpoints *prometheus.Desc
+	missing   *prometheus.Desc
 }
 
 func registerMetrics(n *Node) (*collector, error) {
@@ -34,6 +35,8 @@ func registerMetrics(n *Node) (*collector, error) {
 		networks:  desc("networks", "Number of networks."),
 		services:  desc("services", "Number of services."),
 		endpoints: desc("endpoints", "Number of endpoints by the state of their connection; suspended ones are not among the Approved.", "state"),
+		missing: prometheus.NewDesc(prometheus.BuildFQName("postern", "policy", "missing_objects"),
+			"Number of endpoints, services and networks that rules name and the state in force doesn't have.", nil, nil),
 	}
 	if err := n.register.Register(c); err != nil {
 		return nil, fmt.Errorf("metrics of the state: %w", err)
@@ -49,6 +52,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.networks
 	ch <- c.services
 	ch <- c.endpoints
+	ch <- c.missing
 }
 
 // Collect implements [prometheus.Collector].
@@ -90,6 +94,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.revision, int(s.Revision()))
 	gauge(c.networks, networks)
 	gauge(c.services, services)
+	if p := c.node.Policy(); p != nil {
+		gauge(c.missing, len(p.Missing(s)))
+	}
 	for state, n := range states {
 		gauge(c.endpoints, n, state)
 	}

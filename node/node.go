@@ -337,6 +337,7 @@ func (n *Node) enter(s *link.Snapshot) {
 	}
 	n.adopted, n.held = true, nil
 	n.putLocked(s)
+	n.tellMissing(s)
 }
 
 // putLocked sets the pointer first, then the data plane, so that what is looked at afterwards is judged

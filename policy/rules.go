@@ -90,15 +90,16 @@ type Uses uint8
 const (
 	UsesName Uses = 1 << iota // the name in the first bytes
 	UsesTime                  // the time of day
+	UsesPort                  // the client's port
 )
 
 // Facts are what conditions are asked about.
 type Facts struct {
 	Endpoint *link.Endpoint
 	Service  *link.Service
-	Source   netip.AddrPort
-	Port     uint16    // that the client connected to
-	Name     link.Name // "" where the first bytes weren't judged
+	Source   netip.AddrPort // port 0: not known, and what depends on it is an error, [ErrNoPort]
+	Port     uint16         // that the client connected to
+	Name     link.Name      // "" where the first bytes weren't judged
 	At       time.Time
 }
 
@@ -130,7 +131,10 @@ type Finding struct {
 	Unjudged bool
 	Reason   Reason   // empty when allowed
 	Observed []string // "POLICY/RULE" of those that would have denied
-	refused  string   // "POLICY/RULE" of the one that denied
+	// Untried are those on trial whose answer depends on a client's port that isn't known.
+	Untried []string
+	Err     error  // of PolicyError: what has failed
+	refused string // "POLICY/RULE" of the one that denied
 }
 
 // Find returns what each set says of a request that the state allows, up to the first that denies.
@@ -199,11 +203,14 @@ func (s *Set) find(v Verdict, r Request) Finding {
 		case answer == open:
 			f.Allow, f.Unjudged = true, true
 			return f
+		case rule.Observe && errors.Is(err, ErrNoPort):
+			f.Untried = append(f.Untried, s.Name+"/"+rule.Name)
 		case rule.Observe:
 			if err != nil || !rule.Allow {
 				f.Observed = append(f.Observed, s.Name+"/"+rule.Name)
 			}
 		case err != nil:
+			f.Err = err
 			return f.deny(PolicyError, rule.Name, "policy "+s.Name+"/"+rule.Name+": "+err.Error())
 		case !rule.Allow:
 			return f.deny(PolicyDenied, rule.Name, "policy "+s.Name+"/"+rule.Name)
@@ -250,6 +257,10 @@ const (
 
 var errNoTime = errors.New("the time isn't known")
 
+// ErrNoPort is what fails where an answer depends on the client's port and that isn't known, as when
+// somebody asks what would become of a client. Flows have one.
+var ErrNoPort = errors.New("the client's port isn't known")
+
 // ask returns whether the conditions hold. What is cheap is looked at first, and what doesn't depend on
 // the name before what does: so what is answered without the name is the answer for every name.
 func (c *Conditions) ask(f Facts, unjudged bool) (answer, error) {
@@ -274,6 +285,9 @@ func (c *Conditions) ask(f Facts, unjudged bool) (answer, error) {
 	}
 	if !has1(c.Names, func(n link.Name) bool { return n.Matches(f.Name) }) {
 		return no, nil
+	}
+	if uses&UsesPort != 0 && f.Source.Port() == 0 {
+		return failed, ErrNoPort
 	}
 	for _, e := range c.When {
 		if holds, err := e.Holds(f); err != nil {

@@ -87,6 +87,11 @@ func TestRules(t *testing.T) {
 		{name: "the time isn't known", policy: one(DefaultAllow, allow("a", Conditions{Times: []Window{{0, 1440, 0, nil}}})),
 			r: Request{Source: sql().Source, Local: sql().Local}, reason: PolicyError, rule: "policy p/a: the time isn't known"},
 
+		{name: "the client's port isn't known", policy: one(DefaultAllow, deny("a", when(told{uses: UsesPort}))),
+			r: Request{Source: netip.MustParseAddrPort("10.1.2.3:0"), Local: sql().Local, At: at}, reason: PolicyError, rule: "policy p/a: the client's port isn't known"},
+		{name: "nor is it on trial", policy: one(DefaultAllow, observe("a", when(told{uses: UsesPort, holds: true}))),
+			r: Request{Source: netip.MustParseAddrPort("10.1.2.3:0"), Local: sql().Local, At: at}},
+
 		{name: "a name that is denied", policy: one(DefaultAllow, deny("a", named("allowed.example"))), r: web("allowed.example"), reason: PolicyDenied, rule: "policy p/a"},
 		{name: "another name", policy: one(DefaultAllow, deny("a", named("*.wild.example"))), r: web("allowed.example")},
 		{name: "the name isn't known: it waits", policy: one(DefaultAllow, deny("a", named("allowed.example")), deny("b", src(here))), r: web(""), unjudged: true},

@@ -134,6 +134,8 @@ func uses(a *cel.Ast) (u policy.Uses) {
 			u |= policy.UsesName
 		case "time":
 			u |= policy.UsesTime
+		case "source_port":
+			u |= policy.UsesPort
 		}
 	}
 	return u

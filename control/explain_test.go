@@ -1,0 +1,79 @@
+package control
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
+)
+
+// says is an expression whose answer is told, and what it uses.
+type says struct {
+	holds bool
+	err   error
+	uses  policy.Uses
+}
+
+func (e says) Holds(policy.Facts) (bool, error) { return e.holds, e.err }
+func (e says) Uses() policy.Uses                { return e.uses }
+func (e says) String() string                   { return "says" }
+
+// TestExplainPolicy: what the rules of each policy say, in order, and what the question leaves open.
+func TestExplainPolicy(t *testing.T) {
+	here := policy.Conditions{Sources: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}
+	port := policy.Conditions{When: []policy.Expression{says{holds: true, uses: policy.UsesPort}}}
+	set := func(d policy.Default, rules ...policy.Rule) policy.Set {
+		return policy.Set{Name: "p", Default: d, Rules: rules}
+	}
+	for name, tt := range map[string]struct {
+		policy  []policy.Set
+		allowed bool
+		reason  policy.Reason
+		depends string
+		steps   []Step // of policy
+	}{
+		"none":              {allowed: true},
+		"a rule allows":     {[]policy.Set{set(policy.DefaultDeny, policy.Rule{Name: "r", Allow: true, Conditions: here})}, true, "", "", []Step{{"policy", "allowed", "policy p/r"}}},
+		"a rule denies":     {[]policy.Set{set(policy.DefaultAllow, policy.Rule{Name: "r", Conditions: here})}, false, policy.PolicyDenied, "", []Step{{"policy", "denied: policy_denied", "policy p/r"}}},
+		"the default does":  {[]policy.Set{set(policy.DefaultDeny)}, false, policy.PolicyDenied, "", []Step{{"policy", "denied: policy_denied", "policy p default"}}},
+		"an error does":     {[]policy.Set{set(policy.DefaultAllow, policy.Rule{Name: "r", Conditions: policy.Conditions{When: []policy.Expression{says{err: errors.New("broken")}}}})}, false, policy.PolicyError, "", []Step{{"policy", "denied: policy_error", "policy p/r: broken"}}},
+		"on trial":          {[]policy.Set{set(policy.DefaultAllow, policy.Rule{Name: "r", Observe: true, Conditions: here})}, true, "", "", []Step{{"policy", "would be denied, on trial", "policy p/r"}, {"policy", "allowed", "policy p default"}}},
+		"the client's port": {[]policy.Set{set(policy.DefaultAllow, policy.Rule{Name: "r", Conditions: port})}, false, "", "source port", []Step{{"policy", "depends on the client's port", "policy p/r"}}},
+		"the client's port, of a rule that allows": {[]policy.Set{set(policy.DefaultDeny, policy.Rule{Name: "r", Allow: true, Conditions: port})}, false, "", "source port",
+			[]Step{{"policy", "depends on the client's port", "policy p/r"}}},
+		"the client's port, on trial": {[]policy.Set{set(policy.DefaultAllow, policy.Rule{Name: "r", Observe: true, Conditions: port})}, true, "", "",
+			[]Step{{"policy", "on trial, depends on the client's port", "policy p/r"}, {"policy", "allowed", "policy p default"}}},
+		"the client's port doesn't matter": {[]policy.Set{set(policy.DefaultAllow, policy.Rule{Name: "a", Conditions: here}, policy.Rule{Name: "r", Conditions: port})}, false, policy.PolicyDenied, "",
+			[]Step{{"policy", "denied: policy_denied", "policy p/a"}}},
+		"the second denies": {[]policy.Set{set(policy.DefaultAllow), {Name: "q", Default: policy.DefaultDeny}}, false, policy.PolicyDenied, "",
+			[]Step{{"policy", "allowed", "policy p default"}, {"policy", "denied: policy_denied", "policy q default"}}},
+		"limits": {[]policy.Set{{Name: "p", Limits: []policy.FlowLimit{{PerSource: true, Flows: 3}}}}, true, "", "", []Step{{"policy", "limited", "policy p: limit source flows 3"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &policy.Policy{Sets: tt.policy}
+			w := connected(t, func(c *Config) { c.Policy = func() *policy.Policy { return p } })
+			w.ok(w.EditService(t.Context(), op(Owner, subC), svcC, func(_ *link.Snapshot, old *link.Service) (*link.Service, error) {
+				v := *old
+				v.Names = []link.ResourceName{{Public: "db.contoso.example"}}
+				return &v, nil
+			}))
+			w.ok(w.Decide(t.Context(), op(Approver, subC), decision(link.Approved)))
+			x, err := w.Explain(t.Context(), as(Owner, subF), subF, netip.MustParseAddr("10.1.0.9"), "db.contoso.example", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var steps []Step
+			for _, s := range x.Steps {
+				if s.What == "policy" {
+					steps = append(steps, s)
+				}
+			}
+			if x.Allowed != tt.allowed || x.Reason != string(tt.reason) || x.Depends != tt.depends || !slices.Equal(steps, tt.steps) {
+				t.Errorf("allowed %v, reason %q, depends %q: %+v", x.Allowed, x.Reason, x.Depends, x.Steps)
+			}
+		})
+	}
+}
