@@ -114,6 +114,9 @@ type Config struct {
 	Reserved []netip.Addr
 	// Plane are those of Own that the data plane has opened for endpoints; nil: none.
 	Plane func() []netip.AddrPort
+	// Ground is what the data plane goes by where it says whether a flow may reach its target; nil: it has none,
+	// and Own and Local are what is known.
+	Ground func() link.Ground
 	// Flows yields the live flows of this node; nil where it has no data plane.
 	Flows func(yield func(Flow) bool)
 	// Published and Healthy are what the data plane observes of a service's targets; nil where there is none.
@@ -185,6 +188,8 @@ type Flow struct {
 	Started    time.Time      `json:"started"`
 	Sent       uint64         `json:"sent"`     // bytes from the client to the target
 	Received   uint64         `json:"received"` // bytes from the target to the client
+	// Standing is what a plan asks whether it would go on.
+	Standing policy.Standing `json:"-"`
 }
 
 // AuditQuery selects audit entries. Zero fields select all that the caller may see.

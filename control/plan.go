@@ -47,6 +47,16 @@ func (c *Control) Apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 	return c.apply(ctx, op, m)
 }
 
+// PlanOf says what a result of one of the operations has done, or of a dry run would do, as the caller may know it
+// from a subscription.
+func (c *Control) PlanOf(caller Caller, subscription string, r Result) (Plan, error) {
+	sees, err := c.scopeOf(caller, subscription)
+	if err != nil {
+		return Plan{}, err
+	}
+	return c.plan(sees, r.trial, r.Snapshot.Revision()), nil
+}
+
 func (c *Control) apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 	sees, err := c.scopeOf(op.Caller, m.Subscription)
 	if err != nil {

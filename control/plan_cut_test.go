@@ -3,10 +3,12 @@ package control
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/postern-link/postern/policy"
 )
 
 // TestPlanNamesTheCut: a plan lists the live flows that the change ends, by each kind that a manifest says,
-// and none that goes on. proxy's TestRevokeKinds has what happens.
+// and none that goes on. TestPlanAndProxyAgree has what happens.
 func TestPlanNamesTheCut(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*Manifest)
@@ -45,6 +47,10 @@ func TestPlanNamesTheCut(t *testing.T) {
 			flows = []Flow{{ID: "1", Endpoint: e.ID, Service: e.Service, LinkID: e.Connection.LinkID,
 				Source: netip.MustParseAddrPort("10.3.0.9:40000"), Local: netip.AddrPortFrom(e.Address, 443),
 				Target: netip.MustParseAddrPort("203.0.113.9:443")}}
+			flows[0].Standing = policy.Standing{
+				Request: policy.Request{Source: flows[0].Source, Local: flows[0].Local},
+				Service: e.Service, LinkID: e.Connection.LinkID, Target: flows[0].Target,
+			}
 			tt.change(&m)
 			p, err := w.Plan(t.Context(), op(Owner, subC), m)
 			if err != nil {

@@ -7,10 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/postern-link/postern/link"
-	"github.com/postern-link/postern/policy"
 )
 
 // cutKey is the inverse of object.
@@ -184,25 +182,29 @@ func (c *Control) cut(sees scope, t trial) []Flow {
 	if c.config.Flows == nil {
 		return nil
 	}
-	view, by, at := c.observed().view, c.policy(), c.config.Now()
+	by, ground, view, at := c.policy(), c.ground(), c.observed().view, c.config.Now()
 	var list []Flow
 	for f := range c.config.Flows {
-		if (sees.holds(f.Endpoint) || sees.holds(f.Service)) && stands(by, t.before, f, view, at) && !stands(by, t.after, f, view, at) {
+		if !sees.holds(f.Endpoint) && !sees.holds(f.Service) {
+			continue
+		}
+		is := f.Standing
+		is.View, is.At = view, at
+		if _, goesOn := by.Stands(t.after, is, ground); goesOn {
+			continue
+		}
+		if _, stood := by.Stands(t.before, is, ground); stood { // else it is on its way out anyhow
 			list = append(list, sees.flow(t.before, f))
 		}
 	}
 	return list
 }
 
-// stands reports whether a flow may go on: allowed, the connection and service that it was let in for, and to a
-// target that is still one.
-func stands(by *policy.Policy, s *link.Snapshot, f Flow, view policy.Freshness, at time.Time) bool {
-	v := by.Decide(s, policy.Request{
-		Source: f.Source, Local: f.Local, Judged: f.ServerName != "", Name: f.ServerName, View: view, Live: true, At: at,
-	})
-	if !v.Allow || v.Service.ID != f.Service || v.Endpoint.Connection.LinkID != f.LinkID {
-		return false
+// ground is what is known of this node where the right of a flow to its target is judged.
+func (c *Control) ground() link.Ground {
+	if c.config.Ground != nil {
+		return c.config.Ground()
 	}
-	return f.Target == netip.AddrPort{} ||
-		slices.ContainsFunc(v.Service.Targets, func(t link.Target) bool { return t.Addr == f.Target })
+	own := c.sockets()
+	return link.Ground{Listeners: own.beside, Local: func(a netip.Addr) bool { return slices.Contains(own.local, a) }}
 }

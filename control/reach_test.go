@@ -42,7 +42,7 @@ func TestNetworkAroundTarget(t *testing.T) {
 	v.MaxConnections = 7
 	w.ok(w.putServiceAs(op(Owner, subC), v))
 	stored := w.state().Service(svcC)
-	if w.state().MayReach(stored, stored.Targets[0].Addr.Addr()) {
+	if w.state().Refuses(stored, stored.Targets[0].Addr, link.Ground{}) != link.TargetIsForeign {
 		t.Error("it may still send there")
 	}
 	if len(stored.Reach) != 1 || stored.Reach[0] != netip.MustParsePrefix("127.7.0.0/16") {

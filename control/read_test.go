@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 )
 
 // A provider and a consumer read the same decision, each its own half of it.
@@ -214,6 +215,8 @@ func TestPlan(t *testing.T) {
 	e := w.state().Endpoint("c1/g/pe")
 	flows = []Flow{{ID: "1", Endpoint: e.ID, Service: e.Service, LinkID: e.Connection.LinkID, Source: netip.MustParseAddrPort("10.3.0.9:40000"),
 		Local: netip.AddrPortFrom(e.Address, 443), Target: netip.MustParseAddrPort("203.0.113.9:443")}}
+	flows[0].Standing = policy.Standing{Request: policy.Request{Source: flows[0].Source, Local: flows[0].Local},
+		Service: e.Service, LinkID: e.Connection.LinkID, Target: flows[0].Target}
 	m.Endpoints = nil
 	if p, err := w.Plan(ctx, op(Owner, subC), m); err != nil || len(p.Changes) != 0 || len(p.Cut) != 0 {
 		t.Errorf("what isn't named is left alone: %+v, %v", p, err)

@@ -71,21 +71,6 @@ func (s *Service) granted(a netip.Addr) bool {
 	return slices.ContainsFunc(s.Reach, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// MayReach reports whether the bytes of a service may go to an address as the networks are now: not into
-// the network of another tenant, which may have come after the service, unless the tenant of the service
-// was granted the address. The operator's services may go anywhere.
-func (s *Snapshot) MayReach(v *Service, a netip.Addr) bool {
-	if v.Tenant == "" {
-		return true
-	}
-	for _, a := range Forms(a) {
-		if n := s.NetworkOf(a); n != nil && n.Tenant != v.Tenant && !v.granted(a) {
-			return false
-		}
-	}
-	return true
-}
-
 // Forms returns an address and the IPv4 addresses that a gateway or host may take it for: of IPv4-mapped
 // and -compatible addresses (RFC 4291 section 2.5.5), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo
 // (RFC 4380) and ISATAP (RFC 5214).

@@ -62,8 +62,8 @@ func TestBackends(t *testing.T) {
 	must(t, s, PutService{Service: mine})
 }
 
-// TestMayReach: a network takes its addresses away from the services of other tenants.
-func TestMayReach(t *testing.T) {
+// TestRefusesForeign: a network takes its addresses away from the services of other tenants.
+func TestRefusesForeign(t *testing.T) {
 	v := backend("b", "s2/g/p", "10.7.0.5:443")
 	free := must(t, Empty(), PutService{Service: v})
 	claimed := must(t, free, PutNetwork{vnet("c", "s4/g/v", "10.7.0.0/16", "10.7.1.0/24")})
@@ -86,7 +86,7 @@ func TestMayReach(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			v := v
 			v.Tenant, v.Reach = tc.tenant, tc.reach
-			if got := tc.s.MayReach(&v, netip.MustParseAddr(tc.addr)); got != tc.want {
+			if got := tc.s.RefusesAddress(&v, netip.MustParseAddr(tc.addr)) == ""; got != tc.want {
 				t.Errorf("got %v", got)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/store"
 )
@@ -97,6 +98,14 @@ func (n *Node) Listeners() []netip.AddrPort {
 		return p.Listeners()
 	}
 	return nil
+}
+
+// Ground returns what the data plane knows of this node, for the rules about targets; nothing without one.
+func (n *Node) Ground() link.Ground {
+	if p := n.proxy.Load(); p != nil {
+		return p.Ground()
+	}
+	return link.Ground{}
 }
 
 // apis are the control API in force and those that are ending.

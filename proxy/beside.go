@@ -35,17 +35,7 @@ func against(a, other netip.AddrPort) bool {
 // judge asks policy about a flow on the newest snapshot. An address that this process listens on itself is
 // no endpoint's, whatever the state says: another node, which doesn't know, may have given it out (C10).
 func (p *Proxy) judge(r policy.Request) policy.Verdict {
-	return p.judgeBy(p.policy(), p.snapshot(), r)
-}
-
-// judgeBy is judge on a policy, nil for the state alone, and a snapshot.
-func (p *Proxy) judgeBy(by *policy.Policy, s *link.Snapshot, r policy.Request) policy.Verdict {
-	for _, own := range p.settings.Load().Own {
-		if own.Addr() == r.Local.Addr() {
-			return policy.Verdict{Reason: policy.NoEndpoint, Rule: "this node listens on the address itself, for " + own.String()}
-		}
-	}
-	return by.Decide(s, r)
+	return p.policy().Admit(p.snapshot(), r, link.Ground{Listeners: p.settings.Load().Own})
 }
 
 // declared returns the listeners that endpoints of a declaration want, each for its own address and, where

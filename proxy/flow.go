@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -180,57 +179,27 @@ func (f *flow) review(by *policy.Policy) {
 
 // reviewLocked is review. The caller holds mu.
 func (f *flow) reviewLocked(by *policy.Policy) {
-	s := f.proxy.snapshot()
-	switch {
-	case f.reason != "":
-		return
-	case !f.routed:
-		// Not decided yet, and it will be on a newer snapshot. Who waits for a PROXY header need not go on.
-		if f.awaits != 0 && f.awaits != awaited(s, f.local) {
-			f.endLocked(policy.Revoked)
-		}
+	if f.reason != "" {
 		return
 	}
-	r := f.request
-	r.View, r.Live, r.At = f.proxy.fresh(), true, time.Now()
-	v := f.proxy.judgeBy(by, s, r)
-	if !f.stands(s, v) {
+	is := f.standingLocked()
+	is.View, is.At = f.proxy.fresh(), time.Now()
+	v, goesOn := by.Stands(f.proxy.snapshot(), is, f.proxy.Ground())
+	switch {
+	case !goesOn:
 		if !v.Allow && v.Service != nil {
 			f.verdict = v // for the line: why it was revoked
 		}
 		f.endLocked(policy.Revoked)
 		return
+	case !f.routed:
+		return // not decided yet, and it will be on a newer snapshot
 	}
 	// With the targets of today, should it have to dial. What the rules said is theirs to say again.
 	f.verdict.Endpoint, f.verdict.Service = v.Endpoint, v.Service
 	if by != nil || f.proxy.policy() == nil {
 		f.verdict = v
 	}
-}
-
-// awaited returns the link ID of the live connection at an address, 0 where there is none.
-func awaited(s *link.Snapshot, local netip.AddrPort) link.LinkID {
-	if s != nil {
-		if e := s.EndpointAt(local.Addr()); e != nil && e.Connection.Live() {
-			return e.Connection.LinkID
-		}
-	}
-	return 0
-}
-
-// stands reports whether a flow may go on under a new verdict on a snapshot. The caller holds mu.
-func (f *flow) stands(s *link.Snapshot, v policy.Verdict) bool {
-	switch was := f.verdict; {
-	case !v.Allow,
-		!was.Allow,
-		v.Service.ID != was.Service.ID,
-		v.Endpoint.Connection.LinkID != was.Endpoint.Connection.LinkID,
-		v.Unjudged && !was.Unjudged: // pinned since, and the name was never read
-		return false
-	}
-	return !f.address.IsValid() ||
-		slices.ContainsFunc(v.Service.Targets, func(t link.Target) bool { return t.Addr == f.address }) &&
-			f.proxy.refuses(s, v.Service, f.address) == ""
 }
 
 // fail ends a flow that is refused.

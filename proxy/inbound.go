@@ -32,7 +32,7 @@ func (f *flow) inbound() (first []byte, r *refusal) {
 		return first, nil
 	}
 	f.mu.Lock()
-	f.awaits = awaited(f.proxy.snapshot(), f.local)
+	f.awaits = policy.Awaited(f.proxy.snapshot(), f.local)
 	f.mu.Unlock()
 	f.client.SetReadDeadline(time.Now().Add(headerTimeout))
 	// Small, so that little of the payload is read ahead. The parser needs no more at once.

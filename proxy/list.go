@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 )
 
 // FlowState is how far a flow has come.
@@ -29,10 +30,12 @@ type FlowInfo struct {
 	Local      netip.AddrPort // the endpoint's address and port
 	Target     netip.AddrPort // that is dialled or connected
 	ServerName link.Name      // that the client asked for, of a service pinned to names
-	State      FlowState
-	Started    time.Time
-	ToTarget   int64 // payload bytes
-	ToClient   int64 // payload bytes
+	// Standing is what it takes to say whether the flow may go on: [policy.Policy.Stands].
+	Standing policy.Standing
+	State    FlowState
+	Started  time.Time
+	ToTarget int64 // payload bytes
+	ToClient int64 // payload bytes
 }
 
 // List yields the live flows of this moment, in no order. No lock is held meanwhile: a flow may have
@@ -59,8 +62,33 @@ func (f *flow) info() FlowInfo {
 	}
 	if e := f.verdict.Endpoint; e != nil {
 		i.Endpoint, i.Service, i.LinkID = e.ID, e.Service, e.Connection.LinkID
+	} else if e := f.awaitedLocked(); e != nil {
+		i.Endpoint, i.Service, i.LinkID = e.ID, e.Service, f.awaits
 	}
+	i.Standing = f.standingLocked()
 	return i
+}
+
+// awaitedLocked returns the endpoint that a PROXY header is read for, nil where none is. The caller holds mu.
+func (f *flow) awaitedLocked() *link.Endpoint {
+	s := f.proxy.snapshot()
+	if s == nil || f.routed || f.awaits == 0 || policy.Awaited(s, f.local) != f.awaits {
+		return nil
+	}
+	return s.EndpointAt(f.local.Addr())
+}
+
+// standingLocked is what it takes to say whether the flow may go on: of one that was denied or ended, nothing by
+// which it might. The caller holds mu.
+func (f *flow) standingLocked() policy.Standing {
+	if !f.routed {
+		return policy.Standing{Request: policy.Request{Local: f.local}, Waits: true, LinkID: f.awaits}
+	}
+	st := policy.Standing{Request: f.request, Unread: f.verdict.Unjudged, Target: f.address}
+	if e := f.verdict.Endpoint; e != nil && f.verdict.Allow && f.reason == "" {
+		st.Service, st.LinkID = e.Service, e.Connection.LinkID
+	}
+	return st
 }
 
 // state returns how far the flow has come. The caller holds mu.

@@ -24,11 +24,17 @@ func (p *Proxy) refuses(s *link.Snapshot, service *link.Service, target netip.Ad
 	if s == nil {
 		return "no snapshot"
 	}
+	return s.Refuses(service, target, p.Ground())
+}
+
+// Ground returns what this node knows of itself, for the rules about targets. It is no longer true when settings
+// are committed.
+func (p *Proxy) Ground() link.Ground {
 	g := link.Ground{Local: p.locals.has}
 	if settings := p.settings.Load(); settings != nil {
 		g.Listeners = settings.Own
 	}
-	return s.Refuses(service, target, g)
+	return g
 }
 
 // guardDial returns what is asked with the very address that the kernel is about to connect to: on the

@@ -283,6 +283,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Own: ownListeners, Plane: n.Listeners,
 		Local:     func() []netip.Addr { return ownAddresses(n.Snapshot()) },
 		Flows:     func(yield func(control.Flow) bool) { flows(n, yield) },
+		Ground:    n.Ground,
 		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
 	if s.Resolver.IsValid() {
@@ -298,7 +299,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 func flows(n *node.Node, yield func(control.Flow) bool) {
 	for f := range n.Flows() {
 		if !yield(control.Flow{ID: f.ID, Node: n.Name(), Endpoint: f.Endpoint, Service: f.Service, LinkID: f.LinkID, Source: f.Source, Local: f.Local,
-			Target: f.Target, ServerName: f.ServerName, State: string(f.State), Started: f.Started, Sent: uint64(f.ToTarget), Received: uint64(f.ToClient)}) {
+			Target: f.Target, ServerName: f.ServerName, State: string(f.State), Started: f.Started, Sent: uint64(f.ToTarget), Received: uint64(f.ToClient), Standing: f.Standing}) {
 			return
 		}
 	}
