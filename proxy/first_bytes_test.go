@@ -162,6 +162,11 @@ func TestRefusedBeforeDial(t *testing.T) {
 		setup  func(*world)
 	}{
 		{"X25 source not listed", policy.SourceDenied, func(w *world) { w.swap(endpoint("e", "svc", w.host(), "192.0.2.0/24")) }},
+		{"X25 pending", policy.NotApproved, func(w *world) {
+			at := w.host()
+			w.swap(link.DeleteEndpoint{ID: "e"}, service("svc", 7001, netip.MustParseAddrPort("127.0.0.1:1"), func(s *link.Service) { s.AutoApprove = nil }),
+				endpoint("e", "svc", at))
+		}},
 		{"X25 rejected", policy.NotApproved, func(w *world) { w.swap(revocations["reject"](w)...) }},
 		{"X25 disconnected", policy.NotApproved, func(w *world) { w.swap(revocations["remove"](w)...) }},
 		{"X25 suspended", policy.Suspended, func(w *world) { w.swap(revocations["suspend"](w)...) }},

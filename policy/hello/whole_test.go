@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-link/postern/policy"
 	"golang.org/x/crypto/cryptobyte"
 )
 
@@ -188,6 +189,37 @@ func (*retrier) RemoteAddr() net.Addr             { return nil }
 func (*retrier) SetDeadline(time.Time) error      { return nil }
 func (*retrier) SetReadDeadline(time.Time) error  { return nil }
 func (*retrier) SetWriteDeadline(time.Time) error { return nil }
+
+// X10: of a hello that has no end no more is read than may be held, however it is cut.
+func TestReadsNoMore(t *testing.T) {
+	endless := message(host(allowed), versions, ext{21, make([]byte, 12_000)})
+	early := bytes.Repeat(record(recordData, make([]byte, 1000)), 60)
+	for name, test := range map[string]struct {
+		sent []byte
+		most int
+	}{
+		"X10 records of 1 byte":   {records(endless, 1), MaxBytes},
+		"X10 records of 3 bytes":  {records(endless, 3), MaxBytes},
+		"X10 over two records":    {records(message(host(allowed), versions, ext{21, make([]byte, 17_000)}), maxRecord), MaxBytes},
+		"X10 early data, no end":  {early, MaxSecond},
+		"X10 early data, a hello": {append(early[:30_000:30_000], records(endless, maxRecord)...), MaxSecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				from := cut(test.sent, seed)
+				if test.most == MaxBytes {
+					_, err := Read(from)
+					check(t, Hello{}, err, policy.TooLarge)
+				} else if _, err := ReadSecond(from, Hello{Name: allowed}); err == nil {
+					t.Error("let through")
+				}
+				if n := len(test.sent) - len(from.b); n > test.most {
+					t.Errorf("%d bytes were read", n)
+				}
+			}
+		})
+	}
+}
 
 // X27: hellos of crypto/tls and ones made here, mutated; what is let through has the same name for every reader.
 func TestMutatedHellos(t *testing.T) {
