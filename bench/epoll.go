@@ -16,6 +16,7 @@ import (
 const (
 	modeUpload   = 'u' // throw away what I send
 	modeDownload = 'd' // send until I close
+	modeTLS      = 22  // a record with a ClientHello: answer it with the beginning of a ServerHello
 	modeEcho     = 'e' // answer each message; this byte is the first of the first message
 )
 

@@ -31,9 +31,10 @@ type order struct {
 	Target  netip.AddrPort `json:"target"`
 	Sources []netip.Addr   `json:"sources"`
 	Conns   int            `json:"conns"`
-	Rate    int            `json:"rate,omitempty"` // requests per second, loadRate only
-	Seconds float64        `json:"seconds"`        // of the measured window; not for loadIdle
-	Warm    float64        `json:"warm"`           // seconds before it
+	First   []byte         `json:"first,omitempty"` // what a short connection begins with, instead of a message
+	Rate    int            `json:"rate,omitempty"`  // requests per second, loadRate only
+	Seconds float64        `json:"seconds"`         // of the measured window; not for loadIdle
+	Warm    float64        `json:"warm"`            // seconds before it
 }
 
 // outcome is what the generator saw within the window.
@@ -143,12 +144,16 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // sendNow writes a message to a connection that has room for it.
 func (g *generator) sendNow(fd int) error {
-	g.buf[0] = modeEcho
-	n, err := unix.Write(fd, g.buf[:messageSize])
+	m := g.First
+	if m == nil {
+		g.buf[0] = modeEcho
+		m = g.buf[:messageSize]
+	}
+	n, err := unix.Write(fd, m)
 	if err != nil {
 		return err
 	}
-	if n != messageSize {
+	if n != len(m) {
 		return io.ErrShortWrite
 	}
 	return nil

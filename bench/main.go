@@ -21,6 +21,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/postern-link/postern/policy/policyplugin"
 )
 
 // bench is a whole run.
@@ -35,6 +37,7 @@ type bench struct {
 	root     string // the checkout
 	dir      string // temporary
 	self     string // this program
+	hello    []byte // a record with a ClientHello
 	coredns  string // the peer
 	postern  string // "": the peers alone
 	limit    uint64 // of open descriptors
@@ -112,6 +115,9 @@ func play(part string, args []string) error {
 		return runLoad()
 	case "etcd":
 		return runMember(args)
+	case "policy":
+		policyplugin.Serve(allowAll{})
+		return nil
 	case "sink":
 		var addrs []netip.AddrPort
 		for _, arg := range args {
@@ -153,6 +159,9 @@ func (b *bench) prepare(peersOnly bool) error {
 	}
 	// nginx's workers are not root and have to pass.
 	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return err
+	}
+	if b.hello, err = clientHello(); err != nil {
 		return err
 	}
 	if b.coredns, err = b.build("coredns", "./bench/coredns"); err != nil {
@@ -222,7 +231,7 @@ func (s sample) brief() string {
 		return "failed: " + s.Err
 	}
 	var words []string
-	for _, key := range []string{keyQPS, keyGbit, keyRate, keyQueryCPU, keyCPUPerGB, keyEachCPU, keyP50, keyP99, keyIdleRSS, keyIdleKernel, keyDescriptors, keyFlows, keyStart, keyMemory, keyPage} {
+	for _, key := range []string{keyQPS, keyGbit, keyRate, keyQueryCPU, keyCPUPerGB, keyEachCPU, keyP50, keyP99, keyIdleRSS, keyIdleKernel, keyDescriptors, keyFlows, keyAdded, keyStart, keyMemory, keyPage} {
 		if v, ok := s.Values[key]; ok {
 			words = append(words, fmt.Sprintf("%s %.4g", key, v))
 		}
@@ -292,6 +301,9 @@ var goals = []goal{
 	{text: "16 streams to the provider: at least nginx", test: "up-16", server: serverPostern, column: columnGbit, baseline: serverNginx, bound: 1},
 	{text: "1 stream to the client: at least nginx", test: "down-1", server: serverPostern, column: columnGbit, baseline: serverNginx, bound: 1},
 	{text: "16 streams to the client: at least nginx", test: "down-16", server: serverPostern, column: columnGbit, baseline: serverNginx, bound: 1},
+	{text: "connections with pin tls: at least 1.2 times HAProxy's with req.ssl_sni", test: "hello", server: serverPosternPinned, column: columnConnections, baseline: serverHAProxySNI, bound: 1.2},
+	{text: "pin tls adds at most 60 us to the first byte", test: "first-byte", server: serverPosternPinned, column: columnAdded, bound: 60},
+	{text: "a policy program adds at most 250 us", test: "first-byte", server: serverPosternProgram, column: columnAdded, bound: 250},
 	{text: "an idle flow: at most 40 KiB in all", test: "idle", server: serverPostern, column: columnIdle, bound: 40},
 	{text: "100,000 endpoints: start within 2 s", test: "control-large", server: serverBolt, column: columnStart, bound: 2},
 	{text: "100,000 endpoints: at most 400 MB", test: "control-large", server: serverBolt, column: columnMemory, bound: 400},

@@ -139,6 +139,11 @@ func config(dir, name, text string) (string, error) {
 
 // haproxy returns HAProxy in TCP mode on one thread; with lines of the global and the defaults section.
 func (b *bench) haproxy(name, global, defaults string) server {
+	return b.haproxyBy(name, global, defaults, "  default_backend b")
+}
+
+// haproxyBy is haproxy with lines that say where a connection goes.
+func (b *bench) haproxyBy(name, global, defaults, to string) server {
 	return server{name, func(dir string) ([]string, error) {
 		var backends strings.Builder
 		for i, t := range b.net.targets {
@@ -156,16 +161,19 @@ defaults
 %s
 frontend f
   bind %s
-  default_backend b
+%s
 backend b%s
-`, b.flows+300, global, defaults, b.net.endpoint, backends.String()))
+`, b.flows+300, global, defaults, b.net.endpoint, to, backends.String()))
 		return []string{"haproxy", "-db", "-f", path}, err
 	}}
 }
 
 // nginx returns nginx with its stream module, one worker, everything else at its default.
-func (b *bench) nginx() server {
-	return server{serverNginx, func(dir string) ([]string, error) {
+func (b *bench) nginx() server { return b.nginxBy(serverNginx, "", "proxy_pass b;") }
+
+// nginxBy is nginx with lines of the stream section, and words that say where a connection goes.
+func (b *bench) nginxBy(name, stream, to string) server {
+	return server{name, func(dir string) ([]string, error) {
 		module := ""
 		for _, m := range []string{"/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules"} {
 			if _, err := os.Stat(m + "/ngx_stream_module.so"); err == nil {
@@ -185,9 +193,9 @@ worker_rlimit_nofile %d;
 events { worker_connections %d; }
 stream {
   upstream b {%s }
-  server { listen %s; proxy_pass b; proxy_timeout 1h; }
+%s  server { listen %s; %s proxy_timeout 1h; }
 }
-`, module, dir, dir, b.limit, 2*b.flows+300, backends.String(), b.net.endpoint))
+`, module, dir, dir, b.limit, 2*b.flows+300, backends.String(), stream, b.net.endpoint, to))
 		return []string{"nginx", "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", path}, err
 	}}
 }

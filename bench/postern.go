@@ -50,26 +50,5 @@ func (b *bench) posternDNS(dir string, proxying bool) ([]string, error) {
 // posternProxy configures one service with the backend as its targets, no names and no PROXY
 // header: what the peers do.
 func (b *bench) posternProxy(dir string) ([]string, error) {
-	targets := make([]string, len(b.net.targets))
-	for i, t := range b.net.targets {
-		targets[i] = t.String()
-	}
-	return b.corefile(b.postern, dir, b.posternHead(dir)+fmt.Sprintf(` linkservice backend {
-  port %d
-  target %s
-  pin address
-  approve consumer
- }
- linkendpoint consumer-backend {
-  service backend
-  network consumer
-  address %s
- }
- privatelink
- linkproxy {
-  max_flows %d
-  max_per_source %[4]d
- }
-}
-`, b.net.endpoint.Port(), strings.Join(targets, " "), b.net.endpoint.Addr(), b.flows+300))
+	return b.posternBy(dir, "pin address", "")
 }

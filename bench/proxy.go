@@ -36,8 +36,10 @@ const (
 // proxyTest is one kind of load.
 type proxyTest struct {
 	test
-	kind  string
-	conns int
+	kind    string
+	conns   int
+	servers func(b *bench) []server // nil: proxyServers
+	hello   bool                    // connections begin with a ClientHello
 }
 
 // Requests per second of the test with a fixed rate.
@@ -63,24 +65,25 @@ func (b *bench) proxyTests() []proxyTest {
 			columnCore,
 		}
 	}
-	return []proxyTest{
-		{of("up-1", "Proxy: client to provider, 1 stream", true, bulk...), loadUpload, 1},
-		{of("up-16", "Proxy: client to provider, 16 streams", true, bulk...), loadUpload, 16},
-		{of("down-1", "Proxy: provider to client, 1 stream", true, bulk...), loadDownload, 1},
-		{of("down-16", "Proxy: provider to client, 16 streams", true, bulk...), loadDownload, 16},
-		{of("connect", "Proxy: connect, one request and response, close; 32 at a time", true, each("k connections/s")...), loadConnect, 32},
-		{of("request", "Proxy: requests on 64 persistent connections", true, each("k requests/s")...), loadRequest, 64},
-		{of("rate", fmt.Sprintf("Proxy: %d requests/s on 64 persistent connections", fixedRate), false,
+	tests := []proxyTest{
+		{test: of("up-1", "Proxy: client to provider, 1 stream", true, bulk...), kind: loadUpload, conns: 1},
+		{test: of("up-16", "Proxy: client to provider, 16 streams", true, bulk...), kind: loadUpload, conns: 16},
+		{test: of("down-1", "Proxy: provider to client, 1 stream", true, bulk...), kind: loadDownload, conns: 1},
+		{test: of("down-16", "Proxy: provider to client, 16 streams", true, bulk...), kind: loadDownload, conns: 16},
+		{test: of("connect", "Proxy: connect, one request and response, close; 32 at a time", true, each("k connections/s")...), kind: loadConnect, conns: 32},
+		{test: of("request", "Proxy: requests on 64 persistent connections", true, each("k requests/s")...), kind: loadRequest, conns: 64},
+		{test: of("rate", fmt.Sprintf("Proxy: %d requests/s on 64 persistent connections", fixedRate), false,
 			column{key: keyP50, head: "p50 us", scale: 1e-6, digits: 0, better: lower},
 			column{key: keyP99, head: "p99 us", scale: 1e-6, digits: 0, better: lower},
 			column{key: keyEachCPU, head: "CPU us each", scale: 1e-6, digits: 1, better: lower},
-			columnCore), loadRate, 64},
-		{of("idle", fmt.Sprintf("Proxy: %d idle flows", b.flows), false, columnIdle,
+			columnCore), kind: loadRate, conns: 64},
+		{test: of("idle", fmt.Sprintf("Proxy: %d idle flows", b.flows), false, columnIdle,
 			column{key: keyIdleRSS, head: "resident KiB", scale: 1024, digits: 1},
 			column{key: keyOwnKernel, head: "kernel KiB", scale: 1024, digits: 1},
 			column{key: keyDescriptors, head: "descriptors", digits: 1},
-			column{key: keyFlows, head: "flows"}), loadIdle, b.flows},
+			column{key: keyFlows, head: "flows"}), kind: loadIdle, conns: b.flows},
 	}
+	return append(tests, b.tlsTests()...)
 }
 
 // proxyServers returns the servers of the proxy tests that can be run.
@@ -102,7 +105,7 @@ func (b *bench) proxyServers() []server {
 // runProxy measures every server under every load once per round, in turn.
 func (b *bench) runProxy(round int) {
 	for _, t := range b.proxyTests() {
-		for _, s := range rotated(b.proxyServers(), round) {
+		for _, s := range rotated(b.serversOf(t), round) {
 			if !b.wants(t.name, s.name) {
 				continue
 			}
@@ -110,6 +113,15 @@ func (b *bench) runProxy(round int) {
 		}
 	}
 	b.results.ownKernel()
+	b.results.addedLatency()
+}
+
+// serversOf returns the servers of a test.
+func (b *bench) serversOf(t proxyTest) []server {
+	if t.servers != nil {
+		return t.servers(b)
+	}
+	return b.proxyServers()
 }
 
 // measureProxy runs one server under one load.
@@ -121,7 +133,7 @@ func (b *bench) measureProxy(t proxyTest, s server) (map[string]float64, float64
 			return nil, 0, err
 		}
 		defer p.stop()
-		if err := p.await(b.echo); err != nil {
+		if err := p.await(func() error { return b.ask(t) }); err != nil {
 			return nil, 0, err
 		}
 		target, pids = b.net.endpoint, tree(p.cmd.Process.Pid)
@@ -129,6 +141,9 @@ func (b *bench) measureProxy(t proxyTest, s server) (map[string]float64, float64
 	o := order{
 		Kind: t.kind, Target: target, Sources: b.net.sources, Conns: t.conns, Rate: fixedRate,
 		Seconds: b.seconds, Warm: max(0.3, b.seconds/5),
+	}
+	if t.hello {
+		o.First = b.hello
 	}
 	if t.kind == loadIdle {
 		return b.measureIdle(o, pids)
@@ -233,8 +248,8 @@ func (r results) ownKernel() {
 	}
 }
 
-// echo sends a request through the proxy and reads the response.
-func (b *bench) echo() error {
+// ask sends what a connection of the test begins with through the proxy, and reads the response.
+func (b *bench) ask(t proxyTest) error {
 	c, err := b.dialer("tcp").Dial("tcp", b.net.endpoint.String())
 	if err != nil {
 		return err
@@ -245,7 +260,11 @@ func (b *bench) echo() error {
 	}
 	m := make([]byte, messageSize)
 	m[0] = modeEcho
-	if _, err := c.Write(m); err != nil {
+	first := m
+	if t.hello {
+		first = b.hello
+	}
+	if _, err := c.Write(first); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(c, m); err != nil {
