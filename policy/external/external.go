@@ -40,7 +40,8 @@ type Config struct {
 	// Files are paths, absolute, that it may read and execute from, with all below them: "allow read PATH...".
 	// Without it reads its own executable and the shared libraries and certificates of the system.
 	Files []string
-	// Memory is how many bytes of data it may hold: 1 GiB where 0, without bound where negative.
+	// Memory is how many bytes of data it may hold: 1 GiB where 0, as with every program of a Corefile, without
+	// bound where negative.
 	Memory int64
 }
 

@@ -87,6 +87,31 @@ func TestRefusedAtStart(t *testing.T) {
 	nothingLeft(t, 0)
 }
 
+// TestLongTemporary: the longest directory for temporary files that is taken works, and one more byte is said.
+func TestLongTemporary(t *testing.T) {
+	base, err := os.MkdirTemp("/tmp", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	exact := filepath.Join(base, strings.Repeat("y", maxTemp-len(base)-1))
+	long := exact + "y"
+	for _, dir := range []string{exact, long} {
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(base, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TMPDIR", exact)
+	start(t, config("obeys"))
+	t.Setenv("TMPDIR", long)
+	if p, err := Start(t.Context(), config("obeys"), nil, nil); err == nil {
+		p.Close()
+		t.Error("it was started")
+	} else if !strings.Contains(err.Error(), "set TMPDIR") {
+		t.Error(err)
+	}
+}
+
 // TestSilentProgram: G02. One that never says its address is given up, and is gone.
 func TestSilentProgram(t *testing.T) {
 	t.Parallel()

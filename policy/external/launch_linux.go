@@ -63,7 +63,8 @@ func (o *order) run() error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	// The kernel's first choice where memory runs out. Anybody may ask for that.
+	// The kernel's first choice where memory runs out. Anybody may ask for that, but a node in a sandbox of its own,
+	// to which all of /proc is only to be read.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	rules, err := openRuleset(o) // opens what the program's user may not
 	if err != nil {

@@ -1,6 +1,7 @@
 package external
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -11,6 +12,10 @@ import (
 // placePattern is what the directories of sockets are called, below the one for temporary files.
 const placePattern = "postern-policy-*"
 
+// maxTemp is how many bytes the path of the directory for temporary files may have. That of a socket has 107 at most,
+// of which the directories in between and its own name take 64.
+const maxTemp = 43
+
 // place is a directory for the socket of one run. Who made it holds a lock on it for as long as it lives, so
 // that what a killed node has left is known for that.
 type place struct {
@@ -20,6 +25,9 @@ type place struct {
 
 // newPlace makes a directory that the program's user may pass through; what the program has is below.
 func newPlace() (*place, error) {
+	if dir := os.TempDir(); len(dir) > maxTemp {
+		return nil, fmt.Errorf("%s, the directory for temporary files, has a path too long for sockets in it: set TMPDIR to one of at most %d bytes", dir, maxTemp)
+	}
 	path, err := os.MkdirTemp("", placePattern)
 	if err != nil {
 		return nil, err
