@@ -9,10 +9,11 @@ import (
 // Program is a policy program. It is asked last, about what state and rules allow, and can only narrow.
 // It fails closed: what goes wrong, takes too long or makes no sense is a refusal.
 type Program interface {
-	// Authorize says whether a flow may be. It returns within the program's timeout.
+	// Authorize says whether a flow may be. It returns within 1.25 times the program's timeout: a quarter of it for its
+	// turn, where the program has many questions to answer, and the whole for the answer.
 	Authorize(ctx context.Context, q Question) Answer
 	// Review says whether a request that its service approves by itself may be approved. It returns
-	// within the program's timeout.
+	// within 5 s, whatever the program's timeout is.
 	Review(ctx context.Context, r Review) Decision
 	// Changed tells of a new snapshot. It doesn't wait, and the program may be told of the newest alone.
 	Changed(s *link.Snapshot)

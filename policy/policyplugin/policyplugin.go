@@ -24,7 +24,7 @@
 //   - Methods are called concurrently, up to 256 Authorize and 8 Review at once. Contexts end with the time.
 //   - A verdict is kept and not asked for again only where the program says so: [Verdict.For].
 //   - It runs in a sandbox, as nobody, with no other file than its own executable, shared libraries and
-//     certificates, no connections, no environment, and can't start processes. The Corefile gives it files
+//     certificates, no connections, no environment, 1 GiB of memory, and can't start processes. The Corefile gives it files
 //     and the network where it needs them. What the kernel has no means for isn't enforced; see the README
 //     of linkpolicy.
 //   - What it prints is logged by the node, 20 lines a second, with escapes. Print no secrets.
@@ -58,7 +58,7 @@ type Policy interface {
 type Base struct{}
 
 // ErrUnasked is what [Base] says: the program is asked what it doesn't answer.
-var ErrUnasked = errors.New("this program doesn't answer that: see the words after \"asks\" in the Corefile")
+var ErrUnasked = errors.New("this program doesn't answer that: see the words after \"ask\" in the Corefile")
 
 // Authorize implements [Policy]: [ErrUnasked].
 func (Base) Authorize(context.Context, *Flow) (Verdict, error) { return Verdict{}, ErrUnasked }
