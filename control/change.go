@@ -84,7 +84,7 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 			return Result{}, err
 		}
 	}
-	w = c.review(ctx, op, w).narrow(op, w)
+	w = c.narrow(c.review(ctx, op, w), op, w)
 	patient, cancel := context.WithTimeoutCause(ctx, patience, errLate)
 	defer cancel()
 	// One after the other: writers of this node that race for a revision would only make each other decide again.

@@ -135,7 +135,7 @@ func (c *Control) mayUseZones(s *link.Snapshot, caller Caller, old, e *link.Endp
 // requestLimits returns a [*LimitError] where a request is more than a service or consumer may have.
 // waits says that it will be Pending.
 func (c *Control) requestLimits(s *link.Snapshot, near *fills, tenant string, service link.ID, waits bool) error {
-	of, waiting, resting := s.CountOf(service), s.PendingOf(service, tenant), s.Resting(tenant)
+	of, resting := s.CountOf(service), s.Resting(tenant)
 	// Each request takes a link ID, which rests when it ends: one that is asked for and deleted over and over.
 	if err := near.take(fill{"resting_link_ids", "link IDs of a tenant at rest", link.ID(tenant), resting, resting + 1, c.config.Limits.RestingLinkIDs}); err != nil {
 		return err
@@ -143,6 +143,12 @@ func (c *Control) requestLimits(s *link.Snapshot, near *fills, tenant string, se
 	if err := near.take(fill{"endpoints_per_service", "endpoints of a service", service, of, of + 1, c.config.Limits.EndpointsPerService}); err != nil || !waits {
 		return err
 	}
+	return c.pendingLimit(s, near, tenant, service)
+}
+
+// pendingLimit returns a [*LimitError] where one more request that waits is more than a consumer may have.
+func (c *Control) pendingLimit(s *link.Snapshot, near *fills, tenant string, service link.ID) error {
+	waiting := s.PendingOf(service, tenant)
 	return near.take(fill{"pending", "pending requests of a consumer", service, waiting, waiting + 1, c.config.Limits.PendingPerConsumer})
 }
 

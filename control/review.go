@@ -113,8 +113,9 @@ func shown(r policy.Review) string {
 }
 
 // narrow returns w with what the programs have said: a request that a list approves now, and that they have
-// rejected, left Pending or not seen as it is, becomes that. Where no list approves it their word is unused.
-func (said reviews) narrow(op Op, w write) write {
+// rejected, left Pending or not seen as it is, becomes that; what is Pending then counts as such. Where no list
+// approves it their word is unused.
+func (c *Control) narrow(said reviews, op Op, w write) write {
 	if said == nil {
 		return w
 	}
@@ -134,7 +135,12 @@ func (said reviews) narrow(op Op, w write) write {
 				continue
 			}
 			v.changes = slices.Clone(v.changes)
-			decided(v.changes, e.ID, d)
+			if decided(v.changes, e.ID, d); s.Endpoint(e.ID) == nil && d.State != link.Rejected { // one that asks again is counted
+				v.near = slices.Clip(v.near)
+				if err := c.pendingLimit(s, &v.near, e.Tenant, e.Service); err != nil {
+					return v, err
+				}
+			}
 			if v.reason == "" {
 				v.reason = strings.TrimSuffix(d.Rule+": "+d.Reason, ": ")
 			}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -132,4 +133,23 @@ func TestReviewOfAnother(t *testing.T) {
 	if k := w.connection(endF); k.State != link.Pending || k.Decision.Rule != "" {
 		t.Errorf("%s: %+v", k.State, k.Decision)
 	}
+}
+
+// TestReviewPends: what a program leaves Pending counts against the requests that a consumer may have waiting.
+func TestReviewPends(t *testing.T) {
+	r := &reviewer{Decision: policy.Decision{State: link.Pending}}
+	w := reviewedWorld(t, r)
+	w.config.Limits.PendingPerConsumer = 2
+	w.Control = New(w.config)
+	for i := range 2 {
+		w.ok(w.ask(op(Consumer, subF), subF+"/rg/p"+link.ID(rune('0'+i)), manual()))
+	}
+	_, err := w.ask(op(Consumer, subF), subF+"/rg/p2", manual())
+	if over, ok := errors.AsType[*LimitError](err); !ok || over.Limit != 2 {
+		t.Errorf("one more that waits: %v", err)
+	}
+	r.State = link.Rejected // which waits for nobody
+	w.ok(w.ask(op(Consumer, subF), subF+"/rg/p3", manual()))
+	r.State = link.Approved
+	w.ok(w.ask(op(Consumer, subF), subF+"/rg/p4", manual()))
 }
