@@ -15,7 +15,7 @@ func TestClaimsHaveTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	row := regexp.MustCompile(`(?m)^\| [^|]+ \| ([^|]+) \|$`)
-	place := regexp.MustCompile("`([a-z/]+)`|\\b(Test[A-Z][A-Za-z0-9]*)")
+	place := regexp.MustCompile("`([a-z/]+)`|\\b((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)")
 	scenario := regexp.MustCompile("`([a-z-]+)`")
 	n := 0
 	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
