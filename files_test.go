@@ -21,7 +21,8 @@ func TestFilesAreShort(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := bytes.Count(b, []byte("\n")); n > maxLines {
+			// What is generated is read in its source.
+			if n := bytes.Count(b, []byte("\n")); n > maxLines && !strings.HasSuffix(name, ".pb.go") {
 				t.Errorf("%s has %d lines, %d are allowed", path, n, maxLines)
 			}
 		}
