@@ -26,6 +26,7 @@ type conn struct {
 	uses     uint32
 	in, out  bool          // there may be bytes, or room
 	hup      bool          // the peer has ended, or worse: there is an end to be read
+	urgent   bool          // urgent data has come: a read stops in front of it, with more behind
 	wake     chan struct{} // for the goroutine that waits; nil before the first did
 	deadline time.Time     // of reading
 	late     time.Time     // of writing
@@ -35,7 +36,7 @@ type conn struct {
 func newConn(l *loop, fd int) *conn { return &conn{loop: l, fd: fd, in: true, out: true} }
 
 const (
-	watchIn  = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+	watchIn  = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 	watchOut = unix.EPOLLOUT
 )
 
@@ -68,6 +69,9 @@ func (c *conn) ready(events uint32) *pair {
 	defer c.mu.Unlock()
 	if events&(unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0 {
 		c.hup = true
+	}
+	if events&unix.EPOLLPRI != 0 {
+		c.urgent = true
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0 {
 		c.in = true

@@ -18,6 +18,7 @@ type pair struct {
 	up, down direction
 	first    Side
 	gate     Gate // Shut: the client is gated, and Watch looks on
+	refused  bool // Ask has ended the flow
 	over     bool // Ended was called, or is about to be
 }
 
@@ -216,11 +217,8 @@ func (p *pair) open(g Gate) {
 	}
 	l.engine.asking.Go(func() {
 		held, ok := p.Ask()
-		if !ok {
-			return // both connections are closed, and the loop has been told
-		}
 		p.mu.Lock()
-		p.up.held, p.up.gated = held, false
+		p.up.held, p.up.gated, p.refused = held, !ok, !ok
 		p.mu.Unlock()
 		l.post(p)
 	})
@@ -228,7 +226,10 @@ func (p *pair) open(g Gate) {
 
 // gatedEnd passes on the end of a client that sent nothing more. It reports whether there is nothing to do.
 func (p *pair) gatedEnd(d *direction) (wait bool, err error) {
-	if p.gate != Shut {
+	switch {
+	case p.refused:
+		return false, broken(d.from) // the other way may have ended long ago, and says nothing
+	case p.gate != Shut:
 		return true, nil // who asks sees it
 	}
 	switch err := d.src.over(); {

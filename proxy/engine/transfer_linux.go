@@ -19,16 +19,17 @@ func (c *conn) take(b []byte) (int, error) {
 	return c.incoming(len(b), func(fd int) (int, error) { return unix.Read(fd, b) })
 }
 
-// spliceTo moves what is there into an empty pipe.
+// spliceTo moves what is there into an empty pipe, or as much as there is a slot for: that it is less than was asked
+// for says nothing of the socket.
 func (c *conn) spliceTo(p *pipe) (int, error) {
-	return c.incoming(spliceSize, func(fd int) (int, error) {
+	return c.incoming(0, func(fd int) (int, error) {
 		n, err := unix.Splice(fd, nil, p.w, nil, spliceSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 		return int(n), err
 	})
 }
 
-// incoming calls f, which takes at most so many bytes. What is less has emptied the socket: the end and what
-// comes later are told by epoll anew, unless the end was told already.
+// incoming calls f, which takes at most so many bytes, 0 for one that may leave some. What is less has emptied the
+// socket: the end and what comes later are told by epoll anew, unless the end was told already.
 func (c *conn) incoming(most int, f func(fd int) (int, error)) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,7 +49,7 @@ func (c *conn) incoming(most int, f func(fd int) (int, error)) (int, error) {
 	case n == 0:
 		return 0, io.EOF
 	}
-	if n < most && !c.hup {
+	if n < most && !c.hup && !c.urgent {
 		c.in = false
 	}
 	return n, nil

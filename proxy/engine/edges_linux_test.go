@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"io"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// X13, E13: a pair ends whose target has ended in order before Ask refuses.
+func TestAskRefusesAfterTheEnd(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var p *running
+		ended := make(chan struct{})
+		p = w.pair(func(c *Copy) {
+			c.Watch = func([]byte) Gate { return Asking }
+			c.Ask = func() ([]byte, bool) {
+				<-ended
+				c.Client.Reset()
+				c.Target.Reset()
+				return nil, false
+			}
+		})
+		say(t, p.target, "retry")
+		p.target.CloseWrite()
+		hear(t, p.client, "retry")
+		hearEnd(t, p.client)
+		close(ended)
+		if e := p.wait(t); e.First != Target {
+			t.Errorf("ended %+v, want the target first", e)
+		}
+		hearReset(t, p.target)
+	})
+}
+
+// A read stops in front of urgent data (RFC 6093): what lies behind isn't left until more comes.
+func TestUrgent(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for range 20 { // all of it has come at once in most rounds
+			p := w.pair(nil)
+			raw, err := p.client.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Control(func(fd uintptr) {
+				syscall.Write(int(fd), []byte("before "))
+				syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
+				syscall.Write(int(fd), []byte("behind"))
+			}); err != nil {
+				t.Fatal(err)
+			}
+			hear(t, p.target, "before behind")
+		}
+	})
+}
+
+// E14, P06: small segments take a slot of a pipe each, so that a splice brings less than it may and leaves some in the
+// socket. They go on without another word of the sender.
+func TestSmallSegmentsInBulk(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		// Pieces of two connections, written in turn by one thread, don't lie side by side in memory: each
+		// stays a segment of its own.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		p, other := w.pair(nil), w.pair(nil)
+		go io.Copy(io.Discard, other.target)
+		write, beside := now(t, p.client), now(t, other.client)
+		sent := 0
+		for full := 0; full < 20; { // till both sockets are full, and the pair splices
+			n := write(make([]byte, 64<<10))
+			if sent += n; n == 0 {
+				full++
+				time.Sleep(time.Millisecond)
+			}
+		}
+		got, b := 0, make([]byte, 64<<10)
+		read := func(wait time.Duration) error {
+			p.target.SetReadDeadline(time.Now().Add(wait))
+			n, err := p.target.Read(b)
+			got += n
+			return err
+		}
+		for range 20 {
+			for range 4 {
+				read(20 * time.Millisecond)
+			}
+			for n := 1; n > 0; {
+				n = write(make([]byte, 100))
+				sent += n
+				beside(make([]byte, 100))
+			}
+		}
+		for got < sent {
+			if err := read(10 * time.Second); err != nil {
+				t.Fatalf("%d of %d bytes came: %v", got, sent, err)
+			}
+		}
+	})
+}
+
+// now returns a write that doesn't wait, and says how much was taken.
+func now(t *testing.T, c syscall.Conn) func(b []byte) int {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(b []byte) (n int) {
+		raw.Control(func(fd uintptr) { n, _ = syscall.Write(int(fd), b) })
+		return max(n, 0)
+	}
+}
