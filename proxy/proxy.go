@@ -24,6 +24,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
@@ -65,6 +66,7 @@ type Proxy struct {
 	ctx        context.Context
 	background sync.WaitGroup // tend, reviewRules
 	reviews    chan struct{}  // of size one: the rules are to be asked about live flows
+	pace       pace           // of rounds of reviewRules that nothing but the time calls for
 	accepting  sync.WaitGroup // accept loops; they add to flows, and are waited for before
 	flows      sync.WaitGroup
 
@@ -179,11 +181,13 @@ func (p *Proxy) reviewRules() {
 		case <-p.ctx.Done():
 			return
 		case <-p.reviews:
+			began := time.Now()
 			sweep(p.live.all(), func(f *flow) {
 				if by := p.policy(); by != nil {
 					f.review(by)
 				}
 			})
+			p.pace.took(began, time.Now())
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-link/postern/policy"
@@ -21,7 +22,7 @@ func (p *Proxy) tend() {
 				f.tend(now)
 			}
 			p.expire(flows)
-			if p.policy().Timed() {
+			if p.policy().Timed() && p.pace.due(now) {
 				p.Review()
 			}
 			p.retry()
@@ -29,6 +30,23 @@ func (p *Proxy) tend() {
 		}
 	}
 }
+
+// pace keeps timed rules, which are asked about all flows again and again, from taking all processors where
+// they are dear and flows are many. The zero pace is due.
+type pace struct {
+	next atomic.Int64 // the earliest begin of another round, in Unix nanoseconds
+}
+
+// restFor is how many times as long as a round took there is none: a fifth of the time is for rounds.
+const restFor = 4
+
+// took notes a round.
+func (p *pace) took(began, ended time.Time) {
+	p.next.Store(ended.Add(restFor * ended.Sub(began)).UnixNano())
+}
+
+// due reports whether there may be another round.
+func (p *pace) due(now time.Time) bool { return now.UnixNano() >= p.next.Load() }
 
 // expire cuts the flows whose view of the state has expired: nothing else asks about them again while
 // no new snapshot comes.

@@ -55,7 +55,20 @@ func addRule(s *policy.Set, args []string) error {
 		return err
 	}
 	s.Rules = append(s.Rules, r)
+	if cost := total(s); cost > cel.MaxTotal {
+		return fmt.Errorf("with rule %s the expressions of policy %s may cost %d together; %d are allowed", r.Name, s.Name, cost, cel.MaxTotal)
+	}
 	return nil
+}
+
+// total is what the expressions of a policy may cost together.
+func total(s *policy.Set) (cost uint64) {
+	for i := range s.Rules {
+		for _, e := range s.Rules[i].When {
+			cost += cel.Cost(e)
+		}
+	}
+	return cost
 }
 
 // condition reads the values of one condition.

@@ -1,6 +1,7 @@
 package linkpolicy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +27,24 @@ func TestRuleReadsBack(t *testing.T) {
 		}
 		if got := strings.ReplaceAll(s.Rules[0].String(), `"`, ""); got != text {
 			t.Errorf("%s became %s", text, got)
+		}
+	}
+}
+
+// X27: what the expressions of a policy cost together is bounded, however many rules they are in.
+func TestExpressionsTogether(t *testing.T) {
+	s := policy.Set{Name: "p"}
+	var err error
+	for i := 0; err == nil && i < maxRules; i++ {
+		err = addRule(&s, []string{fmt.Sprint("r", i), "deny", "when", "name.matches('^c[a-z]+[.]database[.]')"})
+	}
+	if err == nil || !strings.Contains(err.Error(), "together") || len(s.Rules) < 50 {
+		t.Errorf("after %d rules: %v", len(s.Rules), err)
+	}
+	s = policy.Set{Name: "p"}
+	for i := range maxRules {
+		if err := addRule(&s, []string{fmt.Sprint("r", i), "deny", "when", "cidr('10.9.0.0/16').containsIP(source)"}); err != nil {
+			t.Fatalf("simple rule %d: %v", i, err)
 		}
 	}
 }

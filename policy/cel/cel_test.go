@@ -32,7 +32,7 @@ func TestHolds(t *testing.T) {
 		{`true`, true, 0},
 		{`cidr('10.1.0.0/16').containsIP(source)`, true, 0},
 		{`cidr('10.2.0.0/16').containsIP(source)`, false, 0},
-		{`source == ip('10.1.2.3') && source_port > 1023`, true, 0},
+		{`source == ip('10.1.2.3') && source_port > 1023`, true, policy.UsesPort},
 		{`source.family() == 4 && string(source).startsWith('10.')`, true, 0},
 		{`port in [1433, 5432]`, true, 0},
 		{`endpoint == 'sql-corp' && service == 'sql' && network == 'corp'`, true, 0},
