@@ -2,11 +2,11 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -142,6 +142,7 @@ type listener struct {
 	file   *os.File
 	raw    syscall.RawConn
 	local  netip.AddrPort // valid if it is that of every connection
+	closed atomic.Bool
 }
 
 // Listener implements [Engine].
@@ -177,7 +178,7 @@ func (l *listener) Accept() (Conn, netip.AddrPort, netip.AddrPort, error) {
 	})
 	switch {
 	case waited != nil:
-		if errors.Is(waited, os.ErrClosed) {
+		if l.closed.Load() { // the error of the file says so in no way that can be asked for
 			waited = net.ErrClosed
 		}
 		return nil, netip.AddrPort{}, netip.AddrPort{}, waited
@@ -197,4 +198,7 @@ func (l *listener) Accept() (Conn, netip.AddrPort, netip.AddrPort, error) {
 }
 
 // Close implements [Listener].
-func (l *listener) Close() error { return l.file.Close() }
+func (l *listener) Close() error {
+	l.closed.Store(true)
+	return l.file.Close()
+}

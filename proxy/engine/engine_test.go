@@ -241,6 +241,29 @@ func TestHeld(t *testing.T) {
 	})
 }
 
+// A listener that is closed says so to who accepts.
+func TestClosedListener(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		l, err := w.engine.Listener(listen(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := make(chan error)
+		go func() {
+			_, _, _, err := l.Accept()
+			failed <- err
+		}()
+		time.Sleep(5 * time.Millisecond) // so that it most likely waits by then; it needn't
+		l.Close()
+		if err := <-failed; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("error %v", err)
+		}
+		if _, _, _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("again: %v", err)
+		}
+	})
+}
+
 func TestConversation(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		client, near := w.accepted()
@@ -338,22 +361,6 @@ func TestDial(t *testing.T) {
 		}
 		t.Error("a full queue takes connections")
 	})
-}
-
-// silent returns the address of a listener with the shortest queue, from which nobody accepts.
-func silent(t *testing.T) netip.AddrPort {
-	t.Helper()
-	l := listen(t)
-	t.Cleanup(func() { l.Close() })
-	raw, err := l.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr(l)
 }
 
 // Many pairs at once, which come and go: no connection ever gets the bytes of another.

@@ -199,3 +199,19 @@ func hearReset(t *testing.T, c net.Conn) {
 		t.Fatalf("%v; want a reset", err)
 	}
 }
+
+// silent returns the address of a listener with the shortest queue, from which nobody accepts.
+func silent(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l := listen(t)
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr(l)
+}
