@@ -197,7 +197,7 @@ func (s *Set) find(v Verdict, r Request) Finding {
 	f := Finding{Policy: s.Name}
 	for i := range s.Rules {
 		rule := &s.Rules[i]
-		answer, err := rule.ask(facts, v.Unjudged)
+		answer, err := rule.ask(facts, v.Unjudged, !rule.Allow)
 		switch {
 		case answer == no, answer == open && rule.Observe:
 		case answer == open:
@@ -262,14 +262,15 @@ var errNoTime = errors.New("the time isn't known")
 var ErrNoPort = errors.New("the client's port isn't known")
 
 // ask returns whether the conditions hold. What is cheap is looked at first, and what doesn't depend on
-// the name before what does: so what is answered without the name is the answer for every name.
-func (c *Conditions) ask(f Facts, unjudged bool) (answer, error) {
+// the name before what does: so what is answered without the name is the answer for every name. denies: the
+// source counts in every form, as in [from].
+func (c *Conditions) ask(f Facts, unjudged, denies bool) (answer, error) {
 	switch {
 	case !has(c.Endpoints, f.Endpoint.ID),
 		!has(c.Services, f.Service.ID),
 		!has(c.Tenants, f.Endpoint.Tenant),
 		!has(c.Networks, f.Endpoint.Network),
-		!has1(c.Sources, func(p netip.Prefix) bool { return p.Contains(f.Source.Addr()) }),
+		!from(c.Sources, f.Source.Addr(), denies),
 		!has1(c.Ports, func(r PortRange) bool { return r.First <= f.Port && f.Port <= r.Last }):
 		return no, nil
 	}
