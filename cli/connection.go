@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -185,14 +186,26 @@ func (k *client) find(ctx context.Context, service, name string) (found connecte
 // said is what comes with a decision.
 type said struct {
 	reason  string
-	lasting bool // of an approval
+	lasting bool  // of an approval
+	dry     *plan // where nothing is to be done: what would be; nil: it is done
+}
+
+// send sends a decision, or asks what it would do.
+func (w said) send(k *client, ctx context.Context, c call) error {
+	if w.dry == nil {
+		_, err := k.do(ctx, c, nil)
+		return err
+	}
+	c.query = url.Values{"dryRun": {"true"}}
+	_, err := k.do(ctx, c, w.dry)
+	return err
 }
 
 // decision is a command that does one thing to many connections.
 func (a *app) decision(word, about, done string, do func(k *client, ctx context.Context, c connected, w said) error) *cobra.Command {
 	var service string
 	var w said
-	var pending bool
+	var pending, dry bool
 	c := &cobra.Command{
 		Use: word + " NAME...", Short: about,
 		Long: strings.ToUpper(about[:1]) + about[1:] + ".\n\n" +
@@ -222,18 +235,32 @@ func (a *app) decision(word, about, done string, do func(k *client, ctx context.
 					}
 				}
 			}
-			return a.each(args, func(name string) (string, error) {
-				one, ok := known[name]
-				if !ok {
-					if one, err = k.find(c.Context(), service, name); err != nil {
-						return "", err
+			find := func(name string) (connected, error) {
+				if one, ok := known[name]; ok {
+					return one, nil
+				}
+				return k.find(c.Context(), service, name)
+			}
+			if dry {
+				return a.eachDry(args, func(name string, p *plan) error {
+					one, err := find(name)
+					if err != nil {
+						return err
 					}
+					return do(k, c.Context(), one, said{w.reason, w.lasting, p})
+				})
+			}
+			return a.each(args, func(name string) (string, error) {
+				one, err := find(name)
+				if err != nil {
+					return "", err
 				}
 				return one.outcome(word, done), do(k, c.Context(), one, w)
 			})
 		},
 	}
 	c.Flags().StringVar(&service, "service", "", "the service that they are of")
+	dryRunFlag(c, &dry)
 	c.Flags().StringVar(&w.reason, "reason", "", "words to the consumer, and for the audit")
 	_ = c.RegisterFlagCompletionFunc("service", a.completeNames(services.typ))
 	if word == "approve" || word == "reject" {
@@ -267,14 +294,12 @@ func decide(status string) func(k *client, ctx context.Context, c connected, w s
 		if w.lasting {
 			properties["lasting"] = true
 		}
-		_, err := k.do(ctx, c.call(http.MethodPut, networkVersion, w.reason, map[string]any{"properties": properties}), nil)
-		return err
+		return w.send(k, ctx, c.call(http.MethodPut, networkVersion, w.reason, map[string]any{"properties": properties}))
 	}
 }
 
 func (k *client) remove(ctx context.Context, c connected, w said) error {
-	_, err := k.do(ctx, c.call(http.MethodDelete, networkVersion, w.reason, nil), nil)
-	return err
+	return w.send(k, ctx, c.call(http.MethodDelete, networkVersion, w.reason, nil))
 }
 
 // act does what Azure has no operation for.
@@ -291,8 +316,7 @@ func act(word string) func(k *client, ctx context.Context, c connected, w said) 
 			return err
 		}
 		call.path = path
-		_, err = k.do(ctx, call, nil)
-		return err
+		return w.send(k, ctx, call)
 	}
 }
 

@@ -87,7 +87,7 @@ func (a *app) show(ctx context.Context, cl *client, k kind, v any, all []resourc
 
 // deleteCommand deletes some of a kind. force, if it isn't nil, makes the query that closes what is in the way.
 func (a *app) deleteCommand(k kind, force string) *cobra.Command {
-	forced := false
+	forced, dry := false, false
 	c := &cobra.Command{
 		Use: "delete NAME...", Short: "delete " + k.word + "s", Args: usageArgs(cobra.MinimumNArgs(1)), ValidArgsFunction: a.completeNames(k.typ),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -95,14 +95,24 @@ func (a *app) deleteCommand(k kind, force string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			query := url.Values{}
+			if forced {
+				query.Set("force", "true")
+			}
+			if dry {
+				query.Set("dryRun", "true")
+				return a.eachDry(args, func(name string, p *plan) error {
+					path, err := cl.inGroup(networkProvider, k.typ, name)
+					if err == nil {
+						_, err = cl.do(c.Context(), call{method: http.MethodDelete, path: path, version: networkVersion, query: query}, p)
+					}
+					return err
+				})
+			}
 			return a.each(args, func(name string) (string, error) {
 				path, err := cl.inGroup(networkProvider, k.typ, name)
 				if err != nil {
 					return "", err
-				}
-				query := url.Values{}
-				if forced {
-					query.Set("force", "true")
 				}
 				status, err := cl.do(c.Context(), call{method: http.MethodDelete, path: path, version: networkVersion, query: query}, nil)
 				if err == nil && status == http.StatusNoContent {
@@ -112,6 +122,7 @@ func (a *app) deleteCommand(k kind, force string) *cobra.Command {
 			})
 		},
 	}
+	dryRunFlag(c, &dry)
 	if force != "" {
 		c.Flags().BoolVar(&forced, "force", false, force)
 	}

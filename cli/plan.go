@@ -161,6 +161,22 @@ func (a *app) applyOne(ctx context.Context, create bool, word, name string, fill
 	return a.printPlans([]plan{p})
 }
 
+// dryRunFlag gives a command the flag to say what it would do.
+func dryRunFlag(c *cobra.Command, dry *bool) {
+	c.Flags().BoolVar(dry, "dry-run", false, "do nothing; say what would change, and which live flows of the node that is asked would be cut")
+}
+
+// eachDry asks for several items what doing them, each by itself, would do, and prints it.
+func (a *app) eachDry(items []string, ask func(item string, p *plan) error) error {
+	plans := make([]plan, len(items))
+	for i, item := range items {
+		if err := ask(item, &plans[i]); err != nil {
+			return fmt.Errorf("%s: %w", item, err)
+		}
+	}
+	return a.printPlans(plans)
+}
+
 // printPlans prints what plans do: "+" is new or begins, "-" goes, "~" changes.
 func (a *app) printPlans(plans []plan) error {
 	if a.output != "table" {

@@ -126,6 +126,9 @@ func (r *request) putConnection() (reply, error) {
 	if err != nil {
 		return reply{}, recode(err, coded{link.ErrExhausted, "PrivateEndpointConnectionLimitReached"})
 	}
+	if r.dry() {
+		return r.planned(res)
+	}
 	return ok(seal(r.api.showConnection(res.Snapshot.Service(id), res.Snapshot.Endpoint(e.ID)))), nil
 }
 
@@ -181,6 +184,9 @@ func (r *request) deleteConnection() (reply, error) {
 	}
 	if err != nil {
 		return reply{}, err
+	}
+	if r.dry() {
+		return r.planned(res)
 	}
 	return deleted(res), nil
 }

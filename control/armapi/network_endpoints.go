@@ -269,6 +269,9 @@ func (r *request) deleteEndpoint() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if r.dry() {
+		return r.planned(res)
+	}
 	return deleted(res), nil
 }
 

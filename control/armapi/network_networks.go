@@ -177,6 +177,9 @@ func (r *request) deleteNetwork() (reply, error) {
 	if err != nil {
 		return reply{}, networkProblem(err)
 	}
+	if r.dry() {
+		return r.planned(res)
+	}
 	return deleted(res), nil
 }
 

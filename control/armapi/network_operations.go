@@ -20,7 +20,7 @@ var networkOperations = []operation{
 	{method: http.MethodPut, pattern: inVnet, handle: (*request).putNetwork},
 	{method: http.MethodGet, pattern: inVnet, handle: (*request).getNetwork},
 	{method: http.MethodPatch, pattern: inVnet, handle: (*request).patchNetwork},
-	{method: http.MethodDelete, pattern: inVnet, handle: (*request).deleteNetwork},
+	{method: http.MethodDelete, pattern: inVnet, handle: (*request).deleteNetwork, dry: true},
 	{method: http.MethodGet, pattern: inGroup + microsoftNetwork + "virtualNetworks", handle: (*request).listNetworks},
 	{method: http.MethodGet, pattern: inSubscription + microsoftNetwork + "virtualNetworks", handle: (*request).listNetworks},
 	{method: http.MethodPut, pattern: aSubnet, handle: (*request).putSubnet},
@@ -30,7 +30,7 @@ var networkOperations = []operation{
 
 	{method: http.MethodPut, pattern: inPE, handle: (*request).putEndpoint},
 	{method: http.MethodGet, pattern: inPE, handle: (*request).getEndpoint},
-	{method: http.MethodDelete, pattern: inPE, handle: (*request).deleteEndpoint},
+	{method: http.MethodDelete, pattern: inPE, handle: (*request).deleteEndpoint, dry: true},
 	{method: http.MethodGet, pattern: inGroup + microsoftNetwork + "privateEndpoints", handle: (*request).listEndpoints},
 	{method: http.MethodGet, pattern: inSubscription + microsoftNetwork + "privateEndpoints", handle: (*request).listEndpoints},
 	{method: http.MethodPut, pattern: aZoneGrp, handle: (*request).putZoneGroup},
@@ -40,12 +40,12 @@ var networkOperations = []operation{
 
 	{method: http.MethodPut, pattern: inPLS, handle: (*request).putService},
 	{method: http.MethodGet, pattern: inPLS, handle: (*request).getService},
-	{method: http.MethodDelete, pattern: inPLS, handle: (*request).deleteService},
+	{method: http.MethodDelete, pattern: inPLS, handle: (*request).deleteService, dry: true},
 	{method: http.MethodGet, pattern: inGroup + microsoftNetwork + "privateLinkServices", handle: (*request).listServices},
 	{method: http.MethodGet, pattern: inSubscription + microsoftNetwork + "privateLinkServices", handle: (*request).listServices},
-	{method: http.MethodPut, pattern: aConnect, handle: (*request).putConnection},
+	{method: http.MethodPut, pattern: aConnect, handle: (*request).putConnection, dry: true},
 	{method: http.MethodGet, pattern: aConnect, handle: (*request).getConnection},
-	{method: http.MethodDelete, pattern: aConnect, handle: (*request).deleteConnection},
+	{method: http.MethodDelete, pattern: aConnect, handle: (*request).deleteConnection, dry: true},
 	{method: http.MethodGet, pattern: inPLS + "/privateEndpointConnections", handle: (*request).listConnections},
 
 	{method: http.MethodGet, pattern: inNIC, handle: (*request).getInterface},

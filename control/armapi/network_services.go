@@ -94,6 +94,9 @@ func (r *request) deleteService() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if r.dry() {
+		return r.planned(res)
+	}
 	return deleted(res), nil
 }
 

@@ -17,6 +17,9 @@ func (r *request) forceDelete() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if r.dry() {
+		return r.planned(res)
+	}
 	return deleted(res), nil
 }
 
@@ -61,6 +64,9 @@ func (r *request) act(do func(context.Context, control.Op, control.Decision) (co
 	res, err := do(r.Context(), op, d)
 	if err != nil {
 		return reply{}, err
+	}
+	if r.dry() {
+		return r.planned(res)
 	}
 	if e = res.Snapshot.Endpoint(e.ID); e == nil {
 		return reply{}, r.noConnection()

@@ -20,9 +20,9 @@ var posternOperations = []operation{
 	{method: http.MethodPost, pattern: posternIn + "/apply", handle: (*request).postApply},
 	{method: http.MethodGet, pattern: posternGroup + "/manifest", handle: (*request).getManifest},
 
-	{method: http.MethodPost, pattern: posternGroup + "/privateLinkServices/{service}/forceDelete", handle: (*request).forceDelete},
-	{method: http.MethodPost, pattern: posternGroup + "/privateLinkServices/{service}/privateEndpointConnections/{connection}/suspend", handle: (*request).suspend},
-	{method: http.MethodPost, pattern: posternGroup + "/privateLinkServices/{service}/privateEndpointConnections/{connection}/resume", handle: (*request).resume},
+	{method: http.MethodPost, pattern: posternGroup + "/privateLinkServices/{service}/forceDelete", handle: (*request).forceDelete, dry: true},
+	{method: http.MethodPost, pattern: posternGroup + "/privateLinkServices/{service}/privateEndpointConnections/{connection}/suspend", handle: (*request).suspend, dry: true},
+	{method: http.MethodPost, pattern: posternGroup + "/privateLinkServices/{service}/privateEndpointConnections/{connection}/resume", handle: (*request).resume, dry: true},
 	{method: http.MethodPost, pattern: posternGroup + "/privateEndpoints/{endpoint}/askAgain", handle: (*request).askAgain},
 
 	{method: http.MethodGet, pattern: providers + posternNamespace + "/status", handle: (*request).getStatus},

@@ -138,6 +138,9 @@ func (r *request) admit() (rep reply, err error, done bool) {
 	if err := r.version(); err != nil {
 		return reply{}, err, true
 	}
+	if err := r.mayBeDry(); err != nil {
+		return reply{}, err, true
+	}
 	sub := r.subscription()
 	if sub == "" {
 		return reply{}, nil, false
@@ -219,7 +222,7 @@ func (r *request) id(name string) (link.ID, error) {
 
 // op returns what operations of package control want to know. The words for the audit come in a header.
 func (r *request) op() control.Op {
-	return control.Op{Caller: r.caller, Reason: clean(r.Header.Get("Postern-Reason"), 1024)}
+	return control.Op{Caller: r.caller, Reason: clean(r.Header.Get("Postern-Reason"), 1024), DryRun: r.dry()}
 }
 
 // clean bounds what a caller says and takes control characters out.

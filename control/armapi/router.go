@@ -16,6 +16,8 @@ type operation struct {
 	handle  func(*request) (reply, error)
 	// open: without a caller and without an API version. For discovery and sign-in.
 	open bool
+	// dry: it may be asked with ?dryRun=true, which changes nothing and answers with the plan.
+	dry bool
 }
 
 // label is how metrics call the operation: its method and what of the pattern tells it from others.
