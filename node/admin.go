@@ -80,7 +80,7 @@ func (n *Node) serveAdmin() (*admin, error) {
 	mux.HandleFunc("GET /backup", n.serveBackup)
 	mux.HandleFunc("POST /restore", n.serveRestore)
 	a.server = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go a.serve(l)
+	go a.serve(owners{l.(*net.UnixListener)})
 	return a, nil
 }
 
