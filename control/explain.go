@@ -2,9 +2,11 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
@@ -23,6 +25,9 @@ type Explanation struct {
 	// isn't stopped here either.
 	Allowed bool   `json:"allowed"`
 	Reason  string `json:"reason,omitempty"` // of a refusal, from the closed list of package policy
+	// Depends: whether it is allowed depends on this, which the question doesn't say: source port. Allowed is
+	// false then, and there is no reason.
+	Depends string `json:"depends,omitempty"`
 	Steps   []Step `json:"steps"`
 }
 
@@ -32,6 +37,9 @@ type Step struct {
 	Result string `json:"result"`         // what was found
 	Rule   string `json:"rule,omitempty"` // what decided
 }
+
+// dependsOnPort is said of what a rule makes of the client's port, which no question has.
+const dependsOnPort = "source port"
 
 func (x *Explanation) step(what, result, rule string) {
 	x.Steps = append(x.Steps, Step{What: what, Result: result, Rule: rule})
@@ -149,6 +157,14 @@ func (x *Explanation) policySteps(by *policy.Policy, found []policy.Finding) {
 	for i, f := range found {
 		for _, o := range f.Observed {
 			x.step("policy", "would be denied, on trial", "policy "+o)
+		}
+		for _, o := range f.Untried {
+			x.step("policy", "on trial, depends on the client's port", "policy "+o)
+		}
+		if errors.Is(f.Err, policy.ErrNoPort) {
+			x.step("policy", "depends on the client's port", strings.TrimSuffix(f.Rule, ": "+f.Err.Error()))
+			x.Allowed, x.Reason, x.Depends = false, "", dependsOnPort
+			return
 		}
 		if !f.Allow {
 			x.step("policy", "denied: "+string(f.Reason), f.Rule)
