@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,15 @@ import (
 	"go.uber.org/goleak"
 )
 
+// TestMain: the binary of the tests is the clients and the targets of TestCutTenThousand too.
 func TestMain(m *testing.M) {
+	if role := os.Getenv(asCut); role != "" {
+		if err := cutChild(role); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 
