@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -300,5 +301,38 @@ func TestCutMany(t *testing.T) {
 		if !isReset(c) {
 			t.Fatal("a client saw no reset")
 		}
+	}
+}
+
+// X32, P12: while a proxy drains, a revocation ends the flow that it waits for at once, at both ends, and Drain returns.
+func TestRevokeWhileDraining(t *testing.T) {
+	for name, revoke := range revocations {
+		t.Run(name, func(t *testing.T) {
+			w, client, far := pair(t, Settings{DrainTimeout: time.Hour})
+			done := make(chan struct{})
+			go func() {
+				w.proxy.Drain(context.Background())
+				close(done)
+			}()
+			eventually(t, "no new flows", func() bool {
+				w.proxy.mu.Lock()
+				defer w.proxy.mu.Unlock()
+				return w.proxy.ending
+			})
+			if err := exchange(nil, cutFlow{client, far}); err != nil {
+				t.Fatalf("the flow didn't go on: %v", err)
+			}
+			select {
+			case <-done:
+				t.Fatal("Drain didn't wait")
+			default:
+			}
+			checkCut(t, w, revoke(w), "flow ended", client, far)
+			select {
+			case <-done:
+			case <-time.After(patience):
+				t.Error("Drain still waits")
+			}
+		})
 	}
 }
