@@ -78,12 +78,13 @@ type Node struct {
 	change sync.Mutex
 	config Config
 	owed   *Config
-	// Also under change: the policies in force, what their programs are counted in, and the end of what asks them
-	// about live flows.
-	policies       policies
-	programMetrics *external.Metrics
-	stopAsking     context.CancelFunc
-	asking         sync.WaitGroup
+	// Also under change: the policies in force, which are those of the objects in force and, while objects are owed,
+	// those of owed too; what their programs are counted in; and the end of what asks them about live flows.
+	policies        policies
+	settled, coming policies // of the objects in force, and of the newest configuration
+	programMetrics  *external.Metrics
+	stopAsking      context.CancelFunc
+	asking          sync.WaitGroup
 
 	life       context.Context // until Close
 	stop       context.CancelFunc

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
@@ -32,14 +33,25 @@ func (e *PolicyError) Unwrap() error { return e.Err }
 
 // policies are those of one configuration, with programs that run.
 type policies struct {
-	policy   *policy.Policy               // nil: none
-	programs map[string]*external.Program // by policy; one is not in two configurations but to go on
+	policy   *policy.Policy      // nil: none
+	programs []*external.Program // one is not in two configurations but to go on
+}
+
+// and are the policies under which both must allow, p first.
+func (p *policies) and(next *policies) policies {
+	both := policies{p.policy.And(next.policy), slices.Clone(p.programs)}
+	for _, program := range next.programs {
+		if !slices.Contains(both.programs, program) {
+			both.programs = append(both.programs, program)
+		}
+	}
+	return both
 }
 
 // preparePolicies starts the programs of a configuration that don't run yet. One whose configuration is the same
 // goes on.
 func (n *Node) preparePolicies(ctx context.Context, wanted []Policy) (*policies, error) {
-	next := &policies{programs: map[string]*external.Program{}}
+	next := &policies{}
 	if len(wanted) == 0 {
 		return next, nil
 	}
@@ -51,7 +63,7 @@ func (n *Node) preparePolicies(ctx context.Context, wanted []Policy) (*policies,
 			if err != nil {
 				return nil, errors.Join(&PolicyError{set.Name, err}, n.abandonPolicies(next))
 			}
-			next.programs[set.Name], set.Program = p, p
+			next.programs, set.Program = append(next.programs, p), p
 		}
 		next.policy.Sets = append(next.policy.Sets, set)
 	}
@@ -78,12 +90,28 @@ func (n *Node) program(ctx context.Context, c external.Config) (*external.Progra
 // abandonPolicies ends the programs of a configuration that doesn't come into force.
 func (n *Node) abandonPolicies(next *policies) error { return next.closeBut(n.policies) }
 
-// commitPolicies puts policies in force, for new flows and live ones. Programs that the data plane hasn't asked
-// before are asked about the live flows in the background; those that are no longer needed end.
+// commitPolicies puts policies in force, for new flows and live ones. Until the objects of their configuration are
+// in force too, those of the objects that are must allow as well: the new ones may allow what only the new objects
+// deny. The caller holds change.
 func (n *Node) commitPolicies(next *policies) {
+	n.coming = *next
+	n.enforce(n.settled.and(next))
+}
+
+// settlePolicies ends what commitPolicies began: the objects are in force. The caller holds change.
+func (n *Node) settlePolicies() {
+	n.settled = n.coming
+	n.enforce(n.coming)
+}
+
+// enforce makes policies those that decide. Programs that the data plane hasn't asked before are asked about the
+// live flows in the background; those that are no longer needed end.
+func (n *Node) enforce(next policies) {
 	old := n.policies
-	n.policies = *next
-	n.policy.Store(next.policy)
+	n.policies = next
+	if n.policy.Swap(next.policy) == next.policy {
+		return
+	}
 	if s := n.Snapshot(); s != nil {
 		n.tellPolicies(s)
 	}
@@ -93,7 +121,7 @@ func (n *Node) commitPolicies(next *policies) {
 			n.reauthorize(p.Reauthorize)
 		}
 	}
-	if err := old.closeBut(*next); err != nil {
+	if err := old.closeBut(next); err != nil {
 		n.log.Error("close policy programs", "error", err)
 	}
 }
@@ -128,30 +156,21 @@ func (n *Node) tellPolicies(s *link.Snapshot) {
 func (n *Node) closePolicies() error {
 	n.asking.Wait()
 	err := n.policies.closeBut(policies{})
-	n.policies = policies{}
+	n.policies, n.settled, n.coming = policies{}, policies{}, policies{}
 	n.programMetrics.Unregister()
 	return err
 }
 
 // others reports whether p has programs that old doesn't have.
 func (p *policies) others(old policies) bool {
-	for name, program := range p.programs {
-		if old.programs[name] != program {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.programs, func(x *external.Program) bool { return !slices.Contains(old.programs, x) })
 }
 
 // closeBut ends the programs that keep doesn't have.
 func (p *policies) closeBut(keep policies) error {
-	kept := map[*external.Program]bool{}
-	for _, program := range keep.programs {
-		kept[program] = true
-	}
 	var errs []error
 	for _, program := range p.programs {
-		if !kept[program] {
+		if !slices.Contains(keep.programs, program) {
 			errs = append(errs, program.Close())
 		}
 	}

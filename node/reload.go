@@ -83,7 +83,8 @@ func (p *Prepared) discard() {
 
 // Commit makes the prepared configuration the one in force. Where the store can't take its objects, for
 // want of space or because the state has changed since Prepare, the old objects stay and the error says
-// why; the node tries again by itself until it succeeds or another configuration is committed.
+// why; the node tries again by itself until it succeeds or another configuration is committed. Until then a
+// flow must be allowed by the policies of both.
 func (p *Prepared) Commit(ctx context.Context) error {
 	n := p.node
 	defer n.change.Unlock()
@@ -124,6 +125,7 @@ func (n *Node) adopt(ctx context.Context, c Config) error {
 	}
 	n.config = c
 	n.enter(now)
+	n.settlePolicies() // after it: what the old ones allowed, they allowed of the old objects
 	return nil
 }
 

@@ -49,6 +49,21 @@ func consult(ctx context.Context, p *policy.Policy, q policy.Question) policy.An
 	return policy.Answer{Allow: true}
 }
 
+// denies asks one program after the other until one denies. What isn't a verdict is none of the others either.
+func denies(ctx context.Context, p *policy.Policy, q policy.Question) (policy.Answer, bool) {
+	if p == nil {
+		return policy.Answer{}, false
+	}
+	for i := range p.Sets {
+		if program := p.Sets[i].Program; program != nil {
+			if a := program.Authorize(ctx, q); !a.Allow && a.Reason == policy.PolicyDenied {
+				return a, true
+			}
+		}
+	}
+	return policy.Answer{}, false
+}
+
 // questionLocked is what programs are asked about the flow. The caller holds mu.
 func (f *flow) questionLocked() policy.Question {
 	return policy.Question{Flow: f.id.String(), Request: f.request, Verdict: f.verdict}
@@ -90,8 +105,8 @@ func (f *flow) reauthorize(ctx context.Context) {
 	if !ready {
 		return
 	}
-	a := consult(ctx, f.proxy.policy(), q)
-	if a.Allow || a.Reason != policy.PolicyDenied {
+	a, denied := denies(ctx, f.proxy.policy(), q)
+	if !denied {
 		return
 	}
 	f.mu.Lock()

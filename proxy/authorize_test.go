@@ -65,6 +65,7 @@ func TestReauthorize(t *testing.T) {
 		{"G03 no answer", []policy.Answer{nothing}, true},
 		{"denied", []policy.Answer{no}, false},
 		{"denied by the second", []policy.Answer{yes, no}, false},
+		{"G03 denied by the second, no answer of the first", []policy.Answer{nothing, no}, false},
 		{"no program", nil, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
