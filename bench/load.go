@@ -23,6 +23,7 @@ const (
 	loadRequest  = "request"  // one request after the other on each of the connections
 	loadRate     = "rate"     // the same at a fixed rate of requests
 	loadIdle     = "idle"     // connections with one request behind them, which then are silent
+	loadCut      = "cut"      // the same, until each is reset
 )
 
 // order is what the load generator shall do. It is read from standard input as JSON.
@@ -33,7 +34,7 @@ type order struct {
 	Conns   int            `json:"conns"`
 	First   []byte         `json:"first,omitempty"` // what a short connection begins with, instead of a message
 	Rate    int            `json:"rate,omitempty"`  // requests per second, loadRate only
-	Seconds float64        `json:"seconds"`         // of the measured window; not for loadIdle
+	Seconds float64        `json:"seconds"`         // of the measured window; not for loadIdle and loadCut
 	Warm    float64        `json:"warm"`            // seconds before it
 }
 
@@ -41,10 +42,11 @@ type order struct {
 type outcome struct {
 	Seconds float64 `json:"seconds"`
 	Bytes   int64   `json:"bytes,omitempty"`
-	Count   int64   `json:"count,omitempty"`  // requests, short connections, or idle connections
+	Count   int64   `json:"count,omitempty"`  // requests, short connections, idle connections, or resets
 	Errors  int64   `json:"errors,omitempty"` // connections that failed
 	P50     float64 `json:"p50,omitempty"`    // seconds
 	P99     float64 `json:"p99,omitempty"`    // seconds
+	Last    float64 `json:"last,omitempty"`   // uptime in seconds when the last connection had ended; loadCut only
 }
 
 // began is the line that says that the window begins; the next line is the outcome.
@@ -81,7 +83,9 @@ func runLoad() error {
 	case loadRequest, loadRate:
 		err = g.requests()
 	case loadIdle:
-		err = g.idle()
+		_, err = g.idle()
+	case loadCut:
+		err = g.cut()
 	default:
 		err = fmt.Errorf("no such load: %q", g.Kind)
 	}
@@ -287,7 +291,7 @@ func (g *generator) receive(fd int) (int, error) {
 
 // idle opens all connections, a few at a time, has one request answered on each, and says how many
 // there are. They stay until standard input ends, and then are reset, so that nothing lingers.
-func (g *generator) idle() error {
+func (g *generator) idle() (map[int]*short, error) {
 	const together = 64
 	live := make(map[int]*short, g.Conns)
 	waiting, opened, answered := 0, 0, 0
@@ -295,17 +299,17 @@ func (g *generator) idle() error {
 	for answered < g.Conns && g.out.Errors == 0 {
 		for waiting < together && opened < g.Conns {
 			if err := g.openShort(live, new(short)); err != nil {
-				return err
+				return nil, err
 			}
 			opened++
 			waiting++
 		}
 		events, err := g.poll.wait(100)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if time.Now().After(deadline) {
-			return errors.New("idle connections: not answered within 60 s")
+			return nil, errors.New("idle connections: not answered within 60 s")
 		}
 		for _, e := range events {
 			done, err := g.stepShort(int(e.Fd), live[int(e.Fd)])
@@ -325,9 +329,9 @@ func (g *generator) idle() error {
 	g.out.Count = int64(answered)
 	for fd := range live {
 		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-			return fmt.Errorf("linger: %w", err)
+			return nil, fmt.Errorf("linger: %w", err)
 		}
 	}
 	fmt.Println(began)
-	return nil
+	return live, nil
 }

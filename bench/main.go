@@ -99,6 +99,9 @@ func run() error {
 		}
 		if *only == "" || *only == "proxy" {
 			b.runProxy(round)
+			if b.postern != "" {
+				b.runCut(round)
+			}
 		}
 		// The clients of a network have its addresses: without a namespace they can't be had.
 		if (*only == "" || *only == "control") && b.isolated && b.postern != "" {
@@ -231,7 +234,7 @@ func (s sample) brief() string {
 		return "failed: " + s.Err
 	}
 	var words []string
-	for _, key := range []string{keyQPS, keyGbit, keyRate, keyQueryCPU, keyCPUPerGB, keyEachCPU, keyP50, keyP99, keyIdleRSS, keyIdleKernel, keyDescriptors, keyFlows, keyAdded, keyStart, keyMemory, keyPage} {
+	for _, key := range []string{keyQPS, keyGbit, keyRate, keyQueryCPU, keyCPUPerGB, keyEachCPU, keyP50, keyP99, keyIdleRSS, keyIdleKernel, keyDescriptors, keyFlows, keyCut, keyAdded, keyStart, keyMemory, keyPage} {
 		if v, ok := s.Values[key]; ok {
 			words = append(words, fmt.Sprintf("%s %.4g", key, v))
 		}
@@ -286,7 +289,7 @@ func (b *bench) tests() []test {
 	for _, t := range dnsTests() {
 		all = append(all, t.test)
 	}
-	for _, t := range b.proxyTests() {
+	for _, t := range append(b.proxyTests(), b.cutTests()...) {
 		all = append(all, t.test)
 	}
 	return append(all, controlTests()...)
@@ -305,6 +308,7 @@ var goals = []goal{
 	{text: "pin tls adds at most 60 us to the first byte", test: "first-byte", server: serverPosternPinned, column: columnAdded, bound: 60},
 	{text: "a policy program adds at most 250 us", test: "first-byte", server: serverPosternProgram, column: columnAdded, bound: 250},
 	{text: "an idle flow: at most 40 KiB in all", test: "idle", server: serverPostern, column: columnIdle, bound: 40},
+	{text: "10,000 idle flows, or as many as the table says, cut within 2 s of the signal", test: "cut", server: serverPostern, column: columnCut, bound: 2},
 	{text: "100,000 endpoints: start within 2 s", test: "control-large", server: serverBolt, column: columnStart, bound: 2},
 	{text: "100,000 endpoints: at most 400 MB", test: "control-large", server: serverBolt, column: columnMemory, bound: 400},
 	{text: "100,000 endpoints: a page of a list within 50 ms", test: "control-large", server: serverBolt, column: columnPage, bound: 50},
