@@ -53,6 +53,11 @@ func TestWarnings(t *testing.T) {
 	const network = " linknetwork corp 10.1.0.0/16\n"
 	const endpoint = " linkendpoint e {\n  service s\n }\n"
 	const service, named = " linkservice s {\n  target 10.0.0.1:1\n }\n", " linkservice s {\n  names a.example\n }\n"
+	const approving = " linkservice s {\n  approve corp\n }\n"
+	program := func(ask string) string {
+		return " privatelink\n linkproxy\n linkpolicy tickets {\n  program /p\n" + ask + " }\n"
+	}
+	const unasked = "1 declared endpoint of services with approve, about which the program of policy tickets isn't asked: it reviews requests through the API"
 	const noProxy = "1 endpoint and no linkproxy: nothing listens on their addresses"
 	const noAnswer = "1 endpoint and no privatelink: DNS doesn't answer with their addresses"
 	for name, c := range map[string]struct {
@@ -63,6 +68,9 @@ func TestWarnings(t *testing.T) {
 		"no endpoint":                  {named, nil},
 		"no privatelink":               {endpoint + named + " linkproxy\n", []string{"Corefile:3: warning: " + noAnswer}},
 		"no privatelink, and no names": {endpoint + service + " linkproxy\n", nil},
+		"G04 reviews, of a list":       {endpoint + approving + program("  ask flows reviews\n"), []string{"Corefile:3: warning: " + unasked}},
+		"reviews, and no list":         {endpoint + service + program("  ask reviews\n"), nil},
+		"a list, and flows alone":      {endpoint + approving + program(""), nil},
 		"neither":                      {endpoint + named, []string{"Corefile:3: warning: " + noProxy, "Corefile:3: warning: " + noAnswer}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,8 @@
 //
 // The message begins with the ticket's number. The ticket system answers GET of the address with the number behind it:
 // 200 with the text "approved" or "rejected", anything else is no decision, and a person decides.
+//
+// It is asked about requests through the API alone: endpoints that a Corefile declares are the operator's own.
 package main
 
 import (
