@@ -22,7 +22,7 @@ func (p *Policy) And(next *Policy) *Policy {
 
 // beside is the set without what next says too, and without what decides nothing.
 func (s Set) beside(next *Policy) Set {
-	if s.Default == Unset && len(s.Rules) > 0 {
+	if s.Default == Unset && s.enforced() {
 		s.Default = DefaultDeny // also where no rule is left
 	}
 	if s.Default == DefaultObserve {

@@ -38,7 +38,7 @@ func TestAnd(t *testing.T) {
 		{"old is none, next denies", nil, rules("b", DefaultDeny), false, "b/default", 0},
 		{"both allow", rules("a", Unset, Rule{Name: "r", Allow: true, Conditions: here}), rules("b", DefaultAllow), true, "", 0},
 		{"old denies by its rules alone", rules("a", Unset, Rule{Name: "r", Allow: true, Conditions: none}), rules("b", DefaultAllow), false, "a/default", 0},
-		{"old has rules on trial alone", rules("a", Unset, Rule{Name: "r", Observe: true, Conditions: here}), rules("b", DefaultAllow), false, "a/default", 0},
+		{"old has rules on trial alone", rules("a", Unset, Rule{Name: "r", Observe: true, Conditions: here}), rules("b", DefaultAllow), true, "", 0},
 		{"old observes", rules("a", DefaultObserve, Rule{Name: "r", Observe: true, Conditions: here}), rules("b", DefaultAllow), true, "", 0},
 		{"both observe", rules("a", DefaultObserve), rules("a", DefaultObserve), true, "", 1},
 	} {

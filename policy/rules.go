@@ -32,7 +32,8 @@ type Default uint8
 
 // The defaults.
 const (
-	// Unset denies where the set has rules, and leaves all to limits and program where it has none.
+	// Unset denies where a rule of the set is enforced. Where none is it leaves all to limits and program: what is
+	// on trial cuts nobody.
 	Unset          Default = iota
 	DefaultAllow           // allow
 	DefaultDeny            // deny
@@ -178,7 +179,7 @@ func (p *Policy) RuleNames() (all []string) {
 		for _, r := range s.Rules {
 			all = append(all, s.Name+"/"+r.Name) // one that allows too: it refuses where it fails
 		}
-		if s.Default != DefaultAllow && (s.Default != Unset || len(s.Rules) > 0) {
+		if s.Default != DefaultAllow && (s.Default != Unset || s.enforced()) {
 			all = append(all, s.Name+"/"+DefaultRule)
 		}
 		if len(s.Limits) > 0 {
@@ -222,10 +223,15 @@ func (s *Set) find(v Verdict, r Request) Finding {
 	return s.otherwise(f)
 }
 
+// enforced reports whether the set has a rule that isn't on trial.
+func (s *Set) enforced() bool {
+	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return !r.Observe })
+}
+
 // otherwise is what a set says where no rule has decided.
 func (s *Set) otherwise(f Finding) Finding {
 	switch {
-	case s.Default == Unset && len(s.Rules) == 0:
+	case s.Default == Unset && !s.enforced():
 		f.Allow = true
 		return f
 	case s.Default == DefaultObserve:
