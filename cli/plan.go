@@ -32,7 +32,8 @@ func (a *app) planCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "plan FILE", Short: "say what \"apply\" would do", Args: usageArgs(cobra.ExactArgs(1)),
 		Long: "Says which objects the file would change, which names would begin or cease to be answered in which\n" +
-			"network, and which live flows of the node that is asked would be cut. Nothing is changed. FILE is YAML, - is stdin.",
+			"network, and which live flows of the node that is asked would be cut. Nothing is changed. Policy\n" +
+			"programs are not asked: what they would answer a plan doesn't know. FILE is YAML, - is stdin.",
 		RunE: func(c *cobra.Command, args []string) error { return a.manifests(c.Context(), "plan", args[0]) },
 	}
 }
