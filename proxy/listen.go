@@ -77,6 +77,9 @@ func open(addr netip.AddrPort) (*listener, error) {
 	c := net.ListenConfig{Control: listenOptions, KeepAlive: -1} // see listenOptions
 	c.SetMultipathTCP(false)
 	l, err := c.Listen(context.Background(), network, addr.String())
+	if errors.Is(err, syscall.EADDRINUSE) && addr.Addr().IsUnspecified() {
+		return nil, fmt.Errorf("listen on %v: %w; \"listen address\" in linkproxy takes the addresses of endpoints alone", addr, cause(err))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %v: %w", addr, cause(err))
 	}
