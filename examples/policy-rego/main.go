@@ -21,6 +21,9 @@
 //	    "endpoint": {"id": "sql", "tenant": "contoso", "network": "corp", "link_id": 7},
 //	    "service": {"id": "db", "tenant": "fabrikam", "names": ["db.example"], "port": 1433}
 //	}
+//
+// A tenant is that of the API. Endpoints and services that a Corefile declares are the operator's, whose tenant is "": where
+// tenants.json has a service that such endpoints lead to, its list needs "" too, or they are refused.
 package main
 
 import (

@@ -3,10 +3,12 @@
 //
 //	linkpolicy tickets {
 //	    program  /usr/local/lib/postern/policy-ticket https://tickets.example/api/change/
-//	    checksum SHA-256
+//	    checksum sha256:HEX
 //	    ask      reviews
 //	    allow    network
 //	}
+//
+// It is built with CGO_ENABLED=0 go build ./examples/policy-ticket, and HEX is what sha256sum prints of it.
 //
 // The message begins with the ticket's number. The ticket system answers GET of the address with the number behind it:
 // 200 with the text "approved" or "rejected", anything else is no decision, and a person decides.
