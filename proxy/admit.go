@@ -16,6 +16,7 @@ type admission struct {
 	counted  link.ID  // the endpoint that the flow is counted for; "": it isn't counted. Owned by run, then by finish
 	noted    bool     // observed is final, and counted. Under mu, as what follows
 	observed []string // "POLICY/RULE" that would have refused it
+	answered string   // "policy NAME: ..." of the program that refused it
 }
 
 // admit counts the flow against the limits of policy, until discharge. It refuses a flow beyond one.

@@ -18,10 +18,14 @@ func (f *flow) authorize(ctx context.Context) *refusal {
 	f.mu.Lock()
 	q := f.questionLocked()
 	f.mu.Unlock()
-	if a := consult(ctx, p, q); !a.Allow {
-		return &refusal{a.Reason, a.Rule}
+	a := consult(ctx, p, q)
+	if a.Allow {
+		return nil
 	}
-	return nil
+	f.mu.Lock()
+	f.answered = a.Rule // the rule of the line
+	f.mu.Unlock()
+	return &refusal{reason: a.Reason}
 }
 
 // hasPrograms reports whether there is anybody to ask. p may be nil.

@@ -126,7 +126,9 @@ func TestProgramRefuses(t *testing.T) {
 		if w.carried() {
 			t.Errorf("carried in spite of %+v", a)
 		}
-		eventually(t, "a line", func() bool { return len(w.log.lines("flow refused", "reason="+string(a.Reason), a.Rule)) == 1 })
+		eventually(t, "a line", func() bool {
+			return len(w.log.lines("flow refused", "reason="+string(a.Reason), "verdict="+string(a.Reason), `rule="`+a.Rule+`"`)) == 1
+		})
 	}
 }
 

@@ -99,6 +99,14 @@ func TestPinnedRefuses(t *testing.T) {
 			c := dial(t, w.first())
 			test.send(c)
 			checkRefused(t, w, c, test.reason)
+			var lines []string
+			eventually(t, "its line", func() bool {
+				lines = w.log.lines("flow refused")
+				return len(lines) == 1
+			})
+			if !strings.Contains(lines[0], "verdict="+string(test.reason)) || strings.Contains(lines[0], `rule="network`) {
+				t.Errorf("the line contradicts itself: %s", lines[0])
+			}
 		})
 	}
 }

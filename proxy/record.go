@@ -88,8 +88,12 @@ func (f *flow) attrs() []slog.Attr {
 	if f.request.Judged {
 		a = append(a, slog.String("sni", string(f.request.Name)))
 	}
-	if f.verdict.Rule != "" {
-		a = append(a, slog.String("verdict", verdictWord(f.verdict)), slog.String("rule", f.verdict.Rule))
+	verdict, rule := f.verdictWords()
+	if verdict != "" {
+		a = append(a, slog.String("verdict", verdict))
+	}
+	if rule != "" {
+		a = append(a, slog.String("rule", rule))
 	}
 	if len(f.observed) > 0 {
 		a = append(a, f.observedAttr())
@@ -106,11 +110,22 @@ func (f *flow) attrs() []slog.Attr {
 		slog.Duration("duration", time.Since(f.began)))
 }
 
-func verdictWord(v policy.Verdict) string {
-	if v.Allow {
-		return "allow"
+// verdictWords returns what was decided of the flow, and the rule that did; "" where none did. A flow that was
+// refused after state and rules had allowed it has that refusal for its verdict, with what a program said for its
+// rule, or none.
+func (f *flow) verdictWords() (verdict, rule string) {
+	v := f.verdict
+	switch {
+	case !v.Allow && v.Rule != "":
+		return string(v.Reason), v.Rule
+	case !f.established && f.reason == policy.PolicyDenied, !f.established && f.reason == policy.PolicyError:
+		return string(f.reason), f.answered
+	case !f.established:
+		return string(f.reason), ""
+	case v.Rule != "":
+		return "allow", v.Rule
 	}
-	return string(v.Reason)
+	return "", ""
 }
 
 // Bounds of what refusals write: so many lines of one source in a window, then one summary.
