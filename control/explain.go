@@ -179,7 +179,7 @@ func (x *Explanation) policySteps(by *policy.Policy, found []policy.Finding) {
 		}
 	}
 	for i, f := range found {
-		if by.Sets[i].Program != nil {
+		if policy.AsksFlows(by.Sets[i].Program) {
 			x.step("policy", "its program would be asked", "policy "+f.Policy)
 		}
 	}

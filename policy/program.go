@@ -19,6 +19,15 @@ type Program interface {
 	Changed(s *link.Snapshot)
 }
 
+// AsksFlows reports whether a program is asked about flows: nil isn't, and one that says nothing of it is.
+func AsksFlows(p Program) bool {
+	if p == nil {
+		return false
+	}
+	says, ok := p.(interface{ AsksFlows() bool })
+	return !ok || says.AsksFlows()
+}
+
 // Question is a flow that state and rules allow.
 type Question struct {
 	Flow    string // its ID: that of logs and PROXY headers

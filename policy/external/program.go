@@ -91,6 +91,9 @@ func Start(ctx context.Context, c Config, log *slog.Logger, m *Metrics) (*Progra
 // Config returns what the program was started with.
 func (p *Program) Config() Config { return p.config }
 
+// AsksFlows reports whether the program is asked about flows, for [policy.AsksFlows].
+func (p *Program) AsksFlows() bool { return p.config.Flows }
+
 // Close ends the program and waits until nothing of it is left. Questions that it was asked already have their
 // time to be answered; later ones are refused. It may be called once.
 func (p *Program) Close() error {
