@@ -4,14 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-link/postern/node/confine"
 )
@@ -75,7 +80,7 @@ func (l *loader) restrict(c *corefile) error {
 		return err
 	}
 	if l.sandbox, err = confine.Apply(rules); err != nil {
-		return err
+		return c.wide(err)
 	}
 	sandboxABI.Set(float64(l.sandbox.ABI))
 	but := ""
@@ -87,6 +92,20 @@ func (l *loader) restrict(c *corefile) error {
 			strings.Join(slices.Concat(rules.Write, rules.Create), " "), strings.Join(slices.Concat(rules.Read, rules.Execute), " "), but)
 	}
 	return nil
+}
+
+// wide says which file would open everything to the sandbox, where that is the state's.
+func (c *corefile) wide(err error) error {
+	place, placeErr := c.place()
+	if !errors.Is(err, confine.ErrWide) || placeErr != nil || place.Shared() || filepath.Dir(place.Bolt) != "/" {
+		return err
+	}
+	p := &problem{File: c.path, Directive: "linkstore", Text: "the state is " + place.Bolt +
+		", in the root directory, and a sandbox that lets it be written there keeps nothing; give it a directory of its own with \"linkstore bolt PATH\""}
+	for _, words := range allUses(c, "linkstore") {
+		p.File, p.Line = fileOf(c, words[0]), words[0].Line
+	}
+	return p
 }
 
 // privileges says what the process has and doesn't need, "" where that is nothing.
@@ -204,12 +223,47 @@ func outside(dirs []string, others ...[]string) (all []string) {
 // errSandbox stands behind an error that the sandbox has most likely caused.
 const errSandbox = "; the sandbox may be the cause: it lets this process read the directories of the system and those of files that the Corefile named when it was started; restart it, or start it with -sandbox off"
 
-// because returns an error with the sandbox named where that may be its cause.
+// reDenied finds the file that the system has refused, in the form of errors of package os.
+var reDenied = regexp.MustCompile(`(?:^| )(?:open|stat|lstat|mkdir|readlink|unlinkat|rename) ([^: ][^:]*): permission denied`)
+
+// because returns an error with the sandbox named where that may be its cause: not where the mode of the file
+// says as much, which is then told with its owner.
 func (l *loader) because(err error) error {
-	if l.sandbox.ABI == 0 || !strings.Contains(err.Error(), "permission denied") {
+	text := err.Error()
+	if l.sandbox.ABI == 0 || !strings.Contains(text, "permission denied") {
 		return err
 	}
-	return errors.New(err.Error() + errSandbox)
+	if m := reDenied.FindStringSubmatch(text); m != nil && l.sandbox.Reads(absolute(m[1])) {
+		if why := closed(m[1]); why != "" {
+			return errors.New(text + "; " + why)
+		}
+	}
+	return errors.New(text + errSandbox)
+}
+
+// closed says why the user of this process can't read a file, "" where as far as modes go it can. The sandbox hides
+// neither a file's mode nor what that allows.
+func closed(path string) string {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return "a directory on the way to it is closed to this process's user"
+	case err == nil && unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS) != nil:
+		return whose(info)
+	}
+	return ""
+}
+
+// whose says to whom a file belongs, and for whom it is.
+func whose(info os.FileInfo) string {
+	owner := "somebody else"
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = strconv.FormatUint(uint64(st.Uid), 10)
+		if u, err := user.LookupId(owner); err == nil {
+			owner = u.Username
+		}
+	}
+	return fmt.Sprintf("it is %s's, with mode %04o", owner, info.Mode().Perm())
 }
 
 // outOfReach returns the problem that a Corefile names a file which the sandbox keeps from the process, nil where it
