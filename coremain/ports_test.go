@@ -58,6 +58,9 @@ func TestWarnings(t *testing.T) {
 		return " privatelink\n linkproxy\n linkpolicy tickets {\n  program /p\n" + ask + " }\n"
 	}
 	const unasked = "1 declared endpoint of services with approve, about which the program of policy tickets isn't asked: it reviews requests through the API"
+	typo := func(kind, id string) string {
+		return "warning: a rule names the " + kind + " " + quote(id) + ", which isn't declared: it holds for nothing by it"
+	}
 	const noProxy = "1 endpoint and no linkproxy: nothing listens on their addresses"
 	const noAnswer = "1 endpoint and no privatelink: DNS doesn't answer with their addresses"
 	for name, c := range map[string]struct {
@@ -71,7 +74,11 @@ func TestWarnings(t *testing.T) {
 		"G04 reviews, of a list":       {endpoint + approving + program("  ask flows reviews\n"), []string{"Corefile:3: warning: " + unasked}},
 		"reviews, and no list":         {endpoint + service + program("  ask reviews\n"), nil},
 		"a list, and flows alone":      {endpoint + approving + program(""), nil},
-		"neither":                      {endpoint + named, []string{"Corefile:3: warning: " + noProxy, "Corefile:3: warning: " + noAnswer}},
+		"misspelt in a rule": {" linkpolicy p {\n  rule allow deny service slq network corp\n  rule b allow endpoint endpoint service x\n  default allow\n }\n",
+			[]string{"Corefile:4: " + typo("service", "slq"), "Corefile:5: " + typo("endpoint", "endpoint"), "Corefile:5: " + typo("service", "x")}},
+		"spelt well in a rule": {named + " linkpolicy p {\n  rule a deny service s network corp\n  default allow\n }\n", nil},
+		"there may be others":  {" linkapi 127.0.0.1:8443\n linkpolicy p {\n  rule a deny service slq\n }\n", nil},
+		"neither":              {endpoint + named, []string{"Corefile:3: warning: " + noProxy, "Corefile:3: warning: " + noAnswer}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parsed, err := parseCorefile("Corefile", []byte(".:53 {\n"+network+c.in+"}\n"), directives)

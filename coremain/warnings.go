@@ -1,12 +1,19 @@
 package coremain
 
 import (
+	"iter"
+	"slices"
+	"strings"
+
 	"github.com/coredns/caddy/caddyfile"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 )
 
-// warnings returns what is allowed and most likely not meant, in the order of the Corefile.
-func warnings(c *corefile) (found []*problem) {
+// warnings returns what is allowed and most likely not meant.
+func warnings(c *corefile) []*problem { return append(unserved(c), undeclared(c)...) }
+
+// unserved warns of endpoints that are declared and not served, or not asked about.
+func unserved(c *corefile) (found []*problem) {
 	endpoints := allUses(c, "linkendpoint")
 	if len(endpoints) == 0 {
 		return nil
@@ -22,6 +29,60 @@ func warnings(c *corefile) (found []*problem) {
 		warn(" and no privatelink: DNS doesn't answer with their addresses")
 	}
 	return append(found, unreviewed(c)...)
+}
+
+// undeclared warns of rules that name what the Corefile doesn't declare, where nothing else can: there is no API, and
+// no state that others write to. Most likely it is misspelt, and the rule holds for nothing by that name.
+func undeclared(c *corefile) (found []*problem) {
+	place, err := c.place()
+	if err != nil || place.Shared() || len(allUses(c, "linkapi")) > 0 {
+		return nil
+	}
+	for _, words := range allUses(c, "linkpolicy") {
+		for i := 1; i < len(words); i++ {
+			if words[i].Text != "rule" || sameLine(words[i], words[i-1]) {
+				continue
+			}
+			for kind, id := range objects(arguments(words[i:])) {
+				if !declared(c, kind, id.Text) {
+					found = append(found, &problem{fileOf(c, id), id.Line, "warning",
+						"a rule names the " + kind + " " + quote(id.Text) + ", which isn't declared: it holds for nothing by it"})
+				}
+			}
+		}
+	}
+	return found
+}
+
+// ruleWords are the conditions of a rule, as linkpolicy reads them.
+var ruleWords = []string{"endpoint", "service", "tenant", "network", "source", "name", "port", "time", "when"}
+
+// objects yields the objects that a rule names, with what each is. What follows the word of a condition is a value.
+func objects(rule []caddyfile.Token) iter.Seq2[string, caddyfile.Token] {
+	return func(yield func(string, caddyfile.Token) bool) {
+		rule = rule[min(1, len(rule)):] // its name
+		for len(rule) > 0 && rule[0].Text != "allow" && rule[0].Text != "deny" {
+			rule = rule[1:]
+		}
+		word, n := "", 0
+		for _, t := range rule[min(1, len(rule)):] {
+			if n != 1 && slices.Contains(ruleWords, t.Text) {
+				word, n = t.Text, 1
+				continue
+			}
+			n++
+			if slices.Contains([]string{"endpoint", "service", "network"}, word) && !yield(word, t) {
+				return
+			}
+		}
+	}
+}
+
+// declared reports whether the Corefile declares an object.
+func declared(c *corefile, kind, id string) bool {
+	return slices.ContainsFunc(allUses(c, "link"+kind), func(words []caddyfile.Token) bool {
+		return strings.EqualFold(first(arguments(words)), id)
+	})
 }
 
 // unreviewed warns of declared endpoints that a list approves where a program is asked to review requests:
@@ -73,9 +134,9 @@ func named(c *corefile) bool {
 	return false
 }
 
-// warn logs the warnings of a Corefile that is in force.
+// warn logs the warnings of a Corefile that is in force. The node itself says what rules name and isn't there.
 func warn(c *corefile) {
-	for _, w := range warnings(c) {
+	for _, w := range unserved(c) {
 		clog.Warning(w.Error())
 	}
 }
