@@ -22,7 +22,7 @@ type layer struct {
 
 var layers = []layer{
 	{".", []string{"./coremain"}, "main runs coremain and nothing else"},
-	{"coremain", []string{"./", "github.com/"}, "the build knows everything"},
+	{"coremain", []string{"./", "github.com/", unix}, "the build knows everything, and asks the system whose a file is"},
 	{"plugin", []string{"./link", "./plugin/internal", "./proxy", caddy, coredns, dnslib, metrics},
 		"directives fill a draft; the node behind it is for plugin/internal/handover alone"},
 	{"plugin/linkapi", []string{"./control", "./link", "./node", "./plugin/internal", caddy, coredns, metrics},
