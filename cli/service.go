@@ -87,8 +87,9 @@ func (a *app) updateService() *cobra.Command {
 	var s manifestService
 	c := &cobra.Command{
 		Use: "update NAME", Short: "change what the flags say of a service", Args: usageArgs(cobra.ExactArgs(1)), ValidArgsFunction: a.completeNames(services.typ),
-		Long: "Changes what the flags say of a service and leaves the rest. Where names or targets change, approved\n" +
-			"connections go back to Pending, unless whoever approved them allowed it.",
+		Long: "Changes what the flags say of a service and leaves the rest. Another target, name or port, or a weaker pin,\n" +
+			"takes approved connections back to Pending, but for those that the approve list covers, that were approved\n" +
+			"lastingly, or all if you may approve them yourself.",
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := someFlag(c); err != nil {
 				return err
