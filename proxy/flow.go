@@ -28,7 +28,7 @@ type flow struct {
 	admission            // of the limits and rules
 	stranger  bool       // peers send PROXY headers here, and this one may not
 	guarded   bool       // the client's first bytes may not be a PROXY header
-	held      []byte     // bytes of the client that were read and not sent; owned by run, then by the direction from the client
+	held      []byte     // bytes of the client that were read and not sent; owned by run, then by second
 	watcher   watcher    // nil: the flow isn't pinned; set before it is copied
 	preface   *prefaced  // nil: the flow began with TLS, or its preface is over
 

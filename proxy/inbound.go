@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"time"
 
 	"github.com/pires/go-proxyproto"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/engine"
 	"github.com/postern-link/postern/proxy/header"
 )
 
@@ -48,8 +48,8 @@ func (f *flow) inbound() (first []byte, r *refusal) {
 		if !ok {
 			return nil, &refusal{policy.Malformed, "PROXY header is not of TCP"}
 		}
-		f.request.Source = unmapped(source)
-		if d := unmapped(dest); f.isEndpoint(d.Addr()) {
+		f.request.Source = engine.Unmapped(source)
+		if d := engine.Unmapped(dest); f.isEndpoint(d.Addr()) {
 			f.request.Local = d
 		}
 	}
@@ -70,15 +70,4 @@ func refusedHeader(err error) *refusal {
 		return &refusal{policy.Truncated, "PROXY header: " + err.Error()}
 	}
 	return &refusal{policy.Malformed, "PROXY header: " + err.Error()}
-}
-
-// unmapped returns an address of the standard library as we keep them: IPv4 is IPv4. A zone stays,
-// and matches no prefix.
-func unmapped(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

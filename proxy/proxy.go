@@ -8,11 +8,11 @@
 //	PROXY header  inbound.go   from peers that must send one
 //	decide        flow.go      policy on the newest snapshot
 //	admit         admit.go     the limits of policy
-//	first bytes   flow.go      of a pinned service, judged by package hello; then decide again
+//	first bytes   opening*.go  of a pinned service, judged by package hello; then decide again
 //	authorize     authorize.go policy programs
 //	dial          dial.go      a healthy target, the next one if it fails
 //	header        flow.go      with the first bytes in one write
-//	copy          copy.go      by package engine: both ways, each half-closed on its own
+//	copy          copy.go      by package engine: both ways, each half-closed on its own; watch.go looks at the second hello
 //	record        record.go    one counter and one line, which lines.go queues: no log is waited for
 //
 // A flow that is refused, cut or broken on one side ends with a TCP reset on both.

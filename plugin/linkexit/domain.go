@@ -3,6 +3,7 @@ package linkexit
 import (
 	"strings"
 
+	"github.com/postern-link/postern/plugin/privatelink"
 	"golang.org/x/net/publicsuffix"
 )
 
@@ -15,29 +16,10 @@ const escaped = '\\'
 func fold(fqdn string) string {
 	for i := 0; i < len(fqdn); i++ {
 		if c := fqdn[i]; c == escaped || c >= 'A' && c <= 'Z' {
-			return foldSlow(fqdn)
+			return string(privatelink.Canonical(nil, fqdn))
 		}
 	}
 	return strings.TrimSuffix(fqdn, ".")
-}
-
-func foldSlow(fqdn string) string {
-	var b strings.Builder
-	b.Grow(len(fqdn))
-	for i := 0; i < len(fqdn); i++ {
-		c := fqdn[i]
-		switch {
-		case c >= 'A' && c <= 'Z':
-			c |= 0x20
-		case c == escaped:
-			i++
-			if i+2 < len(fqdn) && fqdn[i] >= '0' && fqdn[i] <= '9' {
-				i += 2
-			}
-		}
-		b.WriteByte(c)
-	}
-	return strings.TrimSuffix(b.String(), ".")
 }
 
 // registered returns the domain that somebody has registered which a folded name is in, "." for the

@@ -63,7 +63,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 	}
 	at := question.Name
 	var first [maxName]byte
-	if link.IsProof(canonical(first[:0], at)) {
+	if link.IsProof(Canonical(first[:0], at)) {
 		return m, nil // also what proves a domain by an alias
 	}
 	var chain []dns.RR
@@ -75,7 +75,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		chain = append(chain, alias)
 		at = alias.Target
 		var buf [maxName]byte
-		name := canonical(buf[:0], at)
+		name := Canonical(buf[:0], at)
 		f := d.p.find(d.q.gen, d.q.view.network, name)
 		if d.q.old {
 			if why := d.p.untrusted(d.q, f, name); why != "" {

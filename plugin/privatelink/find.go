@@ -121,9 +121,9 @@ const maxName = 256
 // escaped stands for any character that a name of ours can't have.
 const escaped = '\\'
 
-// canonical appends a name of a question to buf in the form in which [link.Snapshot] wants it: ASCII
+// Canonical appends a name of a question to buf in the form in which [link.Snapshot] wants it: ASCII
 // lower case, no trailing dot. An escaped character, which no name of ours has, becomes one [escaped].
-func canonical(buf []byte, fqdn string) []byte {
+func Canonical(buf []byte, fqdn string) []byte {
 	for i := 0; i < len(fqdn); i++ {
 		c := fqdn[i]
 		switch {

@@ -23,7 +23,7 @@ func (p *Privatelink) chase(q *query, chain []dns.RR, f finding) chase {
 	for range maxChain {
 		chain = append(chain, f.set.alias...)
 		var buf [maxName]byte
-		name := canonical(buf[:0], f.set.target)
+		name := Canonical(buf[:0], f.set.target)
 		next := p.find(q.gen, q.view.network, name)
 		if q.old {
 			if why := p.untrusted(q, next, name); why != "" {

@@ -62,7 +62,7 @@ func FuzzServeDNS(f *testing.F) {
 			return // the view follows the option
 		}
 		g := srv.generation(srv.snapshot)
-		if srv.find(g, "corp", canonical(nil, asked.Name)).kind == foundName && len(srv.up.asked) > 0 {
+		if srv.find(g, "corp", Canonical(nil, asked.Name)).kind == foundName && len(srv.up.asked) > 0 {
 			t.Errorf("%v was passed on", asked)
 		}
 	})
@@ -74,7 +74,7 @@ func FuzzReverse(f *testing.F) {
 	f.Add("05.0.200.10.in-addr.arpa", []byte{0xfd, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6})
 	f.Fuzz(func(t *testing.T, name string, raw []byte) {
 		if addr, ok := reverseAddr([]byte(name)); ok {
-			if back := reverseName(addr.String()); back != name+"." && string(canonical(nil, name)) == name {
+			if back := reverseName(addr.String()); back != name+"." && string(Canonical(nil, name)) == name {
 				t.Errorf("%q is %s, whose name is %q", name, addr, back)
 			}
 		}

@@ -128,6 +128,6 @@ func (d *downstream) leads(m *dns.Msg, fqdn string) bool {
 // ours reports whether a name is answered by us in the view of the query.
 func (d *downstream) ours(fqdn string) bool {
 	var buf [maxName]byte
-	kind := d.p.find(d.q.gen, d.q.view.network, canonical(buf[:0], fqdn)).kind
+	kind := d.p.find(d.q.gen, d.q.view.network, Canonical(buf[:0], fqdn)).kind
 	return kind == foundName || kind == foundDenied
 }

@@ -96,7 +96,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 		return p.pass(ctx, &q)
 	}
 	var buf [maxName]byte
-	asked := canonical(buf[:0], r.Question[0].Name)
+	asked := Canonical(buf[:0], r.Question[0].Name)
 	f := p.find(q.gen, q.view.network, asked)
 	if q.old {
 		if why := p.untrusted(&q, f, asked); why != "" {

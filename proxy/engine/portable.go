@@ -52,12 +52,12 @@ func (l tcpListener) Accept() (Conn, netip.AddrPort, netip.AddrPort, error) {
 		}
 		return nil, netip.AddrPort{}, netip.AddrPort{}, err
 	}
-	return tcpConn{c}, unmapped(c.RemoteAddr()), unmapped(c.LocalAddr()), nil
+	return tcpConn{c}, Unmapped(c.RemoteAddr()), Unmapped(c.LocalAddr()), nil
 }
 
-// unmapped returns an address of the standard library as we keep them: IPv4 is IPv4. A zone stays,
+// Unmapped returns an address of the standard library as we keep them: IPv4 is IPv4. A zone stays,
 // and matches no prefix.
-func unmapped(a net.Addr) netip.AddrPort {
+func Unmapped(a net.Addr) netip.AddrPort {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.AddrPort{}
