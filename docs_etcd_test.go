@@ -17,10 +17,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-link/postern/node"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/node"
 )
 
 // onEtcd rewrites an example with etcd so that it finds a cluster: one member in this process, which asks
@@ -48,7 +50,7 @@ func startEtcd(t *testing.T, cert, key string) string {
 	t.Helper()
 	conf := embed.NewConfig()
 	conf.Dir = t.TempDir()
-	peer, client := freeURL(t, "http"), freeURL(t, "https")
+	peer, client := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}, url.URL{Scheme: "https", Host: freeport.Addr(t, "127.0.0.1")}
 	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	conf.InitialCluster = conf.Name + "=" + peer.String()
@@ -66,16 +68,6 @@ func startEtcd(t *testing.T, cert, key string) string {
 		t.Fatal("etcd isn't ready")
 	}
 	return client.String()
-}
-
-func freeURL(t *testing.T, scheme string) url.URL {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return url.URL{Scheme: scheme, Host: l.Addr().String()}
 }
 
 // certificate makes files of a certificate of 127.0.0.1, for either side, which is its own authority.

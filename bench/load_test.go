@@ -4,10 +4,11 @@ package main
 
 import (
 	"encoding/json"
-	"net"
 	"net/netip"
 	"os"
 	"testing"
+
+	"github.com/postern-link/postern/internal/freeport"
 )
 
 // TestMain lets the test binary play the roles that the benchmark starts itself for.
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 func TestLoadAgainstSink(t *testing.T) {
 	b := &bench{self: os.Args[0], net: plan(127)}
 	for i, target := range b.net.targets {
-		b.net.targets[i] = freePort(t, target)
+		b.net.targets[i] = netip.AddrPortFrom(target.Addr(), freeport.Get(t))
 	}
 	if err := b.startSink(); err != nil {
 		t.Fatal(err)
@@ -73,7 +74,7 @@ func TestLoadAgainstSink(t *testing.T) {
 // A load without a backend says so instead of reporting nothing as a figure.
 func TestLoadWithoutBackend(t *testing.T) {
 	b := &bench{self: os.Args[0], net: plan(127)}
-	target := freePort(t, b.net.targets[0])
+	target := netip.AddrPortFrom(b.net.targets[0].Addr(), freeport.Get(t))
 	for _, kind := range []string{loadUpload, loadRequest, "nonsense"} {
 		t.Run(kind, func(t *testing.T) {
 			l, err := b.startLoad(order{Kind: kind, Target: target, Sources: b.net.sources, Conns: 1, Seconds: 0.1})
@@ -88,15 +89,4 @@ func TestLoadWithoutBackend(t *testing.T) {
 			}
 		})
 	}
-}
-
-// freePort returns the address with a port that nobody listens on.
-func freePort(t *testing.T, a netip.AddrPort) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(a.Addr(), 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }

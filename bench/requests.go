@@ -56,8 +56,14 @@ func (g *generator) dial() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000); err != nil {
-		return -1, fmt.Errorf("poll: %w", err)
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000)
+		if err == nil {
+			break
+		}
+		if err != unix.EINTR { // by the signals of Go's scheduler
+			return -1, fmt.Errorf("poll: %w", err)
+		}
 	}
 	return fd, g.poll.add(fd, unix.EPOLLIN)
 }

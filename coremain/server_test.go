@@ -5,10 +5,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/internal/freeport"
 )
 
 // The tests of this file run the program itself: this test binary, told by the environment to be it.
@@ -68,26 +70,7 @@ type server struct {
 	more  chan struct{}
 }
 
-// freePort returns a port of 127.0.0.1 that is free for UDP and TCP now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		p, err := net.ListenPacket("udp", addr)
-		l.Close()
-		if err == nil {
-			p.Close()
-			_, port, _ := net.SplitHostPort(addr)
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
+func freePort(t *testing.T) string { return strconv.Itoa(int(freeport.Get(t))) }
 
 // corefileText is a Corefile that answers x.example with an address, so that one sees which is in force.
 func corefileText(port, addr string) string {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/link"
 )
 
@@ -55,7 +56,7 @@ func (s *script) Close(context.Context) error {
 
 // The calls to an API are those that its documentation promises, on every way that a configuration takes.
 func TestAPI(t *testing.T) {
-	path, port, target := filepath.Join(t.TempDir(), "state.db"), freePort(t), backend(t, "one")
+	path, port, target := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), backend(t, "one")
 	seen, errNo := new(calls), errors.New("no such file")
 	with := func(name string, refuses error) Config {
 		c := config(t, path, port, target, "127.77.0.5")
@@ -108,7 +109,7 @@ func TestAPI(t *testing.T) {
 
 // Flows lists what the data plane carries, and what it knows of it.
 func TestFlows(t *testing.T) {
-	port := freePort(t)
+	port := freeport.Get(t)
 	n := open(t, config(t, filepath.Join(t.TempDir(), "state.db"), port, echo(t), "127.77.0.5"))
 	defer closeNode(t, n)
 	live := dial(t, "127.77.0.5", port)

@@ -10,6 +10,8 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/postern-link/postern/internal/freeport"
 )
 
 // startEtcd starts a cluster of one member in this process, and returns its URL.
@@ -17,7 +19,7 @@ func startEtcd(t *testing.T, settings ...func(*embed.Config)) string {
 	t.Helper()
 	conf := embed.NewConfig()
 	conf.Dir = t.TempDir()
-	peer, client := freeURL(t, "http"), freeURL(t, "http")
+	peer, client := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}, url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}
 	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	conf.InitialCluster = conf.Name + "=" + peer.String()
@@ -37,16 +39,6 @@ func startEtcd(t *testing.T, settings ...func(*embed.Config)) string {
 		t.Fatal("etcd isn't ready")
 	}
 	return conf.ListenClientUrls[0].String()
-}
-
-func freeURL(t *testing.T, scheme string) url.URL {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return url.URL{Scheme: scheme, Host: l.Addr().String()}
 }
 
 // wire is a network between a node and its cluster that can be made to swallow all packets: no

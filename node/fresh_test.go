@@ -18,11 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/bolt"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // ageing is a store whose view is as old as a test says.
@@ -151,7 +153,7 @@ func TestFreshness(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			port := freePort(t)
+			port := freeport.Get(t)
 			c := config(t, filepath.Join(t.TempDir(), "state.db"), port, echo(t), "127.77.0.5")
 			c.Declaration.Services[0].Strict = tt.demands
 			c.Stale = tt.limits
@@ -203,7 +205,7 @@ func TestFreshness(t *testing.T) {
 
 // The operator hears of each level once, and sees it.
 func TestFreshnessIsTold(t *testing.T) {
-	c := config(t, filepath.Join(t.TempDir(), "state.db"), freePort(t), echo(t), "127.77.0.5")
+	c := config(t, filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), echo(t), "127.77.0.5")
 	c.Stale = policy.Limits{Bound: 30 * time.Second, Strict: true}
 	log, registry := new(lines), prometheus.NewPedanticRegistry()
 	c.Log, c.Registerer = slog.New(slog.NewTextHandler(log, nil)), registry
@@ -243,7 +245,7 @@ func TestFreshnessIsTold(t *testing.T) {
 
 // A state file is always fresh, whatever the limits.
 func TestBoltIsFresh(t *testing.T) {
-	n := open(t, config(t, filepath.Join(t.TempDir(), "state.db"), freePort(t), echo(t), "127.77.0.5"))
+	n := open(t, config(t, filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), echo(t), "127.77.0.5"))
 	defer closeNode(t, n)
 	if f := n.Freshness(); f.Worst() != policy.Fresh || n.Stale(true) != "" {
 		t.Errorf("%+v", f)

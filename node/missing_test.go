@@ -8,10 +8,12 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/postern-link/postern/link"
-	"github.com/postern-link/postern/policy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/policy"
 )
 
 // lockedBuffer is a log that is read while it is written.
@@ -36,7 +38,7 @@ func (l *lockedBuffer) String() string {
 // as long as it is so; the same of what the same configuration makes is no matter.
 func TestMissing(t *testing.T) {
 	var log lockedBuffer
-	c := config(t, filepath.Join(t.TempDir(), "state.db"), freePort(t), echo(t), "127.77.0.5")
+	c := config(t, filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), echo(t), "127.77.0.5")
 	registry := prometheus.NewRegistry()
 	c.Log, c.Registerer = slog.New(slog.NewTextHandler(&log, nil)), registry
 	rule := func(id link.ID) []Policy {

@@ -16,13 +16,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/storetest"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
@@ -51,17 +53,6 @@ func backend(t *testing.T, name string) netip.AddrPort {
 	}()
 	t.Cleanup(func() { _ = l.Close(); <-done })
 	return l.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// freePort returns a port that nothing listens on.
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.77.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
 
 // config is a node with one endpoint per address, all of one service on port that goes to target.
@@ -129,7 +120,7 @@ func wantRefused(t *testing.T, addr string, port uint16) {
 }
 
 func TestOpenCarriesTrafficAtOnce(t *testing.T) {
-	port := freePort(t)
+	port := freeport.Get(t)
 	registry := prometheus.NewPedanticRegistry()
 	c := config(t, filepath.Join(t.TempDir(), "state.db"), port, backend(t, "one"), "127.77.0.5")
 	c.Registerer = registry
@@ -153,7 +144,7 @@ func TestOpenCarriesTrafficAtOnce(t *testing.T) {
 }
 
 func TestReload(t *testing.T) {
-	path, port := filepath.Join(t.TempDir(), "state.db"), freePort(t)
+	path, port := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t)
 	one, two := backend(t, "one"), backend(t, "two")
 	n := open(t, config(t, path, port, one, "127.77.0.5", "127.77.0.6"))
 	defer closeNode(t, n)
@@ -225,7 +216,7 @@ func commit(t *testing.T, n *Node, c Config) {
 
 // TestRestartKeepsNames: a restart beside dead targets doesn't let a name that was answered pass.
 func TestRestartKeepsNames(t *testing.T) {
-	path, port := filepath.Join(t.TempDir(), "state.db"), freePort(t)
+	path, port := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t)
 	target := backend(t, "one")
 	n := open(t, config(t, path, port, target, "127.77.0.5"))
 	revision, id := n.Snapshot().Revision(), n.Snapshot().Endpoint("e0").Connection.LinkID
@@ -250,7 +241,7 @@ func TestRestartKeepsNames(t *testing.T) {
 }
 
 func TestOpenRefusals(t *testing.T) {
-	path, port := filepath.Join(t.TempDir(), "state.db"), freePort(t)
+	path, port := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t)
 	target := backend(t, "one")
 	held := open(t, config(t, path, port, target, "127.77.0.5"))
 	defer closeNode(t, held)
@@ -265,7 +256,7 @@ func TestOpenRefusals(t *testing.T) {
 		t.Errorf("an address in use: %v, want an error that names it", err)
 	}
 	// What was refused has left no trace in the state, where it would have taken link IDs.
-	after := open(t, config(t, path+"3", freePort(t), target, "127.77.0.6"))
+	after := open(t, config(t, path+"3", freeport.Get(t), target, "127.77.0.6"))
 	defer closeNode(t, after)
 	if r := after.Snapshot().Revision(); r != 1 {
 		t.Errorf("revision %d after a refused start and a good one, want 1", r)
@@ -273,7 +264,7 @@ func TestOpenRefusals(t *testing.T) {
 }
 
 func TestBackupAndRestore(t *testing.T) {
-	path, port := filepath.Join(t.TempDir(), strings.Repeat("long-", 30), "state.db"), freePort(t) // longer than a socket path may be
+	path, port := filepath.Join(t.TempDir(), strings.Repeat("long-", 30), "state.db"), freeport.Get(t) // longer than a socket path may be
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +330,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 }
 
 func TestDrainEndsInTime(t *testing.T) {
-	path, port := filepath.Join(t.TempDir(), "state.db"), freePort(t)
+	path, port := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t)
 	n := open(t, config(t, path, port, backend(t, "one"), "127.77.0.5"))
 	defer closeNode(t, n)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -354,7 +345,7 @@ func TestDrainEndsInTime(t *testing.T) {
 // TestOwedIsPaid: a revocation that couldn't be stored at the reload takes place when the store can
 // take it, and one that another reload has overtaken does not.
 func TestOwedIsPaid(t *testing.T) {
-	path, port := filepath.Join(t.TempDir(), "state.db"), freePort(t)
+	path, port := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t)
 	good := config(t, path, port, backend(t, "one"), "127.77.0.5")
 	revoked := config(t, path, port, good.Declaration.Services[0].Targets[0].Addr, "127.77.0.5")
 	revoked.Declaration.Services[0].AutoApprove = nil

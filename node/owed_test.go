@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/policy/external"
 	"github.com/postern-link/postern/store/storetest"
@@ -13,7 +14,7 @@ import (
 // TestOwedPolicies: while the objects of a configuration are owed, the policies of those that are in force stand
 // beside its own. They go when the debt is paid, not when another configuration can't be stored either.
 func TestOwedPolicies(t *testing.T) {
-	path, port, target := filepath.Join(t.TempDir(), "state.db"), freePort(t), backend(t, "one")
+	path, port, target := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), backend(t, "one")
 	closed := policy.Policy{Sets: []policy.Set{{Name: "door", Rules: []policy.Rule{{Name: "shut", Conditions: policy.Conditions{Ports: []policy.PortRange{{First: port, Last: port}}}}}}}}
 	strict := config(t, path, port, target, "127.77.0.5")
 	strict.Policies = []Policy{{Set: closed.Sets[0]}}
@@ -66,7 +67,7 @@ func TestOwedPolicies(t *testing.T) {
 
 // TestOwedPrograms: programs live as long as the policies that ask them.
 func TestOwedPrograms(t *testing.T) {
-	path, port, target := filepath.Join(t.TempDir(), "state.db"), freePort(t), backend(t, "one")
+	path, port, target := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), backend(t, "one")
 	old := with(t, config(t, path, port, target, "127.77.0.5"), "allow")
 	n := open(t, old)
 	defer closeNode(t, n)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/postern-link/postern/internal/freeport"
 )
 
 // TestSpy is the child of TestProgramAtSocket, which asks a node for its state.
@@ -29,7 +31,7 @@ func TestSpy(t *testing.T) {
 // G07: a policy program of the node's own user doesn't get the state by its socket, and another child does.
 func TestProgramAtSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
-	n := open(t, config(t, path, freePort(t), backend(t, "one")))
+	n := open(t, config(t, path, freeport.Get(t), backend(t, "one")))
 	defer closeNode(t, n)
 	spy := func(as string) string {
 		out := make(chan string)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/policy/external"
 	"github.com/postern-link/postern/policy/policyplugin"
@@ -60,7 +61,7 @@ func with(t *testing.T, c Config, word string) Config {
 
 // TestPolicyPrograms: programs are kept, replaced, refused and ended with the configurations that have them.
 func TestPolicyPrograms(t *testing.T) {
-	path, port, target := filepath.Join(t.TempDir(), "state.db"), freePort(t), echo(t)
+	path, port, target := filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), echo(t)
 	plain := config(t, path, port, target, "127.77.0.5")
 	n := open(t, with(t, plain, "allow"))
 	defer closeNode(t, n)
@@ -115,7 +116,7 @@ func TestPolicyPrograms(t *testing.T) {
 
 // TestRefusedProgram: G01, at the start. Nothing is left of a node that wasn't opened.
 func TestRefusedProgram(t *testing.T) {
-	c := with(t, config(t, filepath.Join(t.TempDir(), "state.db"), freePort(t), echo(t), "127.77.0.5"), "allow")
+	c := with(t, config(t, filepath.Join(t.TempDir(), "state.db"), freeport.Get(t), echo(t), "127.77.0.5"), "allow")
 	c.Policies[0].Program.Checksum[0] ^= 1
 	var refused *PolicyError
 	if _, err := Open(t.Context(), c); !errors.As(err, &refused) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/proxy"
@@ -53,7 +54,7 @@ func sees(t *testing.T, n *Node, endpoint link.ID, state link.State) time.Durati
 // A decision on one node is in force on all: an approval within a second, a rejection cuts the flow on
 // another node within two. The third may only read.
 func TestNodesShareAState(t *testing.T) {
-	url, port := startEtcd(t), freePort(t)
+	url, port := startEtcd(t), freeport.Get(t)
 	declares := onEtcd(config(t, "", port, echo(t), "127.77.0.5"), url)
 	declares.Proxy = nil // the data plane is that of the node which may only read
 	declares.Declaration.Services[0].AutoApprove = nil
@@ -98,7 +99,7 @@ func TestNodesShareAState(t *testing.T) {
 // Nodes with one Corefile and one name commit once; a node of another name leaves their objects alone,
 // also when it drops its own.
 func TestDeclarationsOfNodes(t *testing.T) {
-	url, port := startEtcd(t), freePort(t)
+	url, port := startEtcd(t), freeport.Get(t)
 	same := onEtcd(config(t, "", port, echo(t), "127.77.0.5"), url)
 	same.Proxy = nil
 	other := bare("other", url)
@@ -158,7 +159,7 @@ func TestDeclarationsOfNodes(t *testing.T) {
 func TestStartWithoutACluster(t *testing.T) {
 	w, url := newWire(t, startEtcd(t))
 	w.cut()
-	port := freePort(t)
+	port := freeport.Get(t)
 	c := onEtcd(config(t, "", port, echo(t), "127.77.0.5"), url)
 	c.Stale = policy.Limits{Bound: 30 * time.Second, Strict: true}
 	n := open(t, c)
@@ -192,7 +193,7 @@ func TestStartWithoutACluster(t *testing.T) {
 // X35, S10: packets to the cluster are swallowed. The view gets late, then stale, then a strict node cuts
 // its flows; a reload can't be stored and is owed. When the cluster is back all of it comes right by itself.
 func TestClusterIsSilent(t *testing.T) {
-	direct, port := startEtcd(t), freePort(t)
+	direct, port := startEtcd(t), freeport.Get(t)
 	w, url := newWire(t, direct)
 	c := onEtcd(config(t, "", port, echo(t), "127.77.0.5"), url)
 	c.Stale = policy.Limits{Bound: 5 * time.Second, Strict: true}

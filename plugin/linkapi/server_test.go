@@ -24,6 +24,7 @@ import (
 
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/control/identity"
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/store"
@@ -113,19 +114,10 @@ func (s *site) get(c *http.Client, address string) (int, error) {
 	return resp.StatusCode, err
 }
 
-// freeAddress returns an address that nobody listens on.
-func (s *site) freeAddress() string {
-	s.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	s.must(err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestServe: a first run makes a certificate that clients can be told to trust, and serves with it.
 func TestServe(t *testing.T) {
 	s := newSite(t)
-	at := s.freeAddress()
+	at := freeport.Addr(s, "127.0.0.1")
 	s.start(s.server(at), nil)
 	c := s.client()
 	if code, err := s.get(c, at); err != nil || code != 200 {
@@ -158,7 +150,7 @@ func TestStatus(t *testing.T) {
 	root, err := identity.CreateToken(t.Context(), filepath.Join(s.dir, "identities.json"),
 		identity.Holder{Identity: "root", Tenant: "operator", Roles: []control.Grant{{Subscription: "*", Role: control.Owner}}})
 	s.must(err)
-	at := s.freeAddress()
+	at := freeport.Addr(s, "127.0.0.1")
 	s.start(s.server(at), nil)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+at+"/providers/Postern.Network/status?api-version=2026-11-01", nil)
 	s.must(err)
@@ -177,7 +169,7 @@ func TestStatus(t *testing.T) {
 // abandoned one leaves no trace, another address is opened beside.
 func TestReload(t *testing.T) {
 	s := newSite(t)
-	at := s.freeAddress()
+	at := freeport.Addr(s, "127.0.0.1")
 	first := s.server(at)
 	s.must(first.Prepare(s.node, nil))
 	first.Commit()
@@ -196,7 +188,7 @@ func TestReload(t *testing.T) {
 	if code, err := s.get(c, at); err != nil || code != 200 {
 		t.Errorf("after a reload: %d, %v", code, err)
 	}
-	other := s.freeAddress()
+	other := freeport.Addr(s, "127.0.0.1")
 	third := s.start(s.server(other), second)
 	s.end(second)
 	if code, err := s.get(c, other); err != nil || code != 200 {
@@ -350,7 +342,7 @@ func TestOwnCertificate(t *testing.T) {
 // nobody up meanwhile. The deadlines are shortened; TestDeadlines has the real ones.
 func TestSlowClients(t *testing.T) {
 	s := newSite(t)
-	at := s.freeAddress()
+	at := freeport.Addr(s, "127.0.0.1")
 	a := s.server(at)
 	s.must(a.Prepare(s.node, nil))
 	a.http.ReadHeaderTimeout, a.http.ReadTimeout = 300*time.Millisecond, 300*time.Millisecond

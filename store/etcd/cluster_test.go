@@ -15,6 +15,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/postern-link/postern/internal/freeport"
 )
 
 // cluster is real etcd members in this process, each with a forwarder in front of its client port.
@@ -39,7 +41,8 @@ func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 		conf := embed.NewConfig()
 		conf.Name = fmt.Sprint("m", i)
 		conf.Dir = filepath.Join(dir, conf.Name)
-		peer, client := freeURL(t), freeURL(t)
+		peer := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}
+		client := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}
 		m := &member{config: conf, forward: newForwarder(t, client.Host), peers: newForwarder(t, peer.Host)}
 		conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{{Scheme: "http", Host: m.peers.addr()}}
 		conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
@@ -75,16 +78,6 @@ func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 func (m *member) isolate(stalled bool) {
 	m.forward.set(stalled, false)
 	m.peers.set(stalled, false)
-}
-
-func freeURL(t testing.TB) url.URL {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return url.URL{Scheme: "http", Host: l.Addr().String()}
 }
 
 // start starts a member, again with its data after a stop.

@@ -17,13 +17,15 @@ import (
 	"github.com/coredns/coredns/plugin"
 	_ "github.com/coredns/coredns/plugin/bind"
 	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+
+	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/plugin/internal/handover"
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
 	_ "github.com/postern-link/postern/plugin/linkproxy"
 	_ "github.com/postern-link/postern/plugin/linkservice"
 	_ "github.com/postern-link/postern/plugin/linkstore"
-	"go.uber.org/goleak"
 )
 
 // Two directives that do what a test says, before ours (where health stands) and after ours.
@@ -69,13 +71,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, state: filepath.Join(t.TempDir(), "postern.db"), backend: echo(t)}
-	l, err := net.Listen("tcp", "127.0.77.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.port = l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	w := &world{t: t, state: filepath.Join(t.TempDir(), "postern.db"), backend: echo(t), port: int(freeport.Get(t))}
 	t.Cleanup(func() {
 		early, late = nil, nil
 		w.exit()
