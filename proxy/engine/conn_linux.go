@@ -53,7 +53,7 @@ func (c *conn) watch(events uint32) error {
 	}
 	ev := unix.EpollEvent{Events: c.watched | events | watchIn}
 	setSlot(&ev, c.number, c.uses)
-	if err := unix.EpollCtl(c.loop.epoll, op, c.fd, &ev); err != nil {
+	if err := c.loop.kernel.tell(c.loop.epoll, op, c.fd, ev); err != nil {
 		if c.watched == 0 {
 			c.loop.leave(c.number)
 		}
@@ -108,7 +108,7 @@ func (c *conn) Read(b []byte) (int, error) {
 			c.mu.Unlock()
 			return 0, os.ErrDeadlineExceeded
 		}
-		n, err := ignoringEINTR(func() (int, error) { return unix.Read(c.fd, b) })
+		n, err := ignoringEINTR(func() (int, error) { return c.loop.kernel.read(c.fd, b) })
 		if err == unix.EAGAIN {
 			c.in = false
 			if err = c.watch(watchIn); err == nil {
@@ -134,7 +134,7 @@ func (c *conn) ReadNow(b []byte) int {
 	if c.fd < 0 {
 		return 0
 	}
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(c.fd, b) })
+	n, err := ignoringEINTR(func() (int, error) { return c.loop.kernel.read(c.fd, b) })
 	if err != nil {
 		return 0
 	}
@@ -230,32 +230,28 @@ func (c *conn) CloseWrite() error {
 	if c.fd < 0 {
 		return net.ErrClosed
 	}
-	return os.NewSyscallError("shutdown", unix.Shutdown(c.fd, unix.SHUT_WR))
+	return os.NewSyscallError("shutdown", c.loop.kernel.shutdown(c.fd))
 }
 
 // Close implements [Conn].
 func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.closeLocked()
+	return c.closeLocked(false)
 }
 
 // Reset implements [Conn].
 func (c *conn) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fd >= 0 {
-		// An error leaves an orderly close, and there is none on an open socket.
-		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		_ = c.closeLocked()
-	}
+	_ = c.closeLocked(true)
 }
 
-func (c *conn) closeLocked() error {
+func (c *conn) closeLocked(reset bool) error {
 	if c.fd < 0 {
 		return net.ErrClosed
 	}
-	err := unix.Close(c.fd) // which takes it out of the epoll
+	err := c.loop.kernel.close(c.fd, reset) // which takes it out of the epoll
 	c.fd = -1
 	if c.watched != 0 {
 		c.loop.leave(c.number)

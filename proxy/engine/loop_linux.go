@@ -70,6 +70,7 @@ const eventsAtOnce = 256
 // that the goroutine parks like any other and no thread is blocked.
 type loop struct {
 	engine *epollEngine
+	kernel kernel
 	epoll  int // of file
 	file   *os.File
 	raw    syscall.RawConn
@@ -96,7 +97,7 @@ type slot struct {
 const wakeSlot = ^uint32(0)
 
 func newLoop(e *epollEngine) (*loop, error) {
-	l := &loop{engine: e}
+	l := &loop{engine: e, kernel: linux{}}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"io"
 	"sync"
 
@@ -98,7 +97,7 @@ func (p *pair) step(l *loop, buf []byte) (more bool) {
 	if err == nil {
 		downMore, err = p.way(&p.down, l, buf)
 	}
-	if fail := (*sideError)(nil); errors.As(err, &fail) {
+	if fail, ok := err.(*sideError); ok { // it comes as it is, and is asked for in each turn
 		end.Broken = fail.side
 	} else if err != nil {
 		end.Guarded = true

@@ -3,8 +3,6 @@ package engine
 import (
 	"errors"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,25 +18,30 @@ const (
 var errNoSplice = errors.New("no pipe to splice with")
 
 // pipe is a pair of descriptors to splice through.
-type pipe struct{ r, w int }
+type pipe struct {
+	r, w   int
+	kernel kernel
+}
 
-func newPipe() *pipe {
-	var fds [2]int
-	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
-		return nil // most likely no descriptor is left
+func newPipe(k kernel) *pipe {
+	if k == nil {
+		k = linux{}
 	}
-	// Beyond the user's limit the pipe stays as it is: slower, not wrong.
-	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
-	return &pipe{r: fds[0], w: fds[1]}
+	r, w, err := k.pipe()
+	if err != nil {
+		return nil
+	}
+	return &pipe{r, w, k}
 }
 
 func (p *pipe) close() {
-	unix.Close(p.r)
-	unix.Close(p.w)
+	p.kernel.close(p.r, false)
+	p.kernel.close(p.w, false)
 }
 
 // pipes lends pipes. Every pipe that it has or takes back is empty. The zero value is ready.
 type pipes struct {
+	kernel   kernel // nil: linux
 	mu       sync.Mutex
 	spare    []*pipe
 	disabled bool // no more pipes: the kernel can't splice here, or the proxy is closed
@@ -58,7 +61,7 @@ func (p *pipes) get() *pipe {
 	if disabled {
 		return nil
 	}
-	return newPipe()
+	return newPipe(p.kernel)
 }
 
 // put takes an empty pipe back.

@@ -16,15 +16,14 @@ var errWait = errors.New("not now")
 
 // take reads what is there.
 func (c *conn) take(b []byte) (int, error) {
-	return c.incoming(len(b), func(fd int) (int, error) { return unix.Read(fd, b) })
+	return c.incoming(len(b), func(fd int) (int, error) { return c.loop.kernel.read(fd, b) })
 }
 
 // spliceTo moves what is there into an empty pipe, or as much as there is a slot for: that it is less than was asked
 // for says nothing of the socket.
 func (c *conn) spliceTo(p *pipe) (int, error) {
 	return c.incoming(0, func(fd int) (int, error) {
-		n, err := unix.Splice(fd, nil, p.w, nil, spliceSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		return int(n), err
+		return c.loop.kernel.splice(fd, p.w, spliceSize)
 	})
 }
 
@@ -57,17 +56,17 @@ func (c *conn) incoming(most int, f func(fd int) (int, error)) (int, error) {
 
 // give writes what there is room for; less than all comes with errWait.
 func (c *conn) give(b []byte) (int, error) {
-	return c.outgoing(len(b), func(fd int) (int, error) { return unix.Write(fd, b) })
+	return c.outgoing(len(b), func(fd int) (int, error) { return c.loop.kernel.write(fd, b) })
 }
 
 // spliceFrom moves from a pipe what there is room for; nothing comes with errWait.
 func (c *conn) spliceFrom(p *pipe, n int) (int, error) {
 	return c.outgoing(0, func(fd int) (int, error) {
-		n, err := unix.Splice(p.r, nil, fd, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		n, err := c.loop.kernel.splice(p.r, fd, n)
 		if err == nil && n == 0 {
 			err = io.ErrUnexpectedEOF // can't be: there are bytes in the pipe
 		}
-		return int(n), err
+		return n, err
 	})
 }
 
@@ -118,10 +117,7 @@ func (c *conn) over() error {
 		return nil
 	}
 	var b [1]byte
-	n, err := ignoringEINTR(func() (int, error) {
-		n, _, err := unix.Recvfrom(c.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return n, err
-	})
+	n, err := ignoringEINTR(func() (int, error) { return c.loop.kernel.peek(c.fd, b[:]) })
 	switch {
 	case err == unix.EAGAIN:
 		return nil
@@ -131,11 +127,8 @@ func (c *conn) over() error {
 		return io.EOF
 	}
 	// Something waits, and hides what came behind it.
-	if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == tcpClose {
+	if c.loop.kernel.dissolved(c.fd) {
 		return unix.ECONNRESET
 	}
 	return nil
 }
-
-// tcpClose is the state of a socket whose peer has reset it (TCP_CLOSE in the kernel's tcp_states.h).
-const tcpClose = 7

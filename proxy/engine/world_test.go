@@ -12,27 +12,34 @@ import (
 	"time"
 )
 
+// engines starts each engine.
+var engines = map[string]func() (Engine, error){
+	"best":     New,
+	"portable": func() (Engine, error) { return Portable(), nil },
+}
+
 // each runs a test on every engine.
 func each(t *testing.T, test func(t *testing.T, w *world)) {
-	for name, start := range map[string]func() (Engine, error){
-		"best":     New,
-		"portable": func() (Engine, error) { return Portable(), nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			e, err := start()
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := &world{t: t, engine: e}
-			defer w.close()
-			test(t, w)
-		})
+	for name, start := range engines {
+		t.Run(name, func(t *testing.T) { test(t, newWorld(t, start)) })
 	}
+}
+
+// newWorld starts an engine, and ends it with the test.
+func newWorld(t testing.TB, start func() (Engine, error)) *world {
+	t.Helper()
+	e, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, engine: e}
+	t.Cleanup(w.close)
+	return w
 }
 
 // world has an engine between clients and targets, which are of the standard library.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	engine Engine
 	open   []io.Closer
 	mu     sync.Mutex
@@ -67,7 +74,7 @@ func (w *world) close() {
 }
 
 // wait returns how the pair ended, and lets others ask too.
-func (p *running) wait(t *testing.T) End {
+func (p *running) wait(t testing.TB) End {
 	t.Helper()
 	select {
 	case e := <-p.ended:
@@ -79,7 +86,7 @@ func (p *running) wait(t *testing.T) End {
 	}
 }
 
-func listen(t *testing.T) *net.TCPListener {
+func listen(t testing.TB) *net.TCPListener {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// kernel is what copying asks of the system. All but tests have [linux]; theirs simulates sockets, so that the schedules that
+// a real kernel keeps to itself can be chosen. None of the calls waits, and the errors are those of the system.
+type kernel interface {
+	read(fd int, b []byte) (int, error)
+	// peek is a read that leaves the bytes where they are.
+	peek(fd int, b []byte) (int, error)
+	write(fd int, b []byte) (int, error)
+	// splice moves up to n bytes between a socket and a pipe.
+	splice(from, to, n int) (int, error)
+	// shutdown ends the sending half of a connection.
+	shutdown(fd int) error
+	// dissolved reports whether a connection is no more: it was reset.
+	dissolved(fd int) bool
+	// tell has an epoll tell events of a descriptor.
+	tell(epoll, op, fd int, ev unix.EpollEvent) error
+	// pipe returns the ends of a new pipe.
+	pipe() (r, w int, err error)
+	// close closes a descriptor, a connection with a reset if that is asked for.
+	close(fd int, reset bool) error
+}
+
+// linux is the kernel itself.
+type linux struct{}
+
+func (linux) read(fd int, b []byte) (int, error)  { return unix.Read(fd, b) }
+func (linux) write(fd int, b []byte) (int, error) { return unix.Write(fd, b) }
+
+func (linux) peek(fd int, b []byte) (int, error) {
+	n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n, err
+}
+
+func (linux) splice(from, to, n int) (int, error) {
+	moved, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	return int(moved), err
+}
+
+func (linux) shutdown(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
+
+// tcpClose is the state of a socket whose peer has reset it (TCP_CLOSE in the kernel's tcp_states.h).
+const tcpClose = 7
+
+func (linux) dissolved(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == tcpClose
+}
+
+func (linux) tell(epoll, op, fd int, ev unix.EpollEvent) error {
+	return unix.EpollCtl(epoll, op, fd, &ev)
+}
+
+func (linux) pipe() (r, w int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return -1, -1, err // most likely no descriptor is left
+	}
+	// Beyond the user's limit the pipe stays as it is: slower, not wrong.
+	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
+	return fds[0], fds[1], nil
+}
+
+func (linux) close(fd int, reset bool) error {
+	if reset {
+		// An error leaves an orderly close, and there is none on an open socket.
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	return unix.Close(fd)
+}
