@@ -45,9 +45,11 @@ func (e *epollEngine) Copy(c Copy) {
 	if !p.up.gated {
 		p.gate = Open
 	}
-	now := p.client.join(p)
+	// From join on, the loop may take turns.
+	now := len(c.Held) > 0 && c.Watch == nil
+	now = p.client.join(p) || now
 	now = p.target.join(p) || now
-	if !now && (len(c.Held) == 0 || p.up.gated) {
+	if !now {
 		return // epoll tells
 	}
 	// The first turn is taken here, where the connections are at hand.
