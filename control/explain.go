@@ -111,6 +111,9 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	x.step("endpoint", fmt.Sprintf("%s %s", e.ID, netip.AddrPortFrom(e.Address, port)), "")
 	x.connectionStep(e, sees.holds(e.Service))
 	ask := policy.Request{Source: source, Local: netip.AddrPortFrom(e.Address, port), View: o.view, At: c.config.Now()}
+	if v != nil {
+		ask.Protocol = v.Protocol // there is one way to ask it
+	}
 	before := policy.Decide(s, ask)
 	ask.Judged, ask.Name = true, name
 	after := policy.Decide(s, ask)

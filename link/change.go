@@ -142,6 +142,9 @@ func (t *tx) putService(old, v *Service) error {
 	if err := v.checkPin(); err != nil {
 		return about(v, v.ID, v.Origin, err)
 	}
+	if err := v.checkProtocol(); err != nil {
+		return about(v, v.ID, v.Origin, err)
+	}
 	if v.Origin.Declaration != "" {
 		for _, p := range slices.Concat(v.Visible, v.AutoApprove, v.Reject) {
 			if p != Anyone && t.next.Network(ID(p)) == nil && !isGroup(p) {

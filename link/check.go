@@ -202,8 +202,8 @@ func (s *Service) check() error {
 			return fmt.Errorf("%w: NAT address %s is given twice", ErrInvalid, a)
 		}
 	}
-	if s.IdleTimeout != 0 && (s.IdleTimeout < MinIdleTimeout || s.IdleTimeout > MaxIdleTimeout) {
-		return fmt.Errorf("%w: idle timeout %s, %s to %s are allowed", ErrInvalid, s.IdleTimeout, MinIdleTimeout, MaxIdleTimeout)
+	if _, least, most := s.Protocol.IdleBounds(); s.IdleTimeout != 0 && (s.IdleTimeout < least || s.IdleTimeout > most) {
+		return fmt.Errorf("%w: idle timeout %s, %s to %s are allowed for %s", ErrInvalid, s.IdleTimeout, least, most, s.Protocol)
 	}
 	if s.MaxConnections < 0 {
 		return fmt.Errorf("%w: connection limit %d", ErrInvalid, s.MaxConnections)

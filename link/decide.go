@@ -280,8 +280,8 @@ func (t *tx) rethink(v *Service) error {
 	return nil
 }
 
-// widens reports whether a consumer of now may reach what one of old could not: another target, name or
-// port, or less of a pin.
+// widens reports whether a consumer of now may reach what one of old could not: another target, name, port
+// or protocol, or less of a pin.
 func widens(old, now *Service) bool {
 	for _, target := range now.Targets {
 		if !slices.Contains(old.Targets, target) {
@@ -293,7 +293,7 @@ func widens(old, now *Service) bool {
 			return true
 		}
 	}
-	return now.Port != old.Port || now.Pin != old.Pin && now.Pin == PinAddress || now.ECHOuter && !old.ECHOuter
+	return now.Port != old.Port || now.Protocol != old.Protocol || now.Pin != old.Pin && now.Pin == PinAddress || now.ECHOuter && !old.ECHOuter
 }
 
 // The rules that a decision can name.

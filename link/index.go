@@ -179,7 +179,7 @@ func (t *tx) setService(old, n *Service) error {
 	if err := t.enterService(n); err != nil {
 		return err
 	}
-	if old != nil && old.Port == n.Port && slices.Equal(old.Names, n.Names) {
+	if old != nil && old.Port == n.Port && old.Protocol == n.Protocol && slices.Equal(old.Names, n.Names) {
 		s.services.put([]byte(id), n)
 		return nil
 	}
@@ -241,7 +241,7 @@ func (t *tx) index(e *Endpoint) error {
 	return t.attach(e)
 }
 
-// attach adds what is computed from an endpoint and its service as it is now: port and names.
+// attach adds what is computed from an endpoint and its service as it is now: port, protocol and names.
 func (t *tx) attach(e *Endpoint) error {
 	s := &t.next
 	v := s.Service(e.Service)
@@ -250,9 +250,9 @@ func (t *tx) attach(e *Endpoint) error {
 	}
 	if e.Address.IsLoopback() {
 		at := netip.AddrPortFrom(e.Address, v.Port)
-		s.loopback.put(socketKey(at), at)
+		s.loopback.put(socketKey(v.Protocol, at), at)
 	} else {
-		add(&s.ports, portKey(e.Address, v.Port), 1)
+		add(&s.ports, portKey(v.Protocol, e.Address, v.Port), 1)
 	}
 	for _, n := range v.Names {
 		if err := t.own(e, n); err != nil {
@@ -286,9 +286,9 @@ func (t *tx) detach(e *Endpoint) {
 		return
 	}
 	if e.Address.IsLoopback() {
-		s.loopback.drop(socketKey(netip.AddrPortFrom(e.Address, v.Port)))
+		s.loopback.drop(socketKey(v.Protocol, netip.AddrPortFrom(e.Address, v.Port)))
 	} else {
-		add(&s.ports, portKey(e.Address, v.Port), -1)
+		add(&s.ports, portKey(v.Protocol, e.Address, v.Port), -1)
 	}
 	for _, n := range v.Names {
 		t.disown(e, n)
@@ -387,13 +387,12 @@ func bothKey(network, service, endpoint ID) []byte {
 	return append(append(within(network, string(service)), 0), endpoint...)
 }
 
-func portKey(a netip.Addr, port uint16) []byte {
-	return binary.BigEndian.AppendUint16([]byte{family(a.Is6())}, port)
+func portKey(p Protocol, a netip.Addr, port uint16) []byte {
+	return binary.BigEndian.AppendUint16(append(within(ID(p), ""), family(a.Is6())), port)
 }
 
-func socketKey(a netip.AddrPort) []byte {
-	b := a.Addr().As16()
-	return binary.BigEndian.AppendUint16(b[:], a.Port())
+func socketKey(p Protocol, a netip.AddrPort) []byte {
+	return binary.BigEndian.AppendUint16(append(within(ID(p), ""), addrKey(a.Addr())...), a.Port())
 }
 
 func addrKey(a netip.Addr) []byte {

@@ -21,7 +21,11 @@ func verify(t testing.TB, s *Snapshot) {
 	verifyPrivate(t, s)
 	verifyCounters(t, s)
 	endpoints := slices.Collect(s.Endpoints())
-	ports, loopback := map[bool]map[uint16]bool{false: {}, true: {}}, map[netip.AddrPort]bool{}
+	type family struct {
+		protocol Protocol
+		v6       bool
+	}
+	ports, loopback := map[family]map[uint16]bool{{TCP, false}: {}, {TCP, true}: {}, {UDP, false}: {}, {UDP, true}: {}}, map[Protocol]map[netip.AddrPort]bool{TCP: {}, UDP: {}}
 	owners, exists, approved := map[string][]ID{}, map[string]int{}, map[ID]int{}
 	for _, e := range endpoints {
 		if s.EndpointAt(e.Address) != e {
@@ -46,9 +50,9 @@ func verify(t testing.TB, s *Snapshot) {
 			continue
 		}
 		if e.Address.IsLoopback() {
-			loopback[netip.AddrPortFrom(e.Address, v.Port)] = true
+			loopback[v.Protocol][netip.AddrPortFrom(e.Address, v.Port)] = true
 		} else {
-			ports[e.Address.Is6()][v.Port] = true
+			ports[family{v.Protocol, e.Address.Is6()}][v.Port] = true
 		}
 		for _, rn := range v.Names {
 			for _, name := range []Name{rn.Public, rn.Private} {
@@ -111,13 +115,15 @@ func verify(t testing.TB, s *Snapshot) {
 	if count != len(exists) {
 		t.Errorf("%d names exist, want %d", count, len(exists))
 	}
-	for _, v6 := range []bool{false, true} {
-		if got, want := slices.Collect(s.Ports(v6)), slices.Sorted(maps.Keys(ports[v6])); !slices.Equal(got, want) {
-			t.Errorf("ports (v6 %v) %v, want %v", v6, got, want)
+	for of, all := range ports {
+		if got, want := slices.Collect(s.Ports(of.protocol, of.v6)), slices.Sorted(maps.Keys(all)); !slices.Equal(got, want) {
+			t.Errorf("ports of %v (v6 %v) %v, want %v", of.protocol, of.v6, got, want)
 		}
 	}
-	if got := slices.Collect(s.Loopback()); len(got) != len(loopback) {
-		t.Errorf("loopback %v, want %v", got, loopback)
+	for p, all := range loopback {
+		if got := slices.Collect(s.Loopback(p)); len(got) != len(all) || slices.ContainsFunc(got, func(a netip.AddrPort) bool { return !all[a] }) {
+			t.Errorf("loopback of %v %v, want %v", p, got, all)
+		}
 	}
 }
 
@@ -278,6 +284,7 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 			v.Reject = []Party{Party(fmt.Sprint("n", r.IntN(4)))}
 		}
 		v.Port = uint16(1433 + r.IntN(2))
+		v.Protocol = []Protocol{TCP, UDP}[r.IntN(2)]
 		v.MaxConnections = r.IntN(4)
 		if r.IntN(3) == 0 {
 			v.Names = append(v.Names, ResourceName{Public: Name(fmt.Sprintf("db%d.example.com", r.IntN(3)))})

@@ -182,7 +182,7 @@ const (
 	ProxyGCP   ProxyProtocol = "gcp"   // type 0xE0, link ID uint64 big-endian
 )
 
-// Bounds of a service's idle timeout.
+// Bounds of the idle timeout of a service of TCP, and of lists.
 const (
 	DefaultIdleTimeout = 300 * time.Second
 	MinIdleTimeout     = 60 * time.Second
@@ -199,9 +199,10 @@ type Service struct {
 	// Apply keeps it for the life of the service.
 	Alias string         `json:"alias"`
 	Names []ResourceName `json:"names,omitempty"`
-	// Port is the TCP port that endpoints of the service listen on.
-	Port    uint16   `json:"port"`
-	Targets []Target `json:"targets"` // none: of the API, a service whose backends aren't known yet
+	// Port is the port of Protocol that endpoints of the service listen on.
+	Port     uint16   `json:"port"`
+	Protocol Protocol `json:"protocol,omitempty"`
+	Targets  []Target `json:"targets"` // none: of the API, a service whose backends aren't known yet
 	// Visible lists who may ask for an endpoint, AutoApprove (a subset) who needs no decision,
 	// Reject who may not whatever the others say. An empty list is nobody.
 	Visible     []Party `json:"visible,omitempty"`
@@ -221,7 +222,7 @@ type Service struct {
 	// Reach are the prefixes that the tenant of the service was granted when the service was last put: it may
 	// have targets and NAT addresses in them that are another tenant's.
 	Reach []netip.Prefix `json:"reach,omitempty"`
-	// IdleTimeout ends a flow that carried nothing for so long. 0: [DefaultIdleTimeout].
+	// IdleTimeout ends a flow that carried nothing for so long. 0: [Protocol.IdleBounds] has the default.
 	IdleTimeout time.Duration `json:"idleTimeout,omitempty"`
 	// FallbackPublic lets the public name be answered by the next plugin while no target is healthy.
 	FallbackPublic bool `json:"fallbackPublic,omitempty"`
@@ -236,14 +237,6 @@ func (*Service) Kind() Kind { return KindService }
 
 // Key implements [Object].
 func (s *Service) Key() string { return string(s.ID) }
-
-// Idle returns the idle timeout in force.
-func (s *Service) Idle() time.Duration {
-	if s.IdleTimeout == 0 {
-		return DefaultIdleTimeout
-	}
-	return s.IdleTimeout
-}
 
 // Endpoint is an address in a consumer's network that stands for one service.
 type Endpoint struct {

@@ -36,8 +36,8 @@ type Snapshot struct {
 	claims    sorted[int]            // see claim.go
 	targeted  sorted[int]            // by address: targets of services
 	sources   sorted[int]            // by address: NAT addresses of services
-	ports     sorted[int]            // by family (4 or 6) and port: routed endpoints
-	loopback  sorted[netip.AddrPort] // by address and port
+	ports     sorted[int]            // by protocol, 0, family (4 or 6) and port: routed endpoints
+	loopback  sorted[netip.AddrPort] // by protocol, 0, address and port
 	cursors   sorted[cursor]         // by network: where in its pools the next address is looked for
 }
 
@@ -197,19 +197,21 @@ func (s *Snapshot) OwnsBelow(network ID, name []byte) bool {
 // HasZone reports whether a live connection in the network has a private name in the zone.
 func (s *Snapshot) HasZone(network ID, zone []byte) bool { return s.OwnsBelow(network, zone) }
 
-// Ports yields the ports that routed (not loopback) endpoint addresses of the family listen on.
-func (s *Snapshot) Ports(ipv6 bool) iter.Seq[uint16] {
+// Ports yields the ports of a protocol that routed (not loopback) endpoint addresses of the family listen on.
+func (s *Snapshot) Ports(p Protocol, ipv6 bool) iter.Seq[uint16] {
 	return func(yield func(uint16) bool) {
-		for key := range s.ports.all([]byte{family(ipv6)}) {
-			if !yield(binary.BigEndian.Uint16([]byte(key[1:]))) {
+		for key := range s.ports.all(append(within(ID(p), ""), family(ipv6))) {
+			if !yield(binary.BigEndian.Uint16([]byte(key[len(key)-2:]))) {
 				return
 			}
 		}
 	}
 }
 
-// Loopback yields address and port of the endpoints on loopback addresses.
-func (s *Snapshot) Loopback() iter.Seq[netip.AddrPort] { return s.loopback.values(nil) }
+// Loopback yields address and port of the endpoints of a protocol on loopback addresses.
+func (s *Snapshot) Loopback(p Protocol) iter.Seq[netip.AddrPort] {
+	return s.loopback.values(within(ID(p), ""))
+}
 
 func family(ipv6 bool) byte {
 	if ipv6 {

@@ -15,6 +15,8 @@ import (
 type Request struct {
 	Source netip.AddrPort // the client, unmapped
 	Local  netip.AddrPort // the endpoint address and port that it connected to, unmapped
+	// Protocol is what it came in. A service of another isn't at the port.
+	Protocol link.Protocol
 	// Judged: the first bytes were read, and Name is the server name that they carry.
 	Judged bool
 	Name   link.Name
@@ -83,6 +85,8 @@ func Decide(s *link.Snapshot, r Request) Verdict {
 		return v.deny(NotApproved, "service is gone")
 	case v.Service.Port != r.Local.Port():
 		return v.deny(NoPort, "service has another port")
+	case v.Service.Protocol != r.Protocol:
+		return v.deny(NoPort, "service has the port in "+v.Service.Protocol.String())
 	case r.stale(v.Service):
 		return v.deny(PolicyError, r.View.String())
 	}

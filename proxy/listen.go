@@ -40,19 +40,19 @@ func wants(s *link.Snapshot, perAddress bool) map[netip.AddrPort]struct{} {
 	}
 	if perAddress {
 		for e := range s.Endpoints() {
-			if service := s.Service(e.Service); service != nil && e.Connection.Live() {
+			if service := s.Service(e.Service); service != nil && service.Protocol == link.TCP && e.Connection.Live() {
 				want[netip.AddrPortFrom(e.Address, service.Port)] = struct{}{}
 			}
 		}
 		return want
 	}
-	for port := range s.Ports(false) {
+	for port := range s.Ports(link.TCP, false) {
 		want[netip.AddrPortFrom(netip.IPv4Unspecified(), port)] = struct{}{}
 	}
-	for port := range s.Ports(true) {
+	for port := range s.Ports(link.TCP, true) {
 		want[netip.AddrPortFrom(netip.IPv6Unspecified(), port)] = struct{}{}
 	}
-	for addr := range s.Loopback() {
+	for addr := range s.Loopback(link.TCP) {
 		if _, covered := want[everyAddress(addr)]; !covered {
 			want[addr] = struct{}{}
 		}
