@@ -208,7 +208,7 @@ func (s *Service) check() error {
 	if s.MaxConnections < 0 {
 		return fmt.Errorf("%w: connection limit %d", ErrInvalid, s.MaxConnections)
 	}
-	return nil
+	return s.Spread.check()
 }
 
 func (t Target) check() error {

@@ -230,6 +230,7 @@ type Service struct {
 	// the node's own setting.
 	Strict bool   `json:"strict,omitempty"`
 	Origin Origin `json:"origin,omitzero"`
+	Spread
 }
 
 // Kind implements [Object].

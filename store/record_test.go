@@ -32,6 +32,10 @@ func samples() []link.Object {
 			Visible: []link.Party{link.Anyone}, AutoApprove: []link.Party{"corp"}, Reject: []link.Party{"tenant/c"}, MaxConnections: 7, MaxPerConsumer: 3, Strict: true, ECHOuter: true, Protocol: link.UDP, Reach: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
 			Pin: link.PinTLS, ProxyProtocol: link.ProxyAzure, NAT: []netip.Addr{netip.MustParseAddr("10.20.0.9")},
 			IdleTimeout: time.Minute, FallbackPublic: true, Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 9},
+			Spread: link.Spread{
+				Balance: link.LeastConnections, Weights: map[netip.AddrPort]int{netip.MustParseAddrPort("10.20.0.4:1433"): 0},
+				Probe: link.Probe{Kind: link.ProbeHTTP, Path: "/up", Status: 204}, MaxPerTarget: 10, MaxWaiting: 20,
+			},
 		},
 		&link.Endpoint{
 			ID: "contoso-sql-corp", Tenant: "a", Network: "corp/lan", Service: "contoso-sql", Address: netip.MustParseAddr("10.200.0.5"),
