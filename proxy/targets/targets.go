@@ -1,0 +1,161 @@
+// Package targets knows the targets of a service on one node: which of them a flow may get, which one it gets, and
+// who waits where all are taken.
+//
+// It has no socket and no goroutine, and asks no clock: time is an argument, and never goes back but for the little that
+// callers on several processors disagree by. Who dials and who probes tells it what they have found out. A [Set] is for
+// one service and has a lock of its own, which is held for no longer than a look at each target.
+//
+//	targets.go  which targets there are, and how many flows each has
+//	choose.go   which one a flow gets
+//	judge.go    what dials, probes and flows say of a target: up, down, ejected
+//	wait.go     the line of those who wait for a place
+package targets
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/postern-link/postern/link"
+)
+
+// Set is what is known of the targets of one service. Its methods are safe for concurrent use.
+type Set struct {
+	mu      sync.Mutex
+	service *link.Service // as followed last
+	targets []*Target     // of it, in its order
+	// known are those and the ones that were removed and have flows yet: what they count mustn't get lost where a
+	// change is taken back.
+	known map[netip.AddrPort]*Target
+	line  line
+}
+
+// Target is one target of a set, as who has a place at it holds it.
+type Target struct {
+	Addr netip.AddrPort
+
+	set     *Set
+	hash    uint64
+	weight  int
+	listed  bool // it is one of the service, not one that was removed
+	flows   int  // that have a place
+	state   state
+	fails   int       // of probes, in a row
+	since   time.Time // when it came up, or back; zero: it was there from the start
+	current int64     // of the round robin
+	may     bool      // of the choice that is being made
+	trial
+}
+
+// state is what probes say of a target.
+type state uint8
+
+const (
+	unknown state = iota // not probed yet: it is taken for one that answers
+	up
+	down
+)
+
+// New returns the set of a service.
+func New(now time.Time, v *link.Service) *Set {
+	s := &Set{known: make(map[netip.AddrPort]*Target, len(v.Targets))}
+	s.follow(now, v)
+	for _, t := range s.targets {
+		t.since = time.Time{} // all begin together: nobody has to be led up to the others
+	}
+	return s
+}
+
+// Follow makes the set that of a service as it is now. What is known of targets that stay is kept, and so are the flows
+// of those that go, until they are over.
+func (s *Set) Follow(now time.Time, v *link.Service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follow(now, v)
+}
+
+// follow is Follow. The caller holds mu, as of all that begins in lower case here.
+func (s *Set) follow(now time.Time, v *link.Service) {
+	if s.service == v {
+		return
+	}
+	s.service = v
+	was := s.targets
+	s.targets = make([]*Target, 0, len(v.Targets))
+	kept := make(map[netip.AddrPort]*Target, len(v.Targets))
+	for _, target := range v.Targets {
+		t := s.known[target.Addr]
+		if t == nil {
+			t = &Target{Addr: target.Addr, set: s, hash: hashTarget(target.Addr), since: now}
+		}
+		weight := v.Weight(target.Addr)
+		if t.weight == 0 && weight > 0 {
+			t.since = now
+		}
+		t.weight, t.listed = weight, true
+		kept[t.Addr] = t
+		s.targets = append(s.targets, t)
+	}
+	for _, t := range was {
+		if kept[t.Addr] == nil {
+			*t = Target{Addr: t.Addr, set: s, hash: t.hash, flows: t.flows, since: now} // should it return, nothing is known of it
+		}
+	}
+	for addr, t := range s.known {
+		if kept[addr] == nil && t.flows > 0 {
+			kept[addr] = t
+		}
+	}
+	s.known = kept
+	s.serve(now)
+}
+
+// End is what a flow has seen of its target.
+type End uint8
+
+// The ends of a flow, or of its try to reach a target.
+const (
+	Quiet    End = iota // nothing to judge by
+	Served              // the target has sent a byte
+	WasReset            // the target reset the connection at once, before it had sent a byte
+)
+
+// Release gives a place back: the flow, or its try, is over.
+func (t *Target) Release(now time.Time, end End) (c Change) {
+	s := t.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.flows--
+	switch end {
+	case Served:
+		if t.resets = 0; !t.ejected(now) {
+			t.unseen, t.released = false, false
+		}
+	case WasReset:
+		c = t.wasReset(now)
+	}
+	if t.flows == 0 && !t.listed {
+		delete(s.known, t.Addr)
+	}
+	s.serve(now)
+	return c
+}
+
+// Status is what there is to tell of a target.
+type Status struct {
+	Addr     netip.AddrPort
+	Weight   int
+	Flows    int  // that have a place
+	Up, Down bool // by probes; neither: not known yet
+	Ejected  bool
+}
+
+// Look calls f with each target of the service, and returns how many flows wait. f must not call the set.
+func (s *Set) Look(now time.Time, f func(Status)) (waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.targets {
+		f(Status{t.Addr, t.weight, t.flows, t.state == up, t.state == down, t.ejected(now)})
+	}
+	return s.line.len
+}
