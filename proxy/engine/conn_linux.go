@@ -26,6 +26,7 @@ type conn struct {
 	uses     uint32
 	in, out  bool          // there may be bytes, or room
 	hup      bool          // the peer has ended, or worse: there is an end to be read
+	broken   bool          // epoll told of an error
 	urgent   bool          // urgent data has come: a read stops in front of it, with more behind
 	wake     chan struct{} // for the goroutine that waits; nil before the first did
 	deadline time.Time     // of reading
@@ -69,6 +70,9 @@ func (c *conn) ready(events uint32) *pair {
 	defer c.mu.Unlock()
 	if events&(unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0 {
 		c.hup = true
+	}
+	if events&unix.EPOLLERR != 0 {
+		c.broken = true
 	}
 	if events&unix.EPOLLPRI != 0 {
 		c.urgent = true

@@ -34,6 +34,29 @@ func TestAskRefusesAfterTheEnd(t *testing.T) {
 	})
 }
 
+// P05, P08: who has ended in order and is reset afterwards is noticed, also where nobody has anything to say to it.
+func TestResetAfterEnd(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, side := range []Side{Client, Target} {
+			p := w.pair(nil)
+			a, b := p.client, p.target
+			if side == Target {
+				a, b = b, a
+			}
+			say(t, a, "last words")
+			a.CloseWrite()
+			hear(t, b, "last words")
+			hearEnd(t, b)
+			a.SetLinger(0)
+			a.Close()
+			if e := p.wait(t); e != (End{First: side, Broken: side}) {
+				t.Errorf("ended %+v, want side %d first and broken", e, side)
+			}
+			hearBroken(t, b)
+		}
+	})
+}
+
 // A read stops in front of urgent data (RFC 6093): what lies behind isn't left until more comes.
 func TestUrgent(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -110,4 +133,55 @@ func now(t *testing.T, c syscall.Conn) func(b []byte) int {
 		raw.Control(func(fd uintptr) { n, _ = syscall.Write(int(fd), b) })
 		return max(n, 0)
 	}
+}
+
+// A splice never gets past urgent data (RFC 6093): neither a stop nor an end is to be believed there, and what lies behind
+// must come.
+func TestUrgentInBulk(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, end := range []bool{false, true} {
+			p := w.pair(nil)
+			want := fill(t, p.client, &p.toTarget) // and the pair splices
+			raw, err := p.client.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, b := int64(0), make([]byte, 100_000)
+			read := func() {
+				p.target.SetReadDeadline(time.Now().Add(10 * time.Second))
+				n, err := p.target.Read(b)
+				if got += int64(n); err != nil {
+					t.Fatalf("end %v: %d of %d bytes came: %v", end, got, want, err)
+				}
+			}
+			for tries, urged := 0, false; !urged && tries < 1000; tries++ {
+				raw.Control(func(fd uintptr) {
+					urged = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB|syscall.MSG_DONTWAIT, nil) == nil
+				})
+				if !urged {
+					read() // there is room for more then
+				}
+			}
+			wrote := make(chan error, 1)
+			const behind = 200_000
+			want += behind
+			go func() {
+				p.client.SetWriteDeadline(time.Now().Add(10 * time.Second))
+				_, err := p.client.Write(make([]byte, behind))
+				if end {
+					p.client.CloseWrite()
+				}
+				wrote <- err
+			}()
+			for got < want {
+				read()
+			}
+			if err := <-wrote; err != nil {
+				t.Error(err)
+			}
+			if end {
+				hearEnd(t, p.target)
+			}
+		}
+	})
 }

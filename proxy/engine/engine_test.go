@@ -201,21 +201,23 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// fill writes until nothing moves any more.
-func fill(t *testing.T, c *net.TCPConn, moved *atomic.Int64) {
+// fill writes until nothing moves any more, and returns how much.
+func fill(t *testing.T, c *net.TCPConn, moved *atomic.Int64) (sent int64) {
 	t.Helper()
 	b := make([]byte, 1<<20)
 	before := int64(-1)
 	for range 200 {
 		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		_, err := c.Write(b)
+		n, err := c.Write(b)
+		sent += int64(n)
 		if now := moved.Load(); errors.Is(err, os.ErrDeadlineExceeded) && now == before {
-			return
+			return sent
 		} else {
 			before = now
 		}
 	}
 	t.Fatal("never full")
+	return 0
 }
 
 // P06: a reader that is slow gets everything, and in the meantime nothing is held but what the sockets hold.

@@ -37,7 +37,9 @@ type direction struct {
 }
 
 // Copy implements [Engine].
-func (e *epollEngine) Copy(c Copy) {
+func (e *epollEngine) Copy(c Copy) { newPair(c).start() }
+
+func newPair(c Copy) *pair {
 	p := &pair{Copy: c, client: c.Client.(*conn), target: c.Target.(*conn)}
 	p.up = direction{src: p.client, dst: p.target, from: Client, to: Target, held: c.Held}
 	p.down = direction{src: p.target, dst: p.client, from: Target, to: Client}
@@ -45,8 +47,12 @@ func (e *epollEngine) Copy(c Copy) {
 	if !p.up.gated {
 		p.gate = Open
 	}
-	// From join on, the loop may take turns.
-	now := len(c.Held) > 0 && c.Watch == nil
+	return p
+}
+
+// start takes the first turn, if there is something to do. From join on, the loop may take turns too.
+func (p *pair) start() {
+	now := len(p.Held) > 0 && p.Watch == nil
 	now = p.client.join(p) || now
 	now = p.target.join(p) || now
 	if !now {
@@ -143,6 +149,9 @@ func (p *pair) way(d *direction, l *loop, buf []byte) (more bool, err error) {
 	for range turns {
 		switch {
 		case d.done:
+			if d.src.failed() { // there is nothing to be read or written that would say so
+				return false, broken(d.from)
+			}
 			return false, nil
 		case d.gated:
 			if wait, err := p.gatedEnd(d); wait || err != nil {
@@ -331,13 +340,13 @@ func (p *pair) splice(d *direction, l *loop) (wait bool, err error) {
 		return false, nil
 	}
 	l.engine.pipes.put(pipe) // still empty
-	switch {
-	case err == io.EOF:
-		d.eof = true
-		return false, nil
-	case err == errWait:
+	switch err {
+	case errWait:
 		return true, nil
-	case err == unix.EINVAL:
+	case errNoSplice:
+		d.bulk = false
+		return false, nil
+	case unix.EINVAL:
 		l.engine.pipes.disable()
 		d.bulk = false
 		return false, nil

@@ -102,6 +102,7 @@ type halves struct {
 	Copy
 	engine  *portable
 	copying atomic.Int32 // directions that haven't ended
+	orderly atomic.Int32 // directions whose end is passed on
 	first   atomic.Int32 // the Side that ended first
 	gate    atomic.Int32 // what Watch has said
 	end     sync.Once
@@ -164,8 +165,14 @@ func (h *half) carry() (broken Side, guarded bool) {
 		return broken, false
 	}
 	h.first.CompareAndSwap(int32(Nobody), int32(h.from))
+	last := h.orderly.Add(1) == 2
 	if h.dst.CloseWrite() != nil {
 		return h.to, false
+	}
+	if last {
+		h.dst.SetReadDeadline(told) // the other direction waits for that, or will
+	} else if h.gone() && h.orderly.Load() == 1 { // and not gone because the last has been said
+		return h.from, false
 	}
 	return Nobody, false
 }
@@ -194,8 +201,8 @@ func (h *half) guard() error {
 	return err
 }
 
-// told is the read deadline of the client that says that Watch has said something: it needs no goroutine
-// and no descriptor.
+// told is the read deadline of the client that says that Watch has said something, and that of a side that has ended
+// when the other has too: it needs no goroutine and no descriptor.
 var told = time.Unix(1, 0)
 
 func (h *halves) tell(g Gate) {

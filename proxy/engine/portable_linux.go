@@ -116,9 +116,14 @@ func (h *half) fill(fd uintptr) bool {
 		h.engine.pipes.put(p) // still empty
 		switch err {
 		case unix.EAGAIN:
-			return false
+			// A splice never gets past urgent data. A read does.
+			var b [1]byte
+			if _, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); err == unix.EAGAIN {
+				return false
+			}
+			h.err = errNoSplice
 		case nil:
-			h.err = io.EOF
+			h.err = errNoSplice // it is the end, or urgent data with the end behind
 		case unix.EINVAL:
 			h.engine.pipes.disable()
 			h.err = errNoSplice
@@ -207,6 +212,23 @@ func (c tcpConn) Reset() {
 	}
 }
 
+// gone waits, after the end of src, until its read deadline passes or it is closed or no more, and reports whether it is no more:
+// of a reset where the other direction waits for bytes, nothing else would tell.
+func (h *half) gone() (is bool) {
+	raw, err := h.src.SyscallConn()
+	if err != nil {
+		return false
+	}
+	look := func(fd uintptr) bool {
+		is = linux{}.dissolved(int(fd))
+		return is
+	}
+	if raw.Read(look) != nil { // where the poller tells of an error the wait fails
+		raw.Control(func(fd uintptr) { look(fd) })
+	}
+	return is
+}
+
 // idle waits, and takes nothing from src, until its read deadline passes, src breaks, or it ends with nothing
 // left to read, which is io.EOF if that is asked for.
 func (h *half) idle(end bool) (err error) {
@@ -231,7 +253,7 @@ func (h *half) idle(end bool) (err error) {
 			return true
 		}
 		// Something waits, and hides what came behind it.
-		if info, failed := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); failed == nil && info.State == tcpClose {
+		if (linux{}).dissolved(int(fd)) {
 			err = unix.ECONNRESET
 			return true
 		}

@@ -50,6 +50,9 @@ func (c tcpConn) Reset() {
 	c.Close()
 }
 
+// gone can't say here whether src is reset after its end: who writes to it sees it.
+func (h *half) gone() bool { return false }
+
 // idle waits until the read deadline of src passes or it is closed. What src sends meanwhile, its end too, can't be
 // seen here without taking it.
 func (h *half) idle(bool) error {

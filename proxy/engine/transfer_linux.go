@@ -20,10 +20,15 @@ func (c *conn) take(b []byte) (int, error) {
 }
 
 // spliceTo moves what is there into an empty pipe, or as much as there is a slot for: that it is less than was asked
-// for says nothing of the socket.
+// for says nothing of the socket. A splice never gets past urgent data: there it finds nothing, or an end, whatever lies
+// behind. Where that may be so the error is errNoSplice, and a read knows.
 func (c *conn) spliceTo(p *pipe) (int, error) {
 	return c.incoming(0, func(fd int) (int, error) {
-		return c.loop.kernel.splice(fd, p.w, spliceSize)
+		n, err := c.loop.kernel.splice(fd, p.w, spliceSize)
+		if n == 0 && err == nil || err == unix.EAGAIN && c.urgent {
+			return 0, errNoSplice
+		}
+		return n, err
 	})
 }
 
@@ -104,6 +109,13 @@ func (c *conn) outgoing(wanted int, f func(fd int) (int, error)) (int, error) {
 }
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// failed reports whether epoll has told of an error.
+func (c *conn) failed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
 
 // over returns io.EOF where the peer has ended and all it sent was read, an error where the connection is broken, and
 // nil where neither is known.
