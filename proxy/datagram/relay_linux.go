@@ -1,0 +1,185 @@
+package datagram
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Relay carries the datagrams of any number of listeners. Its methods are safe for concurrent use.
+type Relay struct {
+	Counts  Counts
+	handler Handler
+	table   table
+	loops   []*loop
+	next    atomic.Uint32 // loop
+	held    atomic.Int64  // bytes that wait for decisions
+	plain   bool          // for tests: no trains
+}
+
+// New returns a relay without listeners. It must be closed.
+func New(h Handler) (*Relay, error) {
+	r := &Relay{handler: h}
+	for range max(1, runtime.GOMAXPROCS(0)) {
+		l, err := newLoop()
+		if err != nil {
+			r.Close()
+			return nil, err
+		}
+		r.loops = append(r.loops, l)
+	}
+	return r, nil
+}
+
+// Close ends the relay, whose listeners are closed and whose flows have ended, and waits for its goroutines.
+func (r *Relay) Close() {
+	for _, l := range r.loops {
+		l.close()
+	}
+}
+
+// Listener is a socket that flows come in on.
+type Listener struct {
+	relay  *Relay
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	at     netip.AddrPort
+	four   bool
+	closed chan struct{}
+}
+
+// bufferSize is what a listener asks the kernel to keep for it; net.core.rmem_max bounds it.
+const bufferSize = 4 << 20
+
+// Listen opens a socket, which nothing is taken from before Serve. On an unspecified address it is for all
+// addresses of the family that are routed to this machine. Errors wrap those of the system.
+func (r *Relay) Listen(at netip.AddrPort) (*Listener, error) {
+	network, options := "udp4", [][3]int{{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, {unix.IPPROTO_IP, unix.IP_FREEBIND, 1}}
+	if at.Addr().Is6() { // "udp6" sets IPV6_V6ONLY
+		network, options = "udp6", [][3]int{{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1}}
+	}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		e := c.Control(func(fd uintptr) {
+			for _, o := range options {
+				if err == nil {
+					err = unix.SetsockoptInt(int(fd), o[0], o[1], o[2])
+				}
+			}
+			// As much as there is; from an older kernel datagrams come one by one.
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+			if !r.plain {
+				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+			}
+		})
+		return errors.Join(e, err)
+	}}
+	conn, err := config.ListenPacket(context.Background(), network, at.String())
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{relay: r, conn: conn.(*net.UDPConn), at: at, four: at.Addr().Is4(), closed: make(chan struct{})}
+	l.at = netip.AddrPortFrom(at.Addr(), l.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	l.raw, err = l.conn.SyscallConn()
+	return l, err
+}
+
+// Addr returns what it listens on.
+func (l *Listener) Addr() netip.AddrPort { return l.at }
+
+// Close closes the socket; Serve returns. Flows stay, and go on when another listener hears their client.
+func (l *Listener) Close() {
+	if l.conn.Close() == nil {
+		close(l.closed)
+	}
+}
+
+// errorPause is how long a listener waits after an error of receiving.
+const errorPause = 20 * time.Millisecond
+
+// Serve is the goroutine of a listener: it receives until Close. A buffer is borrowed only while something comes.
+func (l *Listener) Serve() {
+	var b *batch
+	var failed error
+	take := func(fd uintptr) bool {
+		if b == nil {
+			b = batches.Get().(*batch)
+		}
+		failed = b.receive(int(fd), true)
+		if failed == unix.EAGAIN {
+			batches.Put(b)
+			b = nil
+		}
+		return b != nil
+	}
+	for l.raw.Read(take) == nil {
+		if failed == nil {
+			l.pass(b)
+			continue
+		}
+		l.relay.handler.Failing(l.at, failed)
+		select {
+		case <-l.closed:
+		case <-time.After(errorPause):
+		}
+	}
+	if b != nil {
+		batches.Put(b)
+	}
+}
+
+// pass hands a batch to the flows that it is of: what one client has sent in a row goes in one.
+func (l *Listener) pass(b *batch) {
+	var f *Flow
+	n := 0
+	for i := range b.in[:b.n] {
+		m, ok := b.message(i, true, l.four)
+		if !ok || !m.local.IsValid() {
+			l.relay.Counts.drop(Malformed, 1)
+			continue
+		}
+		k := key{m.from, endpoint{ip: m.local.As16(), port: l.at.Port()}}
+		if f == nil || f.key != k {
+			if n > 0 {
+				f.take(&b.out, b.run[:n])
+				n = 0
+			}
+			if f = l.flow(k); f == nil {
+				continue
+			}
+		}
+		b.run[n] = m
+		n++
+	}
+	if n > 0 {
+		f.take(&b.out, b.run[:n])
+	}
+}
+
+// flow returns the flow of a key, a new one if there is none and the handler wants it; else nil.
+func (l *Listener) flow(k key) *Flow {
+	r := l.relay
+	f := r.table.find(&k)
+	if f == nil {
+		f = &Flow{relay: r, key: k, fd: -1, loop: r.loops[r.next.Add(1)%uint32(len(r.loops))]}
+		f.toSize = to(&f.to, k.client, l.four)
+		f.via.Store(l)
+		if there := r.table.add(f); there != nil { // by the listener before this one
+			return there
+		}
+		if !r.handler.Begin(f) {
+			f.End()
+			return nil
+		}
+	}
+	if f.via.Load() != l {
+		f.via.Store(l)
+	}
+	return f
+}

@@ -1,0 +1,58 @@
+//go:build !linux
+
+package datagram
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// errPlatform: the addresses of endpoints are learned from and set in each datagram, which is done on Linux alone.
+var errPlatform = errors.New("services of UDP need Linux")
+
+// Relay is what carries datagrams; not here.
+type Relay struct{ Counts Counts }
+
+// New returns an error: there is none here.
+func New(Handler) (*Relay, error) { return nil, errPlatform }
+
+// Listen returns an error.
+func (*Relay) Listen(netip.AddrPort) (*Listener, error) { return nil, errPlatform }
+
+// Close does nothing.
+func (*Relay) Close() {}
+
+// Listener is a socket that flows come in on; none is here.
+type Listener struct{}
+
+// Serve does nothing.
+func (*Listener) Serve() {}
+
+// Close does nothing.
+func (*Listener) Close() {}
+
+// Flow is one client's datagrams to one address; none is here.
+type Flow struct{}
+
+// Client returns no address.
+func (*Flow) Client() netip.AddrPort { return netip.AddrPort{} }
+
+// Local returns no address.
+func (*Flow) Local() netip.AddrPort { return netip.AddrPort{} }
+
+// Owner returns nil.
+func (*Flow) Owner() any { return nil }
+
+// Own does nothing.
+func (*Flow) Own(any, Account) {}
+
+// Connect returns an error.
+func (*Flow) Connect(_, _ netip.AddrPort, _ func(fd uintptr, to netip.AddrPort) error) error {
+	return errPlatform
+}
+
+// Start returns an error.
+func (*Flow) Start([]byte) error { return errPlatform }
+
+// End does nothing.
+func (*Flow) End() {}
