@@ -154,14 +154,14 @@ func (c *conn) Write(b []byte) (int, error) {
 			c.mu.Unlock()
 			return done, net.ErrClosed
 		}
+		if passed(c.late) {
+			c.mu.Unlock()
+			return done, os.ErrDeadlineExceeded
+		}
 		n, err := ignoringEINTR(func() (int, error) { return unix.Write(c.fd, b[done:]) })
 		if err == unix.EAGAIN {
 			c.out = false
 			if err = c.watch(watchOut); err == nil {
-				if passed(c.late) {
-					c.mu.Unlock()
-					return done, os.ErrDeadlineExceeded
-				}
 				c.await(&c.out, c.late, nil)
 				continue
 			}
