@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(memberVariable) != "" {
 		os.Exit(runMember())
 	}
+	if os.Getenv(clockVariable) != "" {
+		os.Exit(runClock())
+	}
 	flag.Parse()
 	if testing.Short() {
 		fmt.Println("integration: left out because of -short")

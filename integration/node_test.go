@@ -25,11 +25,11 @@ const (
 	reloadTimeout = 20 * time.Second
 )
 
-const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR]"
+const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR] [clock=FILE]"
 
-// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR] starts the program, with a limit
-// of descriptors, as another user, on a host of another name, with that word for its sandbox or that directory for temporary files where
-// that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0; what it said is the
+// cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR] [clock=FILE] starts the program, with a
+// limit of descriptors, as another user, on a host of another name, with that word for its sandbox, that directory for temporary files or
+// a clock of its own where that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0; what it said is the
 // standard error then.
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) >= 2, startForm)
@@ -45,6 +45,9 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 			argv = append(argv, "-sandbox", value)
 		case "tmp":
 			env = append(env[:len(env):len(env)], "TMPDIR="+value)
+		case "clock":
+			env = append(env[:len(env):len(env)], clockVariable+"="+ts.MkAbs(value))
+			argv = append([]string{program(ts)}, argv...)
 		case "hostname":
 			argv = append([]string{"unshare", "--uts", "sh", "-c", "hostname " + value + ` && exec "$@"`, "sh"}, argv...)
 		default:

@@ -69,6 +69,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"metrics":     cmdMetrics,
 	"program":     cmdProgram,
 	"alternate":   cmdAlternate,
+	"clock":       cmdClock,
 	"interrupt":   cmdInterrupt,
 }
 
@@ -79,6 +80,7 @@ func TestScenarios(t *testing.T) {
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Setup:               setup,
+		Condition:           condition,
 	})
 }
 

@@ -34,7 +34,7 @@ func (p *Proxy) tend() {
 // pace keeps timed rules, which are asked about all flows again and again, from taking all processors where
 // they are dear and flows are many. The zero pace is due.
 type pace struct {
-	next atomic.Int64 // the earliest begin of another round, in Unix nanoseconds
+	next atomic.Pointer[time.Time] // the earliest begin of another round, by the clock that nobody sets
 }
 
 // restFor is how many times as long as a round took there is none: a fifth of the time is for rounds.
@@ -42,11 +42,15 @@ const restFor = 4
 
 // took notes a round.
 func (p *pace) took(began, ended time.Time) {
-	p.next.Store(ended.Add(restFor * ended.Sub(began)).UnixNano())
+	next := ended.Add(restFor * ended.Sub(began))
+	p.next.Store(&next)
 }
 
 // due reports whether there may be another round.
-func (p *pace) due(now time.Time) bool { return now.UnixNano() >= p.next.Load() }
+func (p *pace) due(now time.Time) bool {
+	next := p.next.Load()
+	return next == nil || !now.Before(*next)
+}
 
 // expire cuts the flows whose view of the state has expired: nothing else asks about them again while
 // no new snapshot comes.

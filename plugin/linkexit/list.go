@@ -34,7 +34,7 @@ type list struct {
 	log  *slog.Logger
 
 	entries atomic.Pointer[entries]
-	next    atomic.Int64 // when to look again, of the clock of [time.Now] in nanoseconds
+	next    atomic.Pointer[time.Time] // when to look again, by the clock that nobody sets; nil: now
 
 	reload    sync.Mutex
 	seen      fs.FileInfo // guarded by reload
@@ -62,9 +62,11 @@ func (l *list) open() error {
 
 // has reports whether a folded name may be asked for.
 func (l *list) has(folded string) bool {
-	now := time.Now().UnixNano()
-	if next := l.next.Load(); now >= next && l.next.CompareAndSwap(next, now+int64(lookEvery)) {
-		l.look()
+	now := time.Now()
+	if next := l.next.Load(); next == nil || !now.Before(*next) {
+		if later := now.Add(lookEvery); l.next.CompareAndSwap(next, &later) {
+			l.look()
+		}
 	}
 	e := *l.entries.Load()
 	if e[folded]&itself != 0 {
