@@ -27,6 +27,7 @@ type conn struct {
 	in, out  bool          // there may be bytes, or room
 	hup      bool          // the peer has ended, or worse: there is an end to be read
 	broken   bool          // epoll told of an error
+	lost     error         // that ReadNow was told, and nobody else will be
 	urgent   bool          // urgent data has come: a read stops in front of it, with more behind
 	wake     chan struct{} // for the goroutine that waits; nil before the first did
 	deadline time.Time     // of reading
@@ -120,12 +121,13 @@ func (c *conn) Read(b []byte) (int, error) {
 				continue
 			}
 		}
+		end := c.end()
 		c.mu.Unlock()
 		switch {
 		case err != nil:
 			return 0, os.NewSyscallError("read", err)
 		case n == 0:
-			return 0, io.EOF
+			return 0, end
 		}
 		return n, nil
 	}
@@ -140,9 +142,20 @@ func (c *conn) ReadNow(b []byte) int {
 	}
 	n, err := ignoringEINTR(func() (int, error) { return c.loop.kernel.read(c.fd, b) })
 	if err != nil {
+		if err != unix.EAGAIN {
+			c.lost = err
+		}
 		return 0
 	}
 	return n
+}
+
+// end is what a read of nothing says. The caller holds mu.
+func (c *conn) end() error {
+	if c.lost != nil {
+		return c.lost
+	}
+	return io.EOF
 }
 
 // Write implements [Conn].

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"io"
 	"runtime"
 	"syscall"
@@ -53,6 +54,36 @@ func TestResetAfterEnd(t *testing.T) {
 				t.Errorf("ended %+v, want side %d first and broken", e, side)
 			}
 			hearBroken(t, b)
+		}
+	})
+}
+
+// P05: a reset that ReadNow is told of isn't an end to who reads next.
+func TestResetBeforeCopy(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, read := range []string{"Read", "Copy"} {
+			p := &running{ended: make(chan End, 1)}
+			p.client, p.near = w.accepted()
+			p.client.SetLinger(0)
+			p.client.Close()
+			if n := p.near.ReadNow(make([]byte, 1)); n != 0 {
+				t.Fatalf("%d bytes of nothing", n)
+			}
+			if read == "Read" {
+				if tcp, is := p.near.(tcpConn); is {
+					tcp.Close() // of the standard library, which can't know
+				} else if n, err := p.near.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+				p.near.Close()
+				continue
+			}
+			p.target, p.far = w.dialled(p.near)
+			w.copy(p, nil)
+			if e := p.wait(t); e.Broken != Client {
+				t.Errorf("ended %+v", e)
+			}
+			hearReset(t, p.target)
 		}
 	})
 }

@@ -106,6 +106,7 @@ func newFlow(c choices, verbose bool) *flow {
 
 // start copies.
 func (f *flow) start() {
+	f.before()
 	c := Copy{Client: f.near, Target: f.far, ToTarget: &f.toTarget, ToClient: &f.toClient, Moved: &f.moved, Ended: f.end}
 	if f.held > 0 {
 		c.Held = streams[Client][:f.held:f.held]
@@ -136,7 +137,12 @@ func (f *flow) start() {
 		c.Ask = f.ask
 	}
 	f.passed.Store(c.Guard == nil && c.Watch == nil)
-	// Before that somebody may have waited for either, and left it in the epoll.
+	f.pair = newPair(c)
+	f.pair.start()
+}
+
+// before is what has happened before anything is copied: somebody may have waited for either and left it in the epoll, and read.
+func (f *flow) before() {
 	for _, before := range []struct {
 		c      *conn
 		events uint32
@@ -149,13 +155,17 @@ func (f *flow) start() {
 			c.mu.Unlock()
 		}
 	}
-	for range f.pick(4) {
+	for range f.pick(10) {
 		f.act(f.client)
 		f.act(f.target)
 		f.serve(true)
 	}
-	f.pair = newPair(c)
-	f.pair.start()
+	if f.held > 0 || f.rare(4) {
+		b := make([]byte, 900)
+		n := f.near.ReadNow(b[:1+f.pick(len(b))])
+		f.check(Client, b[:n], f.held)
+		f.held += n
+	}
 }
 
 // ask reads more of the client, if there is more, when it is told to answer.

@@ -164,6 +164,10 @@ func (h *half) carry() (broken Side, guarded bool) {
 	if broken != Nobody {
 		return broken, false
 	}
+	// A reset is told once. Where the other direction was told, or ReadNow, what is read here is an end.
+	if h.dissolved() && h.orderly.Load() == 0 {
+		return h.from, false
+	}
 	h.first.CompareAndSwap(int32(Nobody), int32(h.from))
 	last := h.orderly.Add(1) == 2
 	if h.dst.CloseWrite() != nil {

@@ -212,21 +212,23 @@ func (c tcpConn) Reset() {
 	}
 }
 
+// dissolved reports whether src is no more: reset, or ended by both.
+func (h *half) dissolved() (is bool) {
+	if raw, err := h.src.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { is = linux{}.dissolved(int(fd)) })
+	}
+	return is
+}
+
 // gone waits, after the end of src, until its read deadline passes or it is closed or no more, and reports whether it is no more:
 // of a reset where the other direction waits for bytes, nothing else would tell.
-func (h *half) gone() (is bool) {
+func (h *half) gone() bool {
 	raw, err := h.src.SyscallConn()
 	if err != nil {
 		return false
 	}
-	look := func(fd uintptr) bool {
-		is = linux{}.dissolved(int(fd))
-		return is
-	}
-	if raw.Read(look) != nil { // where the poller tells of an error the wait fails
-		raw.Control(func(fd uintptr) { look(fd) })
-	}
-	return is
+	raw.Read(func(fd uintptr) bool { return linux{}.dissolved(int(fd)) })
+	return h.dissolved() // where the poller tells of an error the wait fails
 }
 
 // idle waits, and takes nothing from src, until its read deadline passes, src breaks, or it ends with nothing

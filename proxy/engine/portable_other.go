@@ -50,6 +50,9 @@ func (c tcpConn) Reset() {
 	c.Close()
 }
 
+// dissolved can't say here whether src is no more.
+func (h *half) dissolved() bool { return false }
+
 // gone can't say here whether src is reset after its end: who writes to it sees it.
 func (h *half) gone() bool { return false }
 

@@ -232,7 +232,7 @@ func TestSchedules(t *testing.T) {
 	case raceDetector, testing.Short(): // one goroutine at a time does all of it
 		n = 500
 	default:
-		n = 10_000
+		n = 20_000
 	}
 	for i := range n {
 		seed := base + uint64(i)

@@ -51,7 +51,7 @@ func (c *conn) incoming(most int, f func(fd int) (int, error)) (int, error) {
 	case err != nil:
 		return 0, err
 	case n == 0:
-		return 0, io.EOF
+		return 0, c.end()
 	}
 	if n < most && !c.hup && !c.urgent {
 		c.in = false
@@ -136,7 +136,7 @@ func (c *conn) over() error {
 	case err != nil:
 		return err
 	case n == 0:
-		return io.EOF
+		return c.end()
 	}
 	// Something waits, and hides what came behind it.
 	if c.loop.kernel.dissolved(c.fd) {

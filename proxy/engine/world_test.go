@@ -41,6 +41,7 @@ func newWorld(t testing.TB, start func() (Engine, error)) *world {
 type world struct {
 	t      testing.TB
 	engine Engine
+	ip     net.IP // where its connections are; nil: 127.0.0.1
 	open   []io.Closer
 	mu     sync.Mutex
 	pairs  []*running
@@ -86,9 +87,14 @@ func (p *running) wait(t testing.TB) End {
 	}
 }
 
-func listen(t testing.TB) *net.TCPListener {
+func listen(t testing.TB) *net.TCPListener { return listenAt(t, nil) }
+
+func listenAt(t testing.TB, ip net.IP) *net.TCPListener {
 	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if ip == nil {
+		ip = net.IPv4(127, 0, 0, 1)
+	}
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +106,7 @@ func addr(l net.Listener) netip.AddrPort { return l.Addr().(*net.TCPAddr).AddrPo
 // accepted returns a client and what the engine accepted of it.
 func (w *world) accepted() (*net.TCPConn, Conn) {
 	w.t.Helper()
-	l := listen(w.t)
+	l := listenAt(w.t, w.ip)
 	at := addr(l)
 	near, err := w.engine.Listener(l)
 	if err != nil {
@@ -127,7 +133,7 @@ func addr2(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 // dialled returns a target and what the engine dialled of it.
 func (w *world) dialled(near Conn) (*net.TCPConn, Conn) {
 	w.t.Helper()
-	l := listen(w.t)
+	l := listenAt(w.t, w.ip)
 	defer l.Close()
 	conn, err := w.engine.Dial(w.t.Context(), netip.AddrPort{}, addr(l), near, nil)
 	if err != nil {
