@@ -41,6 +41,7 @@ var layers = []layer{
 	{"proxy", []string{"./link", "./policy", "./proxy", "github.com/pires/go-proxyproto", metrics, unix}, "the data plane gets a snapshot and knows neither store nor Caddy"},
 	{"proxy/engine", []string{unix}, "moves bytes: it knows connections and nothing of flows"},
 	{"proxy/datagram", []string{unix}, "moves datagrams: it knows sockets and who is asked, and nothing of policy"},
+	{"proxy/budget", nil, "reads what the kernel says of memory: the standard library alone"},
 	{"proxy/header", []string{"./link"}, "a wire format needs nobody's help"},
 	{"proxy/targets", []string{"./link"}, "chooses among targets: no socket, no goroutine, no clock"},
 	{"control/armapi", []string{"./control", "./link", "./store", metrics}, "the wire format of the operations: handlers decide nothing"},

@@ -10,6 +10,8 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/postern-link/postern/proxy/budget"
 )
 
 // options are the flags of the server that aren't variables of Caddy or CoreDNS.
@@ -105,6 +107,7 @@ func start(o *options, stderr io.Writer) int {
 	if err := l.confine(c, o.sandbox); err != nil {
 		return fail(stderr, err)
 	}
+	budget.Find().Soften(0)
 	caddy.SetDefaultCaddyfileLoader("postern", l)
 	r := newRunner(l)
 	if err := r.start(in); err != nil {

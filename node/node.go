@@ -17,6 +17,7 @@ import (
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/policy/external"
 	"github.com/postern-link/postern/proxy"
+	"github.com/postern-link/postern/proxy/budget"
 	"github.com/postern-link/postern/store"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -225,7 +226,7 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	if settings == nil {
 		return nil, nil
 	}
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Log: n.log, Registerer: n.register})
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Memory: budget.Find(), Log: n.log, Registerer: n.register})
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
 		return nil, errors.Join(err, p.Close())

@@ -74,7 +74,7 @@ func (p *Proxy) serve(client engine.Conn, peer, local netip.AddrPort) {
 		request: policy.Request{Source: peer, Local: local},
 	}
 	if reason := p.live.enter(f, f.settings.MaxFlows); reason != "" {
-		why := "the node takes no more flows: max_flows"
+		why := p.full()
 		if reason == policy.Drain {
 			why = "the node is ending"
 		}

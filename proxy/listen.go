@@ -121,7 +121,7 @@ func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) 
 	if p.prepared != nil {
 		p.prepared.discard()
 	}
-	next := &Prepared{proxy: p, snapshot: s, settings: settings.withDefaults(), opened: make(map[netip.AddrPort]*listener)}
+	next := &Prepared{proxy: p, snapshot: s, settings: settings.withDefaults(p.memory), opened: make(map[netip.AddrPort]*listener)}
 	want, firm := wants(s, settings.PerAddress), declared(s)
 	for _, must := range []bool{true, false} { // those that matter get the descriptors that there are
 		for addr := range want {

@@ -17,6 +17,7 @@ type live struct {
 	flows   map[*flow]struct{}
 	sources map[netip.Addr]int // flows by sourceOf
 	closed  bool
+	short   atomic.Bool // of memory: no flow is let in
 }
 
 func (l *live) init() {
@@ -24,14 +25,14 @@ func (l *live) init() {
 	l.sources = make(map[netip.Addr]int)
 }
 
-// enter adds a flow. It returns why not where there are most already, and after shut.
+// enter adds a flow. It returns why not where there are most already or memory is short, and after shut.
 func (l *live) enter(f *flow, most int) policy.Reason {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.closed:
 		return policy.Drain
-	case len(l.flows) >= most:
+	case len(l.flows) >= most, l.short.Load():
 		return policy.Limit
 	}
 	l.flows[f] = struct{}{}

@@ -18,6 +18,9 @@ type metrics struct {
 	acceptErrors     prometheus.Counter
 	listenerFailures prometheus.Counter
 	logDropped       prometheus.Counter
+	flowsLimit       prometheus.Gauge
+	memoryLimit      prometheus.Gauge
+	memoryShort      prometheus.Gauge
 	dialSeconds      prometheus.Histogram
 	targetUp         *prometheus.GaugeVec
 	all              []prometheus.Collector
@@ -30,7 +33,11 @@ func newMetrics(r prometheus.Registerer, active func() int, rules *ruleCounters)
 	counter := func(n, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts(name(n, help)))
 	}
+	gauge := func(n, help string) prometheus.Gauge { return prometheus.NewGauge(prometheus.GaugeOpts(name(n, help))) }
 	m := &metrics{
+		flowsLimit:       gauge("flows_limit", "Flows that there may be at once: max_flows."),
+		memoryLimit:      gauge("memory_limit_bytes", "Memory that the process may use, 0 where that isn't known."),
+		memoryShort:      gauge("memory_short", "Whether new flows are refused because memory is short."),
 		registerer:       r,
 		acceptErrors:     counter("accept_errors_total", "Errors of accepting a connection."),
 		listenerFailures: counter("listener_failures_total", "Listeners that could not be opened, tries counted."),
@@ -58,7 +65,7 @@ func newMetrics(r prometheus.Registerer, active func() int, rules *ruleCounters)
 		m.refused[reason] = refused.WithLabelValues(string(reason))
 	}
 	m.toTarget, m.toClient = bytes.WithLabelValues("to_target"), bytes.WithLabelValues("to_client")
-	m.all = []prometheus.Collector{flows, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial}
+	m.all = []prometheus.Collector{flows, m.flowsLimit, m.memoryLimit, m.memoryShort, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial}
 	m.register()
 	return m
 }

@@ -28,6 +28,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/budget"
 	"github.com/postern-link/postern/proxy/engine"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -39,6 +40,7 @@ type Config struct {
 	Freshness func() policy.Freshness
 	// Policy returns what narrows the state now, without waiting. Nil, or nil from it: nothing does.
 	Policy     func() *policy.Policy
+	Memory     budget.Memory         // that the process may use; zero: not known, and nothing follows from it
 	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
 }
@@ -60,6 +62,7 @@ type Proxy struct {
 	ids       flowIDs
 	turn      atomic.Uint64 // rotates the targets
 	engine    engine.Engine
+	memory    budget.Memory
 
 	// stop ends the goroutines that belong to no flow.
 	stop       context.CancelFunc
@@ -99,6 +102,7 @@ func New(c Config) *Proxy {
 		snapshot:  c.Snapshot,
 		fresh:     c.Freshness,
 		policy:    c.Policy,
+		memory:    c.Memory,
 		ids:       newFlowIDs(),
 		reviews:   make(chan struct{}, 1),
 		listeners: make(map[netip.AddrPort]*listener),
@@ -113,6 +117,10 @@ func New(c Config) *Proxy {
 	p.engine = newEngine(p.log)
 	p.health = newHealth(p)
 	p.background.Go(p.reviewRules)
+	p.metrics.memoryLimit.Set(float64(c.Memory.Limit))
+	if c.Memory.Bounded() {
+		p.background.Go(func() { p.watchMemory(c.Memory) })
+	}
 	return p
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"time"
+
+	"github.com/postern-link/postern/proxy/budget"
 )
 
 // Settings is what an operator may set. Zero values mean the default in the comment.
@@ -11,7 +13,7 @@ type Settings struct {
 	HelloTimeout   time.Duration  // to send the first bytes of a pinned flow: 5 s
 	DialTimeout    time.Duration  // to reach a target, all tries of one flow together: 5 s
 	DrainTimeout   time.Duration  // for live flows at shutdown: 30 s
-	MaxFlows       int            // at once: (descriptor limit - 512) / 6
+	MaxFlows       int            // at once: what descriptors and memory have room for, see flowsFor
 	MaxPerSource   int            // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
 	ProbeInterval  time.Duration  // between two probes of a target: 2 s
 	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
@@ -32,13 +34,13 @@ const (
 	perFlow         = 6                      // descriptors of a flow with both pipes borrowed
 )
 
-// withDefaults returns the settings with every zero value replaced.
-func (s Settings) withDefaults() Settings {
+// withDefaults returns the settings with every zero value replaced, for a process that has so much memory.
+func (s Settings) withDefaults(m budget.Memory) Settings {
 	s.HelloTimeout = cmp.Or(s.HelloTimeout, 5*time.Second)
 	s.DialTimeout = cmp.Or(s.DialTimeout, 5*time.Second)
 	s.DrainTimeout = cmp.Or(s.DrainTimeout, 30*time.Second)
 	s.ProbeInterval = cmp.Or(s.ProbeInterval, 2*time.Second)
-	s.MaxFlows = cmp.Or(s.MaxFlows, max(1, (descriptorLimit()-reserved)/perFlow))
+	s.MaxFlows = cmp.Or(s.MaxFlows, flowsFor(m, descriptorLimit()))
 	s.MaxPerSource = cmp.Or(s.MaxPerSource, max(1, s.MaxFlows/10))
 	return s
 }
@@ -47,8 +49,9 @@ func (s Settings) withDefaults() Settings {
 const fewFlows = 1000
 
 // tellLimits logs the limits that are in force from now on, where they are others than before. They
-// follow from the limit of open files, which is easily overlooked.
+// follow from the limit of open files and that of memory, which are easily overlooked.
 func (p *Proxy) tellLimits(old *Settings, now Settings) {
+	p.metrics.flowsLimit.Set(float64(now.MaxFlows))
 	if old != nil && old.MaxFlows == now.MaxFlows && old.MaxPerSource == now.MaxPerSource {
 		return
 	}
@@ -56,11 +59,12 @@ func (p *Proxy) tellLimits(old *Settings, now Settings) {
 	if now.MaxFlows < fewFlows {
 		tell = p.log.Warn
 	}
-	tell("limits of the data plane", "max_flows", now.MaxFlows, "max_per_source", now.MaxPerSource, "open_files", descriptorLimit())
+	tell("limits of the data plane", "max_flows", now.MaxFlows, "max_per_source", now.MaxPerSource, "open_files", descriptorLimit(),
+		"memory", p.memory.Limit, "memory_of", p.memory.From)
 }
 
 // Drain returns the drain timeout in force.
-func (s Settings) Drain() time.Duration { return s.withDefaults().DrainTimeout }
+func (s Settings) Drain() time.Duration { return s.withDefaults(budget.Memory{}).DrainTimeout }
 
 // sendsHeader reports whether a peer must send a PROXY header.
 func (s *Settings) sendsHeader(peer netip.Addr) bool {
