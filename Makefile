@@ -9,10 +9,12 @@ COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
 PKG     := github.com/postern-link/postern/coremain
 LDFLAGS := -s -w -X $(PKG).version=$(VERSION) -X $(PKG).commit=$(COMMIT)
 FUZZTIME ?= 30s
+SOAKTIME ?= 30m
+SOAKBYTES ?= 5368709120
 VULNCHECK := v1.8.0
 
 .DEFAULT_GOAL := build
-.PHONY: build test check format vet unit rego bench bench-micro demo demo-check deps clean fuzz sbom reproducible vuln
+.PHONY: build test check format vet unit rego bench bench-micro demo demo-check deps clean fuzz soak sbom reproducible vuln
 
 # One static binary: no C library, no paths of the machine that built it.
 build:
@@ -55,6 +57,12 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+
+# Flows of all kinds through the binary for SOAKTIME, then SOAKBYTES each way through each engine with IPv4 and with IPv6, and
+# a hundred times the usual random schedules. Not part of any other target.
+soak: build
+	$(GO) test ./soak -count 1 -timeout 0 -v -for $(SOAKTIME) -binary '$(CURDIR)/$(BINARY)' | grep -v '^ *\[INFO\]'; exit $${PIPESTATUS[0]}
+	$(GO) test ./proxy/engine -count 1 -timeout 0 -v -run 'TestTransfers|TestSchedules' -transfer $(SOAKBYTES) -schedules 2000000
 
 # Known holes in what the program calls. Says so and fails nothing where the database can't be reached.
 vuln:

@@ -71,6 +71,7 @@ var layers = []layer{
 	{"bench", []string{"./link", "./policy/policyplugin", "./store", dnslib, unix, coredns, "go.etcd.io/etcd"}, "measures binaries from outside; a large state is written as a backup"},
 	{"tools", nil, "looks at what was built, not into it"},
 	{"integration", nil, "tests the binary from outside"},
+	{"soak", nil, "tests the binary from outside"},
 	{"examples/policy-ticket", []string{"./policy/policyplugin"}, "what the author of a policy program imports"},
 	{"examples", []string{"github.com/pires/go-proxyproto"}, "what a provider writes, who has none of our code"},
 }
