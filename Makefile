@@ -58,11 +58,11 @@ fuzz:
 		done; \
 	done
 
-# Flows of all kinds through the binary for SOAKTIME, then SOAKBYTES each way through each engine with IPv4 and with IPv6, and
-# a hundred times the usual random schedules. Not part of any other target.
+# Flows of all kinds through the binary for SOAKTIME, then SOAKBYTES each way through each engine with IPv4 and with IPv6, a
+# gigabyte each way over a bad path (as root), and a hundred times the usual random schedules. Not part of any other target.
 soak: build
 	$(GO) test ./soak -count 1 -timeout 0 -v -for $(SOAKTIME) -binary '$(CURDIR)/$(BINARY)' | grep -v '^ *\[INFO\]'; exit $${PIPESTATUS[0]}
-	$(GO) test ./proxy/engine -count 1 -timeout 0 -v -run 'TestTransfers|TestSchedules' -transfer $(SOAKBYTES) -schedules 2000000
+	$(GO) test ./proxy/engine -count 1 -timeout 0 -v -run 'TestTransfers|TestBadPath|TestSchedules' -transfer $(SOAKBYTES) -path 1073741824 -schedules 2000000
 
 # Known holes in what the program calls. Says so and fails nothing where the database can't be reached.
 vuln:
