@@ -367,7 +367,7 @@ func versions() string {
 	return strings.Join(all, "; ")
 }
 
-var refusal = regexp.MustCompile(`(?m)^postern_proxy_(?:refused|flows)_total\{reason="(\w+)"\} (\d+)$`)
+var refusal = regexp.MustCompile(`(?m)^postern_proxy_(?:refused|flows)_total\{protocol="tcp",reason="(\w+)"\} (\d+)$`)
 
 // refusals counts the flows of a node by why they ended, but for those that ended by themselves.
 func refusals(g *ground) map[string]int {

@@ -11,14 +11,18 @@ import (
 
 // What else listens on the machine, and who may stand in whose way.
 
-// open opens a listening socket, unless it stands against one that this process has or is going to have.
-func (s *Settings) open(addr netip.AddrPort) (*listener, error) {
-	for _, own := range s.Own {
-		if against(addr, own) {
-			return nil, fmt.Errorf("listen on %v: %w by this node, on %v", addr, syscall.EADDRINUSE, own)
+// openBeside opens a listening socket, unless it stands against one that this process has or is going to have.
+func (p *Proxy) openBeside(s *Settings, at spot) (*listener, error) {
+	all := s.Own
+	if at.protocol == link.UDP {
+		all = s.OwnUDP
+	}
+	for _, own := range all {
+		if against(at.AddrPort, own) {
+			return nil, fmt.Errorf("listen on %v: %w by this node, on %v", at, syscall.EADDRINUSE, own)
 		}
 	}
-	return open(addr)
+	return p.open(at)
 }
 
 // against reports whether two listeners can't be open side by side. Go takes both families on "[::]".
@@ -40,8 +44,8 @@ func (p *Proxy) judge(r policy.Request) policy.Verdict {
 
 // declared returns the listeners that endpoints of a declaration want, each for its own address and, where
 // it isn't loopback, for all of the family.
-func declared(s *link.Snapshot) map[netip.AddrPort]bool {
-	found := make(map[netip.AddrPort]bool)
+func declared(s *link.Snapshot) map[spot]bool {
+	found := make(map[spot]bool)
 	if s == nil {
 		return found
 	}
@@ -50,7 +54,7 @@ func declared(s *link.Snapshot) map[netip.AddrPort]bool {
 		if e.Origin == (link.Origin{}) || v == nil {
 			continue
 		}
-		at := netip.AddrPortFrom(e.Address, v.Port)
+		at := spot{netip.AddrPortFrom(e.Address, v.Port), v.Protocol}
 		found[at] = true
 		if !e.Address.IsLoopback() {
 			found[everyAddress(at)] = true
@@ -59,16 +63,19 @@ func declared(s *link.Snapshot) map[netip.AddrPort]bool {
 	return found
 }
 
-// Listeners returns what is open for endpoints now.
+// Listeners returns what is open for endpoints of TCP now.
 func (p *Proxy) Listeners() (all []netip.AddrPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for addr := range p.listeners {
-		all = append(all, addr)
-	}
+	opened := map[spot]*listener{}
 	if p.prepared != nil {
-		for addr := range p.prepared.opened {
-			all = append(all, addr)
+		opened = p.prepared.opened
+	}
+	for _, listeners := range []map[spot]*listener{p.listeners, opened} {
+		for at := range listeners {
+			if at.protocol == link.TCP {
+				all = append(all, at.AddrPort)
+			}
 		}
 	}
 	return all

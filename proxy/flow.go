@@ -23,8 +23,10 @@ type flow struct {
 	client    engine.Conn
 	peer      netip.AddrPort // who connected, unmapped
 	local     netip.AddrPort // to where, unmapped
+	protocol  link.Protocol
 	began     time.Time
 	claimed   netip.Addr // the source that the flow counts for; owned by run
+	entered   link.ID    // of datagrams: the endpoint that it counts for
 	admission            // of the limits and rules
 	stranger  bool       // peers send PROXY headers here, and this one may not
 	guarded   bool       // the client's first bytes may not be a PROXY header

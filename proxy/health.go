@@ -41,6 +41,7 @@ type health struct {
 // serviceHealth is immutable but for what it points to.
 type serviceHealth struct {
 	published      *atomic.Bool
+	unasked        bool                             // its targets can't be asked: it is healthy once published
 	prompt, silent lane                             // the service's share
 	targets        map[netip.AddrPort]*targetHealth // none while the service has no live connection
 }
@@ -79,6 +80,9 @@ func (h *health) isHealthy(service link.ID) bool {
 		return false
 	}
 	known := s.published.Load()
+	if s.unasked {
+		return known
+	}
 	for _, t := range s.targets {
 		if t.up.Load() || known && !t.down.Load() {
 			return true
@@ -210,6 +214,11 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 		delete(h.inherited, service.ID)
 	}
 	if !live {
+		return one
+	}
+	if service.Protocol == link.UDP { // no datagram is known that each target would answer
+		one.unasked = true
+		one.published.Store(true)
 		return one
 	}
 	var heir *serviceHealth // of whom

@@ -28,6 +28,7 @@ type FlowInfo struct {
 	LinkID     link.LinkID    // of the connection
 	Source     netip.AddrPort // the client
 	Local      netip.AddrPort // the endpoint's address and port
+	Protocol   link.Protocol
 	Target     netip.AddrPort // that is dialled or connected
 	ServerName link.Name      // that the client asked for, of a service pinned to names
 	// Standing is what it takes to say whether the flow may go on: [policy.Policy.Stands].
@@ -54,7 +55,7 @@ func (f *flow) info() FlowInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := FlowInfo{
-		ID: f.id.String(), Source: f.peer, Local: f.local, Target: f.address, State: f.state(), Started: f.began,
+		ID: f.id.String(), Source: f.peer, Local: f.local, Protocol: f.protocol, Target: f.address, State: f.state(), Started: f.began,
 		ToTarget: f.toTarget.Load(), ToClient: f.toClient.Load(),
 	}
 	if f.routed { // before, the request is of the goroutine that reads the PROXY header

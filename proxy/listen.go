@@ -6,23 +6,36 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/proxy/datagram"
 	"github.com/postern-link/postern/proxy/engine"
 )
 
 // listener is one open listening socket. One on the unspecified address takes the connections of
 // every routed endpoint address of the family.
 type listener struct {
-	*net.TCPListener
-	addr      netip.AddrPort
-	accepting engine.Listener    // that took it over when its accept loop began; nil before
-	stop      context.CancelFunc // of the accept loop
+	*net.TCPListener                    // nil for UDP
+	datagrams        *datagram.Listener // nil for TCP
+	addr             netip.AddrPort
+	accepting        engine.Listener    // that took it over when its accept loop began; nil before
+	stop             context.CancelFunc // of the accept loop
+}
+
+// spot is what a listener listens on: the same port of two protocols is two.
+type spot struct {
+	netip.AddrPort
+	protocol link.Protocol
 }
 
 // close closes the socket; its accept loop, if there is one, ends.
 func (l *listener) close() {
+	if l.datagrams != nil {
+		l.datagrams.Close()
+		return
+	}
 	if l.accepting == nil {
 		l.Close()
 		return
@@ -33,42 +46,61 @@ func (l *listener) close() {
 
 // wants returns the addresses that a snapshot wants listeners on. Where a port is listened on for
 // all addresses, that takes the loopback addresses too: the two can't be open side by side.
-func wants(s *link.Snapshot, perAddress bool) map[netip.AddrPort]struct{} {
-	want := make(map[netip.AddrPort]struct{})
+func wants(s *link.Snapshot, perAddress bool) map[spot]struct{} {
+	want := make(map[spot]struct{})
 	if s == nil {
 		return want
 	}
 	if perAddress {
 		for e := range s.Endpoints() {
-			if service := s.Service(e.Service); service != nil && service.Protocol == link.TCP && e.Connection.Live() {
-				want[netip.AddrPortFrom(e.Address, service.Port)] = struct{}{}
+			if service := s.Service(e.Service); service != nil && e.Connection.Live() && slices.Contains(protocols, service.Protocol) {
+				want[spot{netip.AddrPortFrom(e.Address, service.Port), service.Protocol}] = struct{}{}
 			}
 		}
 		return want
 	}
-	for port := range s.Ports(link.TCP, false) {
-		want[netip.AddrPortFrom(netip.IPv4Unspecified(), port)] = struct{}{}
-	}
-	for port := range s.Ports(link.TCP, true) {
-		want[netip.AddrPortFrom(netip.IPv6Unspecified(), port)] = struct{}{}
-	}
-	for addr := range s.Loopback(link.TCP) {
-		if _, covered := want[everyAddress(addr)]; !covered {
-			want[addr] = struct{}{}
+	for _, p := range protocols {
+		for port := range s.Ports(p, false) {
+			want[spot{netip.AddrPortFrom(netip.IPv4Unspecified(), port), p}] = struct{}{}
+		}
+		for port := range s.Ports(p, true) {
+			want[spot{netip.AddrPortFrom(netip.IPv6Unspecified(), port), p}] = struct{}{}
+		}
+		for addr := range s.Loopback(p) {
+			at := spot{addr, p}
+			if _, covered := want[everyAddress(at)]; !covered {
+				want[at] = struct{}{}
+			}
 		}
 	}
 	return want
 }
 
+// protocols are those that there are listeners for: for a service of another, of a newer version, there is none.
+var protocols = []link.Protocol{link.TCP, link.UDP}
+
 // everyAddress returns the unspecified address of the family, with the same port.
-func everyAddress(a netip.AddrPort) netip.AddrPort {
+func everyAddress(a spot) spot {
+	all := netip.IPv6Unspecified()
 	if a.Addr().Is4() {
-		return netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())
+		all = netip.IPv4Unspecified()
 	}
-	return netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
+	return spot{netip.AddrPortFrom(all, a.Port()), a.protocol}
 }
 
-// open opens a listening socket; nothing is accepted on it yet.
+// open opens a listening socket; nothing is accepted on it yet. The caller holds mu.
+func (p *Proxy) open(at spot) (*listener, error) {
+	if at.protocol != link.UDP {
+		return open(at.AddrPort)
+	}
+	l, err := p.datagrams.listen(at.AddrPort)
+	if err != nil {
+		return nil, refusedListen(at, err)
+	}
+	return &listener{datagrams: l, addr: at.AddrPort}, nil
+}
+
+// open opens a listening socket of TCP.
 func open(addr netip.AddrPort) (*listener, error) {
 	network := "tcp4"
 	if addr.Addr().Is6() {
@@ -77,13 +109,25 @@ func open(addr netip.AddrPort) (*listener, error) {
 	c := net.ListenConfig{Control: listenOptions, KeepAlive: -1} // see listenOptions
 	c.SetMultipathTCP(false)
 	l, err := c.Listen(context.Background(), network, addr.String())
-	if errors.Is(err, syscall.EADDRINUSE) && addr.Addr().IsUnspecified() {
-		return nil, fmt.Errorf("listen on %v: %w; \"listen address\" in linkproxy takes the addresses of endpoints alone", addr, cause(err))
-	}
 	if err != nil {
-		return nil, fmt.Errorf("listen on %v: %w", addr, cause(err))
+		return nil, refusedListen(spot{addr, link.TCP}, err)
 	}
 	return &listener{TCPListener: l.(*net.TCPListener), addr: addr}, nil
+}
+
+func refusedListen(at spot, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) && at.Addr().IsUnspecified() {
+		return fmt.Errorf("listen on %v: %w; \"listen address\" in linkproxy takes the addresses of endpoints alone", at, cause(err))
+	}
+	return fmt.Errorf("listen on %v: %w", at, cause(err))
+}
+
+// String returns the address and port, with the protocol where that isn't TCP.
+func (a spot) String() string {
+	if a.protocol == link.TCP {
+		return a.AddrPort.String()
+	}
+	return a.protocol.String() + " " + a.AddrPort.String()
 }
 
 // cause returns the error below a *net.OpError, which would only say the address again.
@@ -99,7 +143,7 @@ type Prepared struct {
 	proxy    *Proxy
 	snapshot *link.Snapshot
 	settings Settings
-	opened   map[netip.AddrPort]*listener
+	opened   map[spot]*listener
 }
 
 // Prepare opens the listeners that the snapshot wants and that aren't open yet. They accept nothing
@@ -121,7 +165,7 @@ func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) 
 	if p.prepared != nil {
 		p.prepared.discard()
 	}
-	next := &Prepared{proxy: p, snapshot: s, settings: settings.withDefaults(p.memory), opened: make(map[netip.AddrPort]*listener)}
+	next := &Prepared{proxy: p, snapshot: s, settings: settings.withDefaults(p.memory), opened: make(map[spot]*listener)}
 	want, firm := wants(s, settings.PerAddress), declared(s)
 	for _, must := range []bool{true, false} { // those that matter get the descriptors that there are
 		for addr := range want {
@@ -140,11 +184,11 @@ func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) 
 
 // take opens a listener unless it is open, or will be free when another one has gone. Of an error that is
 // no reason to give up, Commit finds out again, and tells. The caller holds the proxy's mu.
-func (n *Prepared) take(addr netip.AddrPort, want map[netip.AddrPort]struct{}) error {
+func (n *Prepared) take(addr spot, want map[spot]struct{}) error {
 	if _, ok := n.proxy.listeners[addr]; ok {
 		return nil
 	}
-	l, err := n.settings.open(addr)
+	l, err := n.proxy.openBeside(&n.settings, addr)
 	if errors.Is(err, syscall.EADDRINUSE) && n.proxy.leavesFor(addr, want) {
 		return nil
 	}
@@ -156,10 +200,10 @@ func (n *Prepared) take(addr netip.AddrPort, want map[netip.AddrPort]struct{}) e
 }
 
 // leavesFor reports whether a listener of ours that is no longer wanted stands against addr.
-func (p *Proxy) leavesFor(addr netip.AddrPort, want map[netip.AddrPort]struct{}) bool {
+func (p *Proxy) leavesFor(addr spot, want map[spot]struct{}) bool {
 	for have := range p.listeners {
 		_, stays := want[have]
-		if !stays && have.Port() == addr.Port() && (have.Addr().IsUnspecified() || addr.Addr().IsUnspecified()) {
+		if !stays && have.protocol == addr.protocol && have.Port() == addr.Port() && (have.Addr().IsUnspecified() || addr.Addr().IsUnspecified()) {
 			return true
 		}
 	}
@@ -232,7 +276,7 @@ func (p *Proxy) listen(s *link.Snapshot, settings Settings) {
 }
 
 // start opens a listener, or takes the one prepared, and starts its accept loop. The caller holds mu.
-func (p *Proxy) start(addr netip.AddrPort) {
+func (p *Proxy) start(addr spot) {
 	var l *listener
 	if p.prepared != nil {
 		l = p.prepared.opened[addr]
@@ -240,14 +284,19 @@ func (p *Proxy) start(addr netip.AddrPort) {
 	}
 	if l == nil {
 		var err error
-		if l, err = p.settings.Load().open(addr); err != nil {
+		if l, err = p.openBeside(p.settings.Load(), addr); err != nil {
 			p.lack(addr, err)
 			return
 		}
 	}
 	if p.missing[addr] != nil {
-		p.log.Info("listener is open now", "address", addr)
+		p.log.Info("listener is open now", "address", addr.String())
 		delete(p.missing, addr)
+	}
+	if l.datagrams != nil {
+		p.listeners[addr] = l
+		p.datagrams.serve(l.datagrams)
+		return
 	}
 	var err error
 	if l.accepting, err = p.engine.Listener(l.TCPListener); err != nil {
@@ -262,10 +311,10 @@ func (p *Proxy) start(addr netip.AddrPort) {
 }
 
 // lack notes that a listener can't be had, and tells when it is new. The caller holds mu.
-func (p *Proxy) lack(addr netip.AddrPort, err error) {
+func (p *Proxy) lack(addr spot, err error) {
 	p.metrics.listenerFailures.Inc()
 	if p.missing[addr] == nil {
-		p.log.Error("listener can't be opened, trying again", "address", addr, "error", err)
+		p.log.Error("listener can't be opened, trying again", "address", addr.String(), "error", err)
 	}
 	p.missing[addr] = err
 }

@@ -29,8 +29,8 @@ func (w *world) listening() map[netip.AddrPort]bool {
 	w.proxy.mu.Lock()
 	defer w.proxy.mu.Unlock()
 	all := map[netip.AddrPort]bool{}
-	for addr := range w.proxy.listeners {
-		all[addr] = true
+	for at := range w.proxy.listeners {
+		all[at.AddrPort] = true
 	}
 	return all
 }

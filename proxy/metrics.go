@@ -5,6 +5,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/datagram"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -12,9 +13,7 @@ import (
 // targets are removed with their object.
 type metrics struct {
 	registerer       prometheus.Registerer // may be nil
-	ended, refused   map[policy.Reason]prometheus.Counter
-	toTarget         prometheus.Counter
-	toClient         prometheus.Counter
+	tcp, udp         flowMetrics
 	acceptErrors     prometheus.Counter
 	listenerFailures prometheus.Counter
 	logDropped       prometheus.Counter
@@ -26,7 +25,21 @@ type metrics struct {
 	all              []prometheus.Collector
 }
 
-func newMetrics(r prometheus.Registerer, active func() int, rules *ruleCounters) *metrics {
+// flowMetrics are those of the flows of a protocol.
+type flowMetrics struct {
+	ended, refused     map[policy.Reason]prometheus.Counter
+	toTarget, toClient prometheus.Counter
+}
+
+// of returns the metrics of the flows of a protocol.
+func (m *metrics) of(p link.Protocol) *flowMetrics {
+	if p == link.UDP {
+		return &m.udp
+	}
+	return &m.tcp
+}
+
+func newMetrics(r prometheus.Registerer, active func(link.Protocol) int, rules *ruleCounters, counts *datagram.Counts) *metrics {
 	name := func(n, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "postern", Subsystem: "proxy", Name: n, Help: help}
 	}
@@ -51,21 +64,25 @@ func newMetrics(r prometheus.Registerer, active func() int, rules *ruleCounters)
 			name("target_up", "Whether the target of a service answers.")), []string{"service", "target"}),
 	}
 	ended := prometheus.NewCounterVec(prometheus.CounterOpts(
-		name("flows_total", "Flows that ended after they were established, by reason.")), []string{"reason"})
+		name("flows_total", "Flows that ended after they were established, by protocol and reason.")), []string{"protocol", "reason"})
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts(
-		name("refused_total", "Flows that ended before they were established, by reason.")), []string{"reason"})
+		name("refused_total", "Flows that ended before they were established, by protocol and reason.")), []string{"protocol", "reason"})
 	bytes := prometheus.NewCounterVec(prometheus.CounterOpts(
-		name("bytes_total", "Payload bytes carried, by direction.")), []string{"direction"})
-	flows := prometheus.NewGaugeFunc(prometheus.GaugeOpts(
-		name("flows_active", "Live flows.")), func() float64 { return float64(active()) })
-
-	m.ended, m.refused = make(map[policy.Reason]prometheus.Counter), make(map[policy.Reason]prometheus.Counter)
-	for _, reason := range policy.Reasons() {
-		m.ended[reason] = ended.WithLabelValues(string(reason))
-		m.refused[reason] = refused.WithLabelValues(string(reason))
+		name("bytes_total", "Payload bytes carried, by protocol and direction.")), []string{"protocol", "direction"})
+	for _, p := range protocols {
+		of := m.of(p)
+		of.ended, of.refused = make(map[policy.Reason]prometheus.Counter), make(map[policy.Reason]prometheus.Counter)
+		for _, reason := range policy.Reasons() {
+			of.ended[reason] = ended.WithLabelValues(p.String(), string(reason))
+			of.refused[reason] = refused.WithLabelValues(p.String(), string(reason))
+		}
+		of.toTarget, of.toClient = bytes.WithLabelValues(p.String(), "to_target"), bytes.WithLabelValues(p.String(), "to_client")
+		flows := name("flows_active", "Live flows, by protocol.")
+		flows.ConstLabels = prometheus.Labels{"protocol": p.String()}
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts(flows), func() float64 { return float64(active(p)) }))
 	}
-	m.toTarget, m.toClient = bytes.WithLabelValues("to_target"), bytes.WithLabelValues("to_client")
-	m.all = []prometheus.Collector{flows, m.flowsLimit, m.memoryLimit, m.memoryShort, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial}
+	m.all = append(m.all, m.flowsLimit, m.memoryLimit, m.memoryShort, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial)
+	m.addDatagrams(counts)
 	m.register()
 	return m
 }
@@ -93,6 +110,21 @@ func (m *metrics) unregister() {
 	}
 	for _, c := range m.all {
 		m.registerer.Unregister(c)
+	}
+}
+
+// addDatagrams adds what a relay has moved and dropped.
+func (m *metrics) addDatagrams(counts *datagram.Counts) {
+	counter := func(name, help, label, value string, n func() int64) {
+		c := prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "postern", Subsystem: "proxy", Name: name, Help: help, ConstLabels: prometheus.Labels{label: value},
+		}, func() float64 { return float64(n()) })
+		m.all = append(m.all, c)
+	}
+	counter("datagrams_total", "Datagrams carried, by direction.", "direction", "to_target", counts.ToTarget.Load)
+	counter("datagrams_total", "Datagrams carried, by direction.", "direction", "to_client", counts.ToClient.Load)
+	for _, d := range datagram.Drops() {
+		counter("datagrams_dropped_total", "Datagrams of flows that were dropped, by reason.", "reason", d.String(), func() int64 { return counts.Dropped(d) })
 	}
 }
 

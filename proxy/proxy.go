@@ -13,15 +13,15 @@
 //	dial          dial.go      a healthy target, the next one if it fails
 //	header        flow.go      with the first bytes in one write
 //	copy          copy.go      by package engine: both ways, each half-closed on its own; watch.go looks at the second hello
+//	datagrams     datagrams.go those of UDP services: the same steps, but for PROXY headers, names and the engine
 //	record        record.go    one counter and one line, which lines.go queues: no log is waited for
 //
-// A flow that is refused, cut or broken on one side ends with a TCP reset on both.
+// A flow that is refused, cut or broken on one side ends with a TCP reset on both; one of datagrams without a word.
 package proxy
 
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,6 +62,7 @@ type Proxy struct {
 	ids       flowIDs
 	turn      atomic.Uint64 // rotates the targets
 	engine    engine.Engine
+	datagrams datagrams
 	memory    budget.Memory
 
 	// stop ends the goroutines that belong to no flow.
@@ -77,9 +78,9 @@ type Proxy struct {
 	rules *ruleCounters
 
 	mu        sync.Mutex // guards what follows; held while sockets are opened and closed
-	listeners map[netip.AddrPort]*listener
-	missing   map[netip.AddrPort]error // wanted listeners that can't be opened, and why
-	prepared  *Prepared                // between Prepare and Commit or Abandon
+	listeners map[spot]*listener
+	missing   map[spot]error // wanted listeners that can't be opened, and why
+	prepared  *Prepared      // between Prepare and Commit or Abandon
 	tending   bool
 	ending    bool // Drain or Close was called
 }
@@ -105,13 +106,14 @@ func New(c Config) *Proxy {
 		memory:    c.Memory,
 		ids:       newFlowIDs(),
 		reviews:   make(chan struct{}, 1),
-		listeners: make(map[netip.AddrPort]*listener),
-		missing:   make(map[netip.AddrPort]error),
+		listeners: make(map[spot]*listener),
+		missing:   make(map[spot]error),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.live.init()
 	p.rules = newRuleCounters()
-	p.metrics = newMetrics(c.Registerer, p.Flows, p.rules)
+	p.datagrams.init(p)
+	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.engine = newEngine(p.log)
@@ -217,6 +219,15 @@ func (p *Proxy) Probed(ctx context.Context) error { return p.health.wait(ctx) }
 // Flows returns the number of live flows.
 func (p *Proxy) Flows() int { return p.live.count() }
 
+// flowsOf returns the number of those of a protocol.
+func (p *Proxy) flowsOf(protocol link.Protocol) int {
+	datagrams := p.datagrams.count()
+	if protocol == link.UDP {
+		return datagrams
+	}
+	return max(0, p.live.count()-datagrams)
+}
+
 // Drain accepts no more and waits until every flow has ended, or until ctx or the drain timeout is
 // done, when it resets those left.
 func (p *Proxy) Drain(ctx context.Context) {
@@ -248,6 +259,7 @@ func (p *Proxy) Close() error {
 	p.accepting.Wait()
 	p.cutAll(policy.Drain)
 	p.flows.Wait()
+	p.datagrams.close()
 	p.health.close()
 	p.background.Wait()
 	p.refusals.flush(p.log)
@@ -257,15 +269,19 @@ func (p *Proxy) Close() error {
 	return nil
 }
 
-// quiesce closes the listeners and lets no flow in any more.
+// quiesce closes the listeners and lets no flow in any more. Those of UDP stay open for the flows that there are:
+// a datagram that comes for none begins none.
 func (p *Proxy) quiesce() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ending = true
 	p.live.shut()
+	p.datagrams.shut()
 	for addr, l := range p.listeners {
-		l.close()
-		delete(p.listeners, addr)
+		if l.datagrams == nil {
+			l.close()
+			delete(p.listeners, addr)
+		}
 	}
 	clear(p.missing)
 	if p.prepared != nil {

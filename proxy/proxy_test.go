@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -275,15 +276,15 @@ func (w *world) metric(t testing.TB, name string, labels ...string) float64 {
 		if family.GetName() != name {
 			continue
 		}
-	next:
 		for _, m := range family.GetMetric() {
-			if len(m.GetLabel()) != len(labels) {
-				continue
-			}
-			for i, l := range m.GetLabel() {
-				if l.GetValue() != labels[i] {
-					continue next
+			var values []string
+			for _, l := range m.GetLabel() {
+				if l.GetName() != "protocol" || l.GetValue() != "tcp" { // "udp" is asked for
+					values = append(values, l.GetValue())
 				}
+			}
+			if !slices.Equal(values, labels) {
+				continue
 			}
 			return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}

@@ -56,10 +56,10 @@ func (f *flow) report(logged bool) (message string, attrs []slog.Attr) {
 	f.noteEnd()
 	message = "flow ended"
 	if f.established {
-		f.proxy.metrics.ended[f.reason].Inc()
+		f.metrics().ended[f.reason].Inc()
 	} else {
 		message = "flow refused"
-		f.proxy.metrics.refused[f.reason].Inc()
+		f.metrics().refused[f.reason].Inc()
 		logged = f.proxy.refusals.allow(f.peer.Addr(), f.reason) && logged
 	}
 	if !logged {
@@ -73,6 +73,7 @@ func (f *flow) attrs() []slog.Attr {
 	a := make([]slog.Attr, 0, 16)
 	a = append(a,
 		slog.String("flow", f.id.String()),
+		slog.String("protocol", f.protocol.String()),
 		slog.String("source", f.request.Source.String()),
 		slog.String("local", f.request.Local.String()),
 		slog.String("reason", string(f.reason)))

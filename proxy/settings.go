@@ -23,6 +23,8 @@ type Settings struct {
 	// operator to set. Nothing is opened for endpoints that would stand against them, and no flow is let in
 	// at their addresses.
 	Own []netip.AddrPort `json:"-"`
+	// OwnUDP are those of them that are of UDP, which are all that stand against a listener for UDP.
+	OwnUDP []netip.AddrPort `json:"-"`
 }
 
 // What isn't for the operator to set.

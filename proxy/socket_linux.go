@@ -39,6 +39,14 @@ func dialOptions(nat bool) func(fd uintptr) error {
 	return func(fd uintptr) error { return setAll(int(fd), options...) }
 }
 
+// datagramOptions prepares a socket towards a target of UDP.
+func datagramOptions(fd uintptr, nat bool) error {
+	if !nat {
+		return nil
+	}
+	return setAll(int(fd), option{unix.IPPROTO_IP, unix.IP_FREEBIND, 1})
+}
+
 type option struct{ level, name, value int }
 
 var keepalive = []option{

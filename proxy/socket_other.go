@@ -11,6 +11,8 @@ func listenOptions(_, _ string, _ syscall.RawConn) error { return nil }
 
 func dialOptions(bool) func(uintptr) error { return func(uintptr) error { return nil } }
 
+func datagramOptions(uintptr, bool) error { return nil }
+
 // acknowledged isn't known here.
 func acknowledged(controlled) uint64 { return 0 }
 

@@ -105,7 +105,8 @@ type controlled interface{ Control(f func(fd uintptr)) }
 // count brings the bytes since the last time into the metrics. The caller holds mu.
 func (f *flow) count() {
 	to, from := f.toTarget.Load(), f.toClient.Load()
-	f.proxy.metrics.toTarget.Add(float64(to - f.countedTarget))
-	f.proxy.metrics.toClient.Add(float64(from - f.countedClient))
+	m := f.metrics()
+	m.toTarget.Add(float64(to - f.countedTarget))
+	m.toClient.Add(float64(from - f.countedClient))
 	f.countedTarget, f.countedClient = to, from
 }

@@ -45,16 +45,17 @@ const (
 	TooLarge              // it doesn't fit: with the PROXY header in front, or from IPv6 to IPv4
 	Waiting               // more came than are held while the flow is decided
 	Malformed             // it can't be told where from or where to it is, or it came cut
+	Forbidden             // it says what the flow may not say
 	drops
 )
 
 // String returns the word for it in metrics.
 func (d Drop) String() string {
-	return [...]string{"full", "too_large", "waiting", "malformed", "unknown"}[min(d, drops)]
+	return [...]string{"full", "too_large", "waiting", "malformed", "forbidden", "unknown"}[min(d, drops)]
 }
 
 // Drops returns every [Drop].
-func Drops() []Drop { return []Drop{Full, TooLarge, Waiting, Malformed} }
+func Drops() []Drop { return []Drop{Full, TooLarge, Waiting, Malformed, Forbidden} }
 
 // Counts are what a relay has moved and dropped since it began, in datagrams.
 type Counts struct {

@@ -30,6 +30,7 @@ type Flow struct {
 	ended    bool
 	started  bool
 	head     []byte // in front of each datagram to the target
+	never    func(b []byte) bool
 	held     []message
 	heldSize int
 	plain    [2]bool // no trains to the target, to the client
@@ -105,8 +106,9 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 }
 
 // Start lets datagrams pass, those first that are held. Each to the target has head in front, none for no head; the
-// flow keeps it. The error is of a flow that isn't connected, or was ended.
-func (f *Flow) Start(head []byte) error {
+// flow keeps it. What never says yes to isn't sent to the target; nil: everything is. The error is of a flow that isn't
+// connected, or was ended.
+func (f *Flow) Start(head []byte, never func(b []byte) bool) error {
 	f.up.Lock()
 	f.down.Lock()
 	if f.ended || f.fd < 0 {
@@ -120,7 +122,7 @@ func (f *Flow) Start(head []byte) error {
 		f.up.Unlock()
 		return fmt.Errorf("watch the target: %w", err)
 	}
-	f.started, f.head = true, head
+	f.started, f.head, f.never = true, head, never
 	held := f.held
 	f.held = nil
 	f.release()
@@ -179,12 +181,29 @@ func (f *Flow) take(s *sender, all []message) {
 func (f *Flow) forward(s *sender, all []message) {
 	s.begin(f.fd, nil, 0, netip.Addr{}, f.head, f.plain[0] || f.relay.plain)
 	for i := range all {
+		if f.never != nil && f.forbids(&all[i]) {
+			s.dropped[Forbidden] += all[i].count()
+			continue
+		}
 		s.add(&all[i])
 	}
 	s.flush()
 	f.plain[0] = s.plain
 	f.relay.Counts.ToTarget.Add(int64(s.datagrams))
 	f.moved(s, f.account.ToTarget)
+}
+
+// forbids reports whether a message has a datagram that may not go to the target: then none of its train does.
+func (f *Flow) forbids(m *message) bool {
+	if m.segment == 0 {
+		return f.never(m.data)
+	}
+	for data := m.data; len(data) > 0; data = data[min(m.segment, len(data)):] {
+		if f.never(data[:min(m.segment, len(data))]) {
+			return true
+		}
+	}
+	return false
 }
 
 // hold keeps a message until the flow is decided. The caller holds up.

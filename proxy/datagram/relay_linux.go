@@ -15,7 +15,7 @@ import (
 
 // Relay carries the datagrams of any number of listeners. Its methods are safe for concurrent use.
 type Relay struct {
-	Counts  Counts
+	Counts  *Counts
 	handler Handler
 	table   table
 	loops   []*loop
@@ -24,9 +24,9 @@ type Relay struct {
 	plain   bool          // for tests: no trains
 }
 
-// New returns a relay without listeners. It must be closed.
-func New(h Handler) (*Relay, error) {
-	r := &Relay{handler: h}
+// New returns a relay without listeners, which counts in counts. It must be closed.
+func New(h Handler, counts *Counts) (*Relay, error) {
+	r := &Relay{handler: h, Counts: counts}
 	for range max(1, runtime.GOMAXPROCS(0)) {
 		l, err := newLoop()
 		if err != nil {

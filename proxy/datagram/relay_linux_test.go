@@ -158,7 +158,7 @@ func TestHeld(t *testing.T) {
 		if err := f.Connect(netip.AddrPort{}, w.target, func(uintptr, netip.AddrPort) error { return nil }); !errors.Is(err, errEnded) {
 			t.Errorf("Connect: %v", err)
 		}
-		if err := f.Start(nil); !errors.Is(err, errEnded) {
+		if err := f.Start(nil, nil); !errors.Is(err, errEnded) {
 			t.Errorf("Start: %v", err)
 		}
 	})
@@ -188,6 +188,36 @@ func TestHead(t *testing.T) {
 	}
 	c.Write(make([]byte, 65505)) // with the header it is no datagram
 	eventually(t, "it is dropped", func() bool { return w.relay.Counts.Dropped(TooLarge) == 1 })
+}
+
+// TestForbidden: what a flow may not say doesn't reach its target, alone or in a train; the rest does.
+func TestForbidden(t *testing.T) {
+	target := socket(t, "127.0.0.1")
+	w := newWorld(t, local(target), func(w *world) {
+		w.never = func(b []byte) bool { return bytes.HasPrefix(b, []byte("never")) }
+	})
+	c := client(t, w.listen("127.77.0.5:0").Addr())
+	f := &Flow{never: w.never}
+	for _, m := range []message{{data: []byte("never 1")}, {data: []byte("good one!never 2")[:16], segment: 9}} {
+		if !f.forbids(&m) {
+			t.Errorf("%q in parts of %d is let through", m.data, m.segment)
+		}
+	}
+	if f.forbids(&message{data: []byte("good never"), segment: 3}) {
+		t.Error("a word within is taken for the beginning")
+	}
+	for _, word := range []string{"never", "never again", "", "now"} {
+		c.Write([]byte(word))
+	}
+	b := make([]byte, 64)
+	for _, word := range []string{"", "now"} {
+		if n, err := target.Read(b); err != nil || string(b[:n]) != word {
+			t.Errorf("%q, %v, want %q", b[:n], err, word)
+		}
+	}
+	if n := w.relay.Counts.Dropped(Forbidden); n != 2 {
+		t.Errorf("%d are counted", n)
+	}
 }
 
 // TestListenersChange: flows go on over another listener that hears their client.

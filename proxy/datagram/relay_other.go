@@ -11,10 +11,10 @@ import (
 var errPlatform = errors.New("services of UDP need Linux")
 
 // Relay is what carries datagrams; not here.
-type Relay struct{ Counts Counts }
+type Relay struct{ Counts *Counts }
 
 // New returns an error: there is none here.
-func New(Handler) (*Relay, error) { return nil, errPlatform }
+func New(Handler, *Counts) (*Relay, error) { return nil, errPlatform }
 
 // Listen returns an error.
 func (*Relay) Listen(netip.AddrPort) (*Listener, error) { return nil, errPlatform }
@@ -52,7 +52,7 @@ func (*Flow) Connect(_, _ netip.AddrPort, _ func(fd uintptr, to netip.AddrPort) 
 }
 
 // Start returns an error.
-func (*Flow) Start([]byte) error { return errPlatform }
+func (*Flow) Start([]byte, func(b []byte) bool) error { return errPlatform }
 
 // End does nothing.
 func (*Flow) End() {}

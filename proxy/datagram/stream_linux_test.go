@@ -164,7 +164,7 @@ func TestStream(t *testing.T) {
 		}
 	}
 	batches.Put(b)
-	counts := &w.relay.Counts
+	counts := w.relay.Counts
 	if counts.ToTarget.Load() != int64(all) || next != all || w.count() != 1 {
 		t.Errorf("%d to the target, %d back, of %d; %d flows", counts.ToTarget.Load(), next, all, w.count())
 	}

@@ -23,6 +23,7 @@ type world struct {
 	target netip.AddrPort
 	from   netip.AddrPort
 	head   []byte
+	never  func(b []byte) bool
 	begin  func(f *Flow) bool // nil: connect and start
 
 	toTarget, toClient atomic.Int64
@@ -38,7 +39,7 @@ func newWorld(t testing.TB, target netip.AddrPort, edit ...func(*world)) *world 
 	t.Helper()
 	w := &world{t: t, target: target}
 	var err error
-	if w.relay, err = New(w); err != nil {
+	if w.relay, err = New(w, new(Counts)); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range edit {
@@ -88,7 +89,7 @@ func (w *world) open(f *Flow) bool {
 		w.t.Error(err)
 		return false
 	}
-	return f.Start(w.head) == nil
+	return f.Start(w.head, w.never) == nil
 }
 
 func (w *world) Unreachable(f *Flow, err error) {

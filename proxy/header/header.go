@@ -31,9 +31,11 @@ const (
 	v2Local    = 0x20
 	v2Proxy    = 0x21
 	familyNone = 0x00
-	familyTCP4 = 0x11
-	familyTCP6 = 0x21
-	v2Fixed    = 16 // bytes before the addresses
+	family4    = 0x10
+	family6    = 0x20
+	stream     = 0x1 // TCP
+	datagrams  = 0x2 // UDP
+	v2Fixed    = 16  // bytes before the addresses
 )
 
 const (
@@ -51,10 +53,12 @@ type Flow struct {
 	Endpoint link.ID
 	Name     link.Name // the judged server name; empty: none, no authority is sent
 	UniqueID []byte    // of the flow, at most 128 bytes; empty: none is sent
+	Protocol link.Protocol
 }
 
 // Append appends the header of a flow to b. [link.ProxyOff] appends nothing; a kind that isn't known
-// reports false, so that a flow isn't carried without the header that its service asks for.
+// reports false, so that a flow isn't carried without the header that its service asks for. Of UDP it is
+// what each datagram begins with (section 2.2).
 //
 // Where the two addresses are of two families, the IPv4 one is written as IPv4-mapped IPv6.
 func Append(b []byte, kind link.ProxyProtocol, f Flow) (_ []byte, ok bool) {
@@ -62,6 +66,9 @@ func Append(b []byte, kind link.ProxyProtocol, f Flow) (_ []byte, ok bool) {
 	case link.ProxyOff:
 		return b, true
 	case link.ProxyV1:
+		if f.Protocol == link.UDP {
+			return b, false // version 1 has no word for it
+		}
 		return appendV1(b, f), true
 	case link.ProxyV2, link.ProxyAzure, link.ProxyAWS, link.ProxyGCP:
 		return appendV2(b, kind, f), true
@@ -100,13 +107,17 @@ func appendV1(b []byte, f Flow) []byte {
 
 func appendV2(b []byte, kind link.ProxyProtocol, f Flow) []byte {
 	source, local := sameFamily(f.Source, f.Local)
-	family := byte(familyTCP6)
+	family := byte(family6)
 	if source.Addr().Is4() {
-		family = familyTCP4
+		family = family4
+	}
+	transport := byte(stream)
+	if f.Protocol == link.UDP {
+		transport = datagrams
 	}
 	start := len(b)
 	b = append(b, signature...)
-	b = append(b, v2Proxy, family, 0, 0)
+	b = append(b, v2Proxy, family|transport, 0, 0)
 	b = append(b, source.Addr().AsSlice()...)
 	b = append(b, local.Addr().AsSlice()...)
 	b = binary.BigEndian.AppendUint16(b, source.Port())
