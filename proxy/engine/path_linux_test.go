@@ -32,7 +32,7 @@ type path struct {
 	cut       atomic.Bool   // nothing passes any more
 
 	passed, lost, late atomic.Int64 // packets
-	running   sync.WaitGroup
+	running            sync.WaitGroup
 }
 
 // The addresses of both ends, and one that nobody answers for.

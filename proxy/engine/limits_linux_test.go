@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hoard takes every descriptor that is left, and gives n of them back when it is asked to.
+func hoard(t *testing.T) (giveBack func(n int)) {
+	t.Helper()
+	var held []int
+	for {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.EMFILE) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, fd)
+	}
+	giveBack = func(n int) {
+		for ; n > 0 && len(held) > 0; n-- {
+			unix.Close(held[len(held)-1])
+			held = held[:len(held)-1]
+		}
+	}
+	t.Cleanup(func() { giveBack(len(held)) })
+	return giveBack
+}
+
+// P10: where no descriptor is left, accepting and dialling fail with an error that passes, bulk is copied without a pipe, what is
+// copied goes on, and everything works again when there are descriptors. In a process of its own, whose limit is low.
+func TestNoDescriptors(t *testing.T) {
+	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestNoDescriptors$", "-test.v")
+		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=200")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 200, Max: 200}); err != nil {
+		t.Fatal(err)
+	}
+	each(t, func(t *testing.T, w *world) {
+		p := w.pair(nil)
+		say(t, p.client, "before")
+		hear(t, p.target, "before")
+		l := listen(t)
+		defer l.Close()
+		at := addr(l)
+		near, err := w.engine.Listener(listen(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer near.Close()
+		giveBack := hoard(t)
+
+		if c, err := w.engine.Dial(t.Context(), netip.AddrPort{}, at, nil, nil); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("dial: %v, %v", c, err)
+		}
+		const size = 20 << 20
+		seed := uint64(size)
+		sent := make(chan error, 1)
+		go func() {
+			err := pour(p.client, seed, size)
+			p.client.CloseWrite()
+			sent <- err
+		}()
+		if got, err := drink(p.target, seed); got != size || err != nil {
+			t.Errorf("without pipes %d of %d bytes came, then %v", got, size, err)
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+
+		giveBack(20)
+		p = w.pair(nil)
+		say(t, p.client, "after")
+		hear(t, p.target, "after")
+	})
+}
+
+// P10: accept without a descriptor fails, and has the connection when there is one.
+func TestAcceptWithoutDescriptors(t *testing.T) {
+	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestAcceptWithoutDescriptors$", "-test.v")
+		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=200")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 200, Max: 200}); err != nil {
+		t.Fatal(err)
+	}
+	each(t, func(t *testing.T, w *world) {
+		l := listen(t)
+		at := addr(l)
+		near, err := w.engine.Listener(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer near.Close()
+		giveBack := hoard(t)
+		giveBack(1)
+		c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(at)) // takes it
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, _, _, err := near.Accept(); !errors.Is(err, unix.EMFILE) {
+			t.Fatalf("accept: %v", err)
+		}
+		giveBack(5)
+		conn, _, _, err := near.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		say(t, c, "hello")
+		b := make([]byte, 10)
+		if n, err := conn.Read(b); err != nil || string(b[:n]) != "hello" {
+			t.Errorf("%q, %v", b[:n], err)
+		}
+	})
+}
+
+// E14, P06: flows to readers with the smallest buffers that stop and read again. A flow that stands still although bytes wait at one
+// side and there is room at the other has been forgotten by the engine; one whose socket takes nothing waits for the network, as
+// TCP does that has found a window shut, with probes that come ever later (RFC 9293 section 3.8.6.1).
+func TestNobodyIsForgotten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		n := 100
+		if raceDetector {
+			n = 30
+		}
+		const size = 300 << 10
+		type one struct {
+			p     *running
+			got   atomic.Int64
+			over  chan error
+			begin chan struct{}
+		}
+		flows := make([]*one, n)
+		for i := range flows {
+			f := &one{p: w.pair(nil), over: make(chan error, 1), begin: make(chan struct{})}
+			flows[i] = f
+			f.p.target.SetReadBuffer(4 << 10)
+			f.p.client.SetWriteBuffer(4 << 10)
+			go func() {
+				pour(f.p.client, uint64(i), size)
+				f.p.client.CloseWrite()
+			}()
+			go func() {
+				<-f.begin
+				b := make([]byte, 3000)
+				for {
+					m, err := f.p.target.Read(b)
+					if f.got.Add(int64(m)); err != nil {
+						f.over <- err
+						return
+					}
+					if m%7 == 0 {
+						time.Sleep(time.Millisecond) // and the window is shut again
+					}
+				}
+			}()
+		}
+		time.Sleep(300 * time.Millisecond) // all stand still, or most
+		for _, f := range flows {
+			close(f.begin)
+		}
+		end := time.Now().Add(60 * time.Second)
+		for i, f := range flows {
+			last, since := int64(-1), time.Now()
+			for done := false; !done; {
+				select {
+				case err := <-f.over:
+					if got := f.got.Load(); got != size || err != io.EOF {
+						t.Errorf("flow %d: %d of %d bytes came, then %v", i, got, size, err)
+					}
+					done = true
+				case <-time.After(50 * time.Millisecond):
+				}
+				if now := f.got.Load(); now != last {
+					last, since = now, time.Now()
+				}
+				if time.Since(since) > time.Second && !done {
+					if room, waits := able(f.p.far, unix.POLLOUT), able(f.p.near, unix.POLLIN); room && waits {
+						t.Fatalf("flow %d: %d bytes came and none for %v, though there are more and there is room", i, last, time.Since(since))
+					}
+				}
+				if time.Now().After(end) {
+					t.Skipf("flow %d waits for the network: %s", i, window(f.p.far))
+				}
+			}
+		}
+	})
+}
+
+// able reports what poll says of a connection, now and a little later: the engine may be about to act on it.
+func able(c Conn, events int16) bool {
+	for range 20 {
+		is := false
+		c.Control(func(fd uintptr) {
+			fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+			n, err := unix.Poll(fds, 0)
+			is = n > 0 && err == nil
+		})
+		if !is {
+			return false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
+}
+
+// window says what TCP waits for.
+func window(c Conn) (s string) {
+	c.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			s = "backoff " + time.Duration(info.Backoff).String() + ", probes " + time.Duration(info.Probes).String()
+		}
+	})
+	return s
+}
