@@ -3,9 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"hash"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -96,78 +94,6 @@ func hearBroken(t *testing.T, c net.Conn) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Fatal("the connection isn't broken")
-}
-
-// stream sends bytes in pieces of random size and has them read with random pauses; their hashes must be the same.
-func stream(t *testing.T, seed uint64, from, to *net.TCPConn, size int, wg *sync.WaitGroup) {
-	sums := make(chan []byte, 1)
-	wg.Go(func() {
-		r := rand.New(rand.NewPCG(seed, 1))
-		b, h := make([]byte, 256<<10), sha256.New()
-		for left := size; left > 0; {
-			n := min(left, 1+r.IntN([]int{10, 3000, 100_000, len(b)}[r.IntN(4)]))
-			for i := 0; i < n; i += 64 {
-				b[i] = byte(r.Uint32())
-			}
-			h.Write(b[:n])
-			if _, err := from.Write(b[:n]); err != nil {
-				t.Errorf("write: %v", err)
-				break
-			}
-			left -= n
-		}
-		from.CloseWrite()
-		sums <- h.Sum(nil)
-	})
-	wg.Go(func() {
-		r := rand.New(rand.NewPCG(seed, 2))
-		b := make([]byte, 200<<10)
-		var h hash.Hash = sha256.New()
-		total := 0
-		for {
-			n, err := from2(to, b[:1+r.IntN(len(b))])
-			h.Write(b[:n])
-			if total += n; err != nil {
-				if err != io.EOF {
-					t.Errorf("read: %v", err)
-				}
-				break
-			}
-			if r.IntN(400) == 0 {
-				time.Sleep(time.Millisecond)
-			}
-		}
-		if total != size || !bytes.Equal(h.Sum(nil), <-sums) {
-			t.Errorf("%d of %d bytes came, or others", total, size)
-		}
-	})
-}
-
-func from2(c *net.TCPConn, b []byte) (int, error) {
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
-	return c.Read(b)
-}
-
-// P07: what comes out is what went in, both ways at once, on several pairs.
-func TestTransfer(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
-		var wg sync.WaitGroup
-		for i := range uint64(6) {
-			p := w.pair(nil)
-			t.Logf("seeds %d and %d", 2*i, 2*i+1)
-			stream(t, 2*i, p.client, p.target, 24<<20, &wg)
-			stream(t, 2*i+1, p.target, p.client, 24<<20, &wg)
-		}
-		wg.Wait()
-		for _, p := range w.pairs {
-			if e := p.wait(t); e.Broken != Nobody {
-				t.Errorf("ended %+v", e)
-			}
-			if a, b := p.toTarget.Load(), p.toClient.Load(); a != 24<<20 || b != 24<<20 {
-				t.Errorf("counted %d and %d", a, b)
-			}
-		}
-	})
 }
 
 // X32, X34: whatever the pair does, Reset ends it on both sides.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -136,16 +137,16 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	})
 }
 
-// E14, P06: flows to readers with the smallest buffers that stop and read again. A flow that stands still although bytes wait at one
-// side and there is room at the other has been forgotten by the engine; one whose socket takes nothing waits for the network, as
-// TCP does that has found a window shut, with probes that come ever later (RFC 9293 section 3.8.6.1).
+// E14, P06: flows to readers with the smallest buffers that stop and read again. A flow that stands still although not all is
+// written, bytes wait at one side and there is room at the other has been forgotten by the engine. Others wait for TCP: what
+// doesn't fit such a buffer is dropped there and sent again ever later (RFC 6298 section 5.5), so that 20 s are nothing unusual.
 func TestNobodyIsForgotten(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		n := 100
 		if raceDetector {
 			n = 30
 		}
-		const size = 300 << 10
+		const size = 120 << 10
 		type one struct {
 			p     *running
 			got   atomic.Int64
@@ -181,7 +182,7 @@ func TestNobodyIsForgotten(t *testing.T) {
 		for _, f := range flows {
 			close(f.begin)
 		}
-		end := time.Now().Add(60 * time.Second)
+		end := time.Now().Add(20 * time.Second)
 		for i, f := range flows {
 			last, since := int64(-1), time.Now()
 			for done := false; !done; {
@@ -196,22 +197,55 @@ func TestNobodyIsForgotten(t *testing.T) {
 				if now := f.got.Load(); now != last {
 					last, since = now, time.Now()
 				}
-				if time.Since(since) > time.Second && !done {
-					if room, waits := able(f.p.far, unix.POLLOUT), able(f.p.near, unix.POLLIN); room && waits {
+				late := time.Now().After(end)
+				if !done && (late || time.Since(since) > time.Second) && f.p.toTarget.Load() < size {
+					if room, waits := able(f.p.far, unix.POLLOUT), able(f.p.near, unix.POLLIN); room && waits && f.p.toTarget.Load() < size {
 						t.Fatalf("flow %d: %d bytes came and none for %v, though there are more and there is room", i, last, time.Since(since))
 					}
 				}
-				if time.Now().After(end) {
-					t.Skipf("flow %d waits for the network: %s", i, window(f.p.far))
+				if !done && late {
+					t.Logf("flow %d waits for TCP: %s", i, window(f.p.far))
+					done = true
 				}
 			}
 		}
 	})
 }
 
+// P06: of what a side sends that nobody reads, 64 KiB are held at most, and the rest is in the queues of the sockets.
+func TestFlood(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, from := range []Side{Client, Target} {
+			p := w.pair(nil)
+			source, inner, moved := p.client, p.near, &p.toTarget
+			if from == Target {
+				source, inner, moved = p.target, p.far, &p.toClient
+			}
+			sent := fill(t, source, moved)
+			held := int64(-1)
+			for range 100 { // acknowledgements may be on their way
+				held = sent - int64(queued(tcpConn{source}, unix.TIOCOUTQ)) - int64(queued(inner, unix.TIOCINQ)) - moved.Load()
+				if held >= 0 && held <= 64<<10 {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			if held < 0 || held > 64<<10 {
+				t.Errorf("of side %d, %d bytes of %d are held", from, held, sent)
+			}
+		}
+	})
+}
+
+// queued asks how many bytes wait in a queue of a socket.
+func queued(c Conn, queue uint) (n int) {
+	c.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), queue) })
+	return n
+}
+
 // able reports what poll says of a connection, now and a little later: the engine may be about to act on it.
 func able(c Conn, events int16) bool {
-	for range 20 {
+	for range 100 {
 		is := false
 		c.Control(func(fd uintptr) {
 			fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
@@ -231,7 +265,8 @@ func window(c Conn) (s string) {
 	c.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err == nil {
-			s = "backoff " + time.Duration(info.Backoff).String() + ", probes " + time.Duration(info.Probes).String()
+			s = fmt.Sprintf("backoff %d, probes %d, %v until it is sent again, %d bytes not sent yet", info.Backoff, info.Probes,
+				time.Duration(info.Rto)*time.Microsecond, info.Notsent_bytes)
 		}
 	})
 	return s
