@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/coredns/caddy/caddyfile"
+	"github.com/coredns/coredns/plugin/pkg/transport"
 )
 
 // ownPorts: no port of a service is one that something else of this Corefile listens on where endpoints
@@ -36,7 +37,7 @@ func ownPorts(c *corefile) *problem {
 			for _, at := range places(c, words) {
 				everywhere := !perAddress && !at.Addr().IsLoopback()
 				for _, b := range busy {
-					if b.port == service.port && b.port != "0" && b.against(at.Addr(), everywhere) {
+					if b.speaks(service.protocol) && b.port == service.port && b.port != "0" && b.against(at.Addr(), everywhere) {
 						return service.taken(c, b, everywhere)
 					}
 				}
@@ -57,18 +58,23 @@ func dataPlane(c *corefile) (there, perAddress bool) {
 
 // servicePort is the port of a service, and the word that says it.
 type servicePort struct {
-	at   caddyfile.Token
-	port string
+	at       caddyfile.Token
+	port     string
+	protocol string // "tcp" or "udp"
 }
 
 // portOf returns the port that endpoints of a linkservice have: its own, or that of its targets.
 func portOf(words []caddyfile.Token) (servicePort, bool) {
+	protocol := "tcp"
+	for _, t := range property(words, "protocol") {
+		protocol = t.Text
+	}
 	for _, t := range property(words, "port") {
-		return servicePort{t, t.Text}, true
+		return servicePort{t, t.Text, protocol}, true
 	}
 	for _, t := range property(words, "target") {
 		if _, port, err := net.SplitHostPort(t.Text); err == nil {
-			return servicePort{t, port}, true
+			return servicePort{t, port, protocol}, true
 		}
 	}
 	return servicePort{}, false
@@ -107,11 +113,20 @@ func (s servicePort) taken(c *corefile, b busyPort, everywhere bool) *problem {
 	return &problem{fileOf(c, s.at), s.at.Line, "linkservice", text}
 }
 
-// busyPort is a TCP port that something else than endpoints listens on.
+// busyPort is a port that something else than endpoints listens on.
 type busyPort struct {
-	what string // such as: server block ".:53" at Corefile:1
-	port string
-	host string // "" and unspecified addresses are all, what is no address is one that is not known here
+	what     string // such as: server block ".:53" at Corefile:1
+	port     string
+	host     string // "" and unspecified addresses are all, what is no address is one that is not known here
+	tcp, udp bool   // in which protocols
+}
+
+// speaks reports whether the port is taken in a protocol.
+func (b busyPort) speaks(protocol string) bool {
+	if protocol == "udp" {
+		return b.udp
+	}
+	return b.tcp
 }
 
 // against reports whether the listener can't be open beside one for an endpoint address, or for all
@@ -138,8 +153,8 @@ func (b busyPort) hint() string {
 // hostPorts are the ports of the directives that listen beside DNS where none is written.
 var hostPorts = map[string]string{"prometheus": "9153", "pprof": "6053", "health": "8080", "ready": "8181"}
 
-// otherListeners returns what listens on TCP beside the endpoints: the server blocks and the
-// directives of CoreDNS.
+// otherListeners returns what listens beside the endpoints: the server blocks, on TCP, UDP or both, and
+// the directives of CoreDNS, on TCP.
 func otherListeners(c *corefile) (found []busyPort) {
 	lines := c.keyLines()
 	for i, b := range c.blocks {
@@ -150,8 +165,11 @@ func otherListeners(c *corefile) (found []busyPort) {
 			}
 			_, port, _ := net.SplitHostPort(zones[0][len("dns://"):]) // tls:// is as long
 			what := fmt.Sprintf("server block %s at %s:%d", quote(key), c.path, lines[i][j])
+			scheme, _, _ := strings.Cut(zones[0], "://")
+			udp := scheme == transport.DNS || scheme == transport.QUIC || scheme == transport.HTTPS3
+			tcp := scheme != transport.QUIC && scheme != transport.HTTPS3
 			for _, host := range boundTo(b) {
-				found = append(found, busyPort{what, port, host})
+				found = append(found, busyPort{what, port, host, tcp, udp})
 			}
 		}
 		for _, name := range []string{"prometheus", "pprof", "health", "ready", "linkapi"} {
@@ -164,7 +182,7 @@ func otherListeners(c *corefile) (found []busyPort) {
 				if host == "localhost" {
 					host = "127.0.0.1"
 				}
-				found = append(found, busyPort{fmt.Sprintf("%s at %s:%d", name, fileOf(c, l.at), l.at.Line), port, host})
+				found = append(found, busyPort{fmt.Sprintf("%s at %s:%d", name, fileOf(c, l.at), l.at.Line), port, host, true, false})
 			}
 		}
 	}

@@ -38,6 +38,17 @@ func directive(s *link.Service) block.Directive {
 				},
 			},
 			{
+				Name: "protocol", Usage: "tcp|udp", Min: 1, Max: 1,
+				Set: func(args []string) error {
+					if _, err := block.Word(args[0], "tcp", "udp"); err != nil {
+						return err
+					}
+					var err error
+					s.Protocol, err = link.ParseProtocol(args[0])
+					return err
+				},
+			},
+			{
 				Name: "target", Usage: "ADDR:PORT...", Min: 1, Max: block.Any, Repeat: true,
 				Set: func(args []string) error { return targets(s, args) },
 			},
@@ -69,7 +80,8 @@ func directive(s *link.Service) block.Directive {
 			{
 				Name: "idle_timeout", Usage: "DURATION", Min: 1, Max: 1,
 				Set: func(args []string) (err error) {
-					s.IdleTimeout, err = block.Duration(args[0], link.MinIdleTimeout, link.MaxIdleTimeout)
+					// Of either protocol; that of the service may come below.
+					s.IdleTimeout, err = block.Duration(args[0], link.MinUDPIdleTimeout, link.MaxIdleTimeout)
 					return err
 				},
 			},

@@ -50,6 +50,9 @@ func complete(at block.Position, s *link.Service) error {
 	}
 	if s.Pin == "" {
 		s.Pin = link.DefaultPin(s.Port, len(s.Names))
+		if s.Protocol == link.UDP {
+			s.Pin = link.PinAddress
+		}
 	}
 	if s.Pin != link.PinAddress && len(s.Names) == 0 {
 		return at.Property("pin").Errorf("pin %s needs names to hold clients to; add the line %q or say %q", s.Pin, "names NAME...", "pin address")
@@ -65,6 +68,12 @@ func complete(at block.Position, s *link.Service) error {
 	}
 	if s.ProxyProtocol == "" {
 		s.ProxyProtocol = link.ProxyOff
+	}
+	if _, least, most := s.Protocol.IdleBounds(); s.IdleTimeout != 0 && (s.IdleTimeout < least || s.IdleTimeout > most) {
+		return at.Property("idle_timeout").Errorf("idle_timeout: %s is out of range; %s to %s are allowed for %s", s.IdleTimeout, least, most, s.Protocol)
+	}
+	if err := link.CheckDatagrams(s.Protocol, s.Pin, s.ProxyProtocol); err != nil {
+		return at.Property("protocol").Errorf("%v", err)
 	}
 	if !at.Has("visible") {
 		s.Visible = s.AutoApprove

@@ -31,6 +31,7 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin/pkg/transport"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/internal/block"
@@ -47,6 +48,7 @@ type Draft struct {
 	zones  *link.Zones
 	listen map[netip.Addr]bool // addresses that server blocks with a directive of ours are bound to
 	own    []netip.AddrPort    // what they and the API listen on, "[::]" for all addresses
+	ownUDP []netip.AddrPort    // those of own that are of UDP
 
 	store    Store
 	storedAt block.Position
@@ -84,7 +86,14 @@ func Of(c *caddy.Controller) (*Draft, error) {
 			d.listen[addr.Unmap()] = true
 		}
 		if port, err := strconv.ParseUint(server.Port, 10, 16); err == nil {
-			d.addOwn(netip.AddrPortFrom(cmp.Or(addr.Unmap().WithZone(""), netip.IPv6Unspecified()), uint16(port)))
+			own := netip.AddrPortFrom(cmp.Or(addr.Unmap().WithZone(""), netip.IPv6Unspecified()), uint16(port))
+			d.addOwn(own)
+			switch server.Transport {
+			case transport.DNS, transport.QUIC, transport.HTTPS3:
+				if !slices.Contains(d.ownUDP, own) {
+					d.ownUDP = append(d.ownUDP, own)
+				}
+			}
 		}
 	}
 	return d, d.checkListeners()

@@ -162,7 +162,7 @@ func (d *Draft) Config() (node.Config, error) {
 	plane := d.proxy
 	if plane != nil {
 		settings := *plane
-		settings.Own = d.own
+		settings.Own, settings.OwnUDP = d.own, d.ownUDP
 		plane = &settings
 	}
 	return node.Config{
