@@ -133,6 +133,7 @@ type simKernel struct {
 	pipes   map[int]*simPipe // by either descriptor
 	last    int              // descriptor
 	faults  []string         // what the engine must not have done
+	told    int              // the descriptor of who was told first that the other has ended
 	between func(fd int)     // called before each system call: others act
 
 	interrupts, failPipes, noSplice bool
@@ -293,7 +294,9 @@ func (k *simKernel) shutdown(fd int) error {
 	case s.shut:
 		k.fault("the end is said twice")
 	}
-	s.shut = true
+	if s.shut = true; k.told == 0 {
+		k.told = fd
+	}
 	if s.fin {
 		s.wake()
 	}

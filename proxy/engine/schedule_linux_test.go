@@ -176,6 +176,9 @@ func (f *flow) verdict() error {
 	if len(f.ended) > 0 && (broken || caught) && f.ended[0] != (End{First: f.ended[0].First}) && !(c.reset && t.reset) {
 		f.fault("ended %+v, and not with resets", f.ended[0])
 	}
+	if first := map[int]Side{t.fd: Client, c.fd: Target}[f.told]; len(f.ended) > 0 && f.ended[0].Broken == Nobody && !f.ended[0].Guarded && f.ended[0].First != first {
+		f.fault("ended %+v, but side %d was the first", f.ended[0], first)
+	}
 	f.close()
 	if len(f.faults) == 0 {
 		return nil
