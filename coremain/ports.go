@@ -115,18 +115,15 @@ func (s servicePort) taken(c *corefile, b busyPort, everywhere bool) *problem {
 
 // busyPort is a port that something else than endpoints listens on.
 type busyPort struct {
-	what     string // such as: server block ".:53" at Corefile:1
-	port     string
-	host     string // "" and unspecified addresses are all, what is no address is one that is not known here
-	tcp, udp bool   // in which protocols
+	what string // such as: server block ".:53" at Corefile:1
+	port string
+	host string // "" and unspecified addresses are all, what is no address is one that is not known here
+	udp  bool   // not on TCP alone
 }
 
 // speaks reports whether the port is taken in a protocol.
 func (b busyPort) speaks(protocol string) bool {
-	if protocol == "udp" {
-		return b.udp
-	}
-	return b.tcp
+	return protocol != "udp" || b.udp
 }
 
 // against reports whether the listener can't be open beside one for an endpoint address, or for all
@@ -153,7 +150,7 @@ func (b busyPort) hint() string {
 // hostPorts are the ports of the directives that listen beside DNS where none is written.
 var hostPorts = map[string]string{"prometheus": "9153", "pprof": "6053", "health": "8080", "ready": "8181"}
 
-// otherListeners returns what listens beside the endpoints: the server blocks, on TCP, UDP or both, and
+// otherListeners returns what listens beside the endpoints: the server blocks, on TCP and but for TLS on UDP, and
 // the directives of CoreDNS, on TCP.
 func otherListeners(c *corefile) (found []busyPort) {
 	lines := c.keyLines()
@@ -165,11 +162,9 @@ func otherListeners(c *corefile) (found []busyPort) {
 			}
 			_, port, _ := net.SplitHostPort(zones[0][len("dns://"):]) // tls:// is as long
 			what := fmt.Sprintf("server block %s at %s:%d", quote(key), c.path, lines[i][j])
-			scheme, _, _ := strings.Cut(zones[0], "://")
-			udp := scheme == transport.DNS || scheme == transport.QUIC || scheme == transport.HTTPS3
-			tcp := scheme != transport.QUIC && scheme != transport.HTTPS3
+			udp := strings.HasPrefix(zones[0], transport.DNS+"://")
 			for _, host := range boundTo(b) {
-				found = append(found, busyPort{what, port, host, tcp, udp})
+				found = append(found, busyPort{what, port, host, udp})
 			}
 		}
 		for _, name := range []string{"prometheus", "pprof", "health", "ready", "linkapi"} {
@@ -182,7 +177,7 @@ func otherListeners(c *corefile) (found []busyPort) {
 				if host == "localhost" {
 					host = "127.0.0.1"
 				}
-				found = append(found, busyPort{fmt.Sprintf("%s at %s:%d", name, fileOf(c, l.at), l.at.Line), port, host, true, false})
+				found = append(found, busyPort{fmt.Sprintf("%s at %s:%d", name, fileOf(c, l.at), l.at.Line), port, host, false})
 			}
 		}
 	}

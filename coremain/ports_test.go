@@ -37,11 +37,9 @@ func TestOwnPorts(t *testing.T) {
 		"ready":                               {".:53 {\n ready :8443\n" + objects + endpoint("web", "network corp") + " linkproxy\n}\n", "Corefile:17 - linkservice: ready at Corefile:2 listens on port 8443"},
 		"prometheus on loopback":              {".:53 {\n prometheus 127.0.0.1:8443\n" + objects + endpoint("web", "network corp") + " linkproxy\n}\n", "Corefile:17 - linkservice: prometheus at Corefile:2"},
 		"prometheus on loopback, per address": {".:53 {\n prometheus 127.0.0.1:8443\n" + objects + endpoint("web", "network corp") + alone + "}\n", ""},
-		"UDP, DNS":                            {".:53 {\n" + objects + udp("53") + endpoint("gram", "network corp") + " linkproxy\n}\n", `Corefile:19 - linkservice: server block ".:53" at Corefile:1`},
-		"UDP, DNS over QUIC":                  {"quic://.:8853 {\n" + objects + udp("8853") + endpoint("gram", "network corp") + " linkproxy\n}\n", `Corefile:19 - linkservice: server block "quic://.:8853" at Corefile:1`},
-		"TCP, DNS over QUIC":                  {"quic://.:8443 {\n" + objects + endpoint("web", "network corp") + " linkproxy\n}\n", ""},
+		"UDP, DNS":                            {".:53 {\n" + objects + udp("53") + endpoint("gram", "network corp") + " linkproxy\n}\n", `Corefile:20 - linkservice: server block ".:53" at Corefile:1`},
 		"UDP, DNS over TLS":                   {"tls://.:8853 {\n" + objects + udp("8853") + endpoint("gram", "network corp") + " linkproxy\n}\n", ""},
-		"UDP, prometheus":                     {".:53 {\n prometheus 0.0.0.0:9153\n" + objects + udp("9153") + endpoint("gram", "network corp") + " linkproxy\n}\n", ""},
+		"UDP, prometheus":                     {".:53 {\n prometheus 127.0.0.1:9153\n" + objects + udp("9153") + endpoint("gram", "network corp") + " linkproxy\n}\n", ""},
 		"default of health":                   {".:53 {\n health\n" + strings.Replace(objects, "8443", "8080", 1) + endpoint("web", "network corp") + " linkproxy\n}\n", "Corefile:17 - linkservice: health at Corefile:2 listens on port 8080"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -88,11 +88,8 @@ func Of(c *caddy.Controller) (*Draft, error) {
 		if port, err := strconv.ParseUint(server.Port, 10, 16); err == nil {
 			own := netip.AddrPortFrom(cmp.Or(addr.Unmap().WithZone(""), netip.IPv6Unspecified()), uint16(port))
 			d.addOwn(own)
-			switch server.Transport {
-			case transport.DNS, transport.QUIC, transport.HTTPS3:
-				if !slices.Contains(d.ownUDP, own) {
-					d.ownUDP = append(d.ownUDP, own)
-				}
+			if server.Transport != transport.TLS && !slices.Contains(d.ownUDP, own) {
+				d.ownUDP = append(d.ownUDP, own)
 			}
 		}
 	}
