@@ -46,10 +46,15 @@ func (p namedPath) directories() (all []string) {
 // by its absolute path, as "." and "/" mean zones and more besides.
 func (c *corefile) paths() []namedPath {
 	all, files := slices.Clone(c.imports), map[string]bool{}
+	nothing := map[string]bool{} // words that name no file: a large Corefile says the same ones thousands of times
 	add := func(at position, text string) {
+		if nothing[text] {
+			return
+		}
 		path := absolute(text)
 		info, err := os.Stat(path)
 		if err != nil || path == "/" || info.IsDir() && !filepath.IsAbs(text) || !info.IsDir() && !info.Mode().IsRegular() {
+			nothing[text] = true
 			return
 		}
 		all = append(all, namedPath{at, path, info.IsDir()})

@@ -113,15 +113,24 @@ func (g *ground) inGroup(group *memoryGroup, path, corefile string) *process {
 	if node.out.find(serving, 0, startTimeout, node.done) == "" {
 		g.t.Fatalf("the node doesn't serve:\n%s", node.out)
 	}
+	g.carries("10.200.0.5:7000")
+	return node
+}
+
+// carries waits until the node carries flows.
+func (g *ground) carries(addr string) {
+	g.t.Helper()
 	for end := time.Now().Add(eventuallyTimeout); ; time.Sleep(20 * time.Millisecond) {
-		if c := g.crowd("corp-a", "10.200.0.5:7000", 8); len(answered(c)) == len(c) && len(c) > 0 {
-			for _, one := range c {
-				one.Close()
-			}
-			return node
+		c := g.crowd("corp-a", addr, 8)
+		alive := answered(c)
+		for _, one := range alive {
+			one.Close()
+		}
+		if len(c) > 0 && len(alive) == len(c) {
+			return
 		}
 		if time.Now().After(end) {
-			g.t.Fatalf("nothing is carried:\n%s", node.out)
+			g.t.Fatal("nothing is carried")
 		}
 	}
 }

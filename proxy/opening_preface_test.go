@@ -340,16 +340,19 @@ func TestMySQLRefuses(t *testing.T) {
 	})
 }
 
-// X30: clients that take the greeting and say nothing hold so many connections of the target and no more, and
+// silentClients is how many clients X30 speaks of.
+const silentClients = 1000
+
+// X30: a thousand clients of one source that take the greeting and say nothing hold so many connections of the target and no more, and
 // they let go of them at the deadline.
 func TestMySQLSilentClients(t *testing.T) {
 	w := worldOf(t, link.PinMySQL, newDatabase(t, mysqlServer(mysqlTLS, serverTLS())))
-	for range maxUndecided + 10 {
+	for range silentClients {
 		if c, err := net.Dial("tcp", w.first()); err == nil { // else the reset of one beyond came at once
 			defer c.Close()
 		}
 	}
-	eventually(t, "those beyond are refused", func() bool { return w.metric(t, "postern_proxy_refused_total", string(policy.Limit)) == 10 })
+	eventually(t, "those beyond are refused", func() bool { return w.metric(t, "postern_proxy_refused_total", string(policy.Limit)) == silentClients-maxUndecided })
 	eventually(t, "the others are released", func() bool { return w.metric(t, "postern_proxy_refused_total", string(policy.Timeout)) == maxUndecided })
 	if n := w.dials(t); n != maxUndecided {
 		t.Errorf("%v dials", n)
