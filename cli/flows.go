@@ -16,6 +16,7 @@ type flow struct {
 	LinkID     uint32 `json:"linkId"`
 	Source     string `json:"source,omitempty"`
 	Local      string `json:"local,omitempty"`
+	Protocol   string `json:"protocol,omitempty"`
 	Target     string `json:"target,omitempty"`
 	ServerName string `json:"serverName,omitempty"`
 	State      string `json:"state"`
@@ -35,9 +36,9 @@ type limitUse struct {
 
 func (a *app) flowsCommand() *cobra.Command {
 	return listed(a, "flows", "list the live connections through the node that is asked", "flows", func(all []flow) table {
-		t := table{head: []string{"SOURCE", "ENDPOINT", "SERVICE", "NAME", "TARGET", "STATE", "SENT", "RECEIVED", "SINCE"}}
+		t := table{head: []string{"SOURCE", "PROTOCOL", "ENDPOINT", "SERVICE", "NAME", "TARGET", "STATE", "SENT", "RECEIVED", "SINCE"}}
 		for _, f := range all {
-			t.row(f.Source, last(f.Endpoint), last(f.Service), f.ServerName, f.Target, f.State,
+			t.row(f.Source, f.Protocol, last(f.Endpoint), last(f.Service), f.ServerName, f.Target, f.State,
 				strconv.FormatUint(f.Sent, 10), strconv.FormatUint(f.Received, 10), seconds(f.Started))
 		}
 		return t

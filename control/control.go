@@ -173,7 +173,7 @@ type Decision struct {
 	If func(s *link.Snapshot, e *link.Endpoint) error
 }
 
-// Flow is a live TCP connection through the proxy.
+// Flow is a live flow through the proxy: a TCP connection, or the datagrams of one client to one endpoint.
 type Flow struct {
 	ID         string         `json:"id"`
 	Node       string         `json:"node"`
@@ -182,6 +182,7 @@ type Flow struct {
 	LinkID     link.LinkID    `json:"linkId"`
 	Source     netip.AddrPort `json:"source,omitzero"`
 	Local      netip.AddrPort `json:"local,omitzero"`
+	Protocol   string         `json:"protocol"` // "tcp" or "udp"
 	Target     netip.AddrPort `json:"target,omitzero"`
 	ServerName link.Name      `json:"serverName,omitempty"`
 	State      string         `json:"state"` // what it is doing, such as "hello", "dial", "copy"

@@ -298,7 +298,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 // flows yields the live flows as the operations have them.
 func flows(n *node.Node, yield func(control.Flow) bool) {
 	for f := range n.Flows() {
-		if !yield(control.Flow{ID: f.ID, Node: n.Name(), Endpoint: f.Endpoint, Service: f.Service, LinkID: f.LinkID, Source: f.Source, Local: f.Local,
+		if !yield(control.Flow{ID: f.ID, Node: n.Name(), Endpoint: f.Endpoint, Service: f.Service, LinkID: f.LinkID, Source: f.Source, Local: f.Local, Protocol: f.Protocol.String(),
 			Target: f.Target, ServerName: f.ServerName, State: string(f.State), Started: f.Started, Sent: uint64(f.ToTarget), Received: uint64(f.ToClient), Standing: f.Standing}) {
 			return
 		}
