@@ -209,6 +209,9 @@ func (f *flow) connect() *refusal {
 			continue
 		}
 		if left == 0 {
+			if crowded(refused) {
+				return &refusal{policy.Limit, refused.Error()}
+			}
 			if refused != nil && len(tried) == 0 {
 				last = refused
 			}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 )
 
 // dial connects the flow to a target: each is tried once at most, healthy ones first, all within
-// one deadline, of which each gets an equal share of what is left.
+// one deadline, of which each gets an equal share of what is left. Waiting for a place is within it too.
 func (f *flow) dial(ctx context.Context) *refusal {
 	began := time.Now()
 	ctx, cancel := context.WithDeadline(ctx, began.Add(f.settings.DialTimeout))
@@ -24,8 +23,11 @@ func (f *flow) dial(ctx context.Context) *refusal {
 	var tried []netip.AddrPort
 	var last error = errors.New("the service has no target")
 	for ctx.Err() == nil {
-		service, addr, left, refused := f.pick(tried)
+		service, addr, left, refused := f.line(ctx, tried)
 		if left == 0 {
+			if crowded(refused) {
+				return &refusal{policy.Limit, refused.Error()}
+			}
 			if refused != nil && len(tried) == 0 {
 				last = refused
 			}
@@ -35,7 +37,9 @@ func (f *flow) dial(ctx context.Context) *refusal {
 		deadline, _ := ctx.Deadline()
 		d := dialling{f.proxy.engine, f.client, f.proxy.guardDial(service)}
 		conn, err := d.target(ctx, service, addr, time.Until(deadline)/time.Duration(left))
-		f.proxy.health.report(service.ID, addr, err)
+		if !f.queued || !timedOut(err) { // else it had what time the line had left
+			f.proxy.health.report(service.ID, addr, err)
+		}
 		if err != nil {
 			last = err
 			continue
@@ -50,42 +54,6 @@ func (f *flow) dial(ctx context.Context) *refusal {
 		return &refusal{policy.Limit, "no NAT port left: " + last.Error()}
 	}
 	return &refusal{policy.NoTarget, last.Error()}
-}
-
-// pick chooses the next target among those that weren't tried, and notes it so that a review sees
-// it. Left is how many there are, itself included; 0 when there is none or the flow has ended. refused is
-// the rule against a target that was passed over.
-func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.AddrPort, left int, refused error) {
-	turn, s := f.proxy.turn.Add(1), f.proxy.snapshot()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.reason != "" {
-		return nil, addr, 0, nil
-	}
-	service = f.verdict.Service
-	var healthy, other []netip.AddrPort
-	for _, t := range service.Targets {
-		if slices.Contains(tried, t.Addr) {
-			continue
-		}
-		why := f.proxy.refuses(s, service, t.Addr)
-		switch {
-		case why != "": // it slipped into the state (A21), or a network of another tenant has come around it
-			refused = forbidden{t.Addr, why}
-		case f.proxy.health.usable(service.ID, t.Addr):
-			healthy = append(healthy, t.Addr)
-		default:
-			other = append(other, t.Addr)
-		}
-	}
-	left = len(healthy) + len(other)
-	switch {
-	case len(healthy) > 0:
-		f.address = healthy[turn%uint64(len(healthy))]
-	case len(other) > 0:
-		f.address = other[turn%uint64(len(other))]
-	}
-	return service, f.address, left, refused
 }
 
 // target connects to a target of a service, from one of its NAT addresses where it has any of
@@ -118,6 +86,9 @@ func (d dialling) target(ctx context.Context, service *link.Service, addr netip.
 // can't be reached, or didn't answer in our time. All else, such as no descriptor or port left here, or
 // a flow that was revoked meanwhile, says nothing about the target.
 func blames(err error) bool {
+	if errors.As(err, new(unfit)) {
+		return true
+	}
 	for _, of := range targetErrors {
 		if errors.Is(err, of) {
 			return true

@@ -27,7 +27,7 @@ func refusing(t testing.TB) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-func targets(addrs ...netip.AddrPort) func(*link.Service) {
+func targetsOf(addrs ...netip.AddrPort) func(*link.Service) {
 	return func(s *link.Service) {
 		s.Targets = nil
 		for _, a := range addrs {
@@ -38,7 +38,7 @@ func targets(addrs ...netip.AddrPort) func(*link.Service) {
 
 // P01: no target answers.
 func TestNoTarget(t *testing.T) {
-	w := newWorld(t, Settings{}, service("svc", 7001, refusing(t), targets(refusing(t), refusing(t))), endpoint("e", "svc", nextAddr(t)))
+	w := newWorld(t, Settings{}, service("svc", 7001, refusing(t), targetsOf(refusing(t), refusing(t))), endpoint("e", "svc", nextAddr(t)))
 	began := time.Now()
 	c, err := net.DialTimeout("tcp", w.first(), patience)
 	if err == nil {
@@ -79,7 +79,7 @@ func TestForeignTarget(t *testing.T) {
 func TestFailover(t *testing.T) {
 	good := echo(t)
 	w := newWorld(t, Settings{DialTimeout: 3 * time.Second},
-		service("svc", 7001, good, targets(refusing(t), deafTarget(t), good)), endpoint("e", "svc", nextAddr(t)))
+		service("svc", 7001, good, targetsOf(refusing(t), deafTarget(t), good)), endpoint("e", "svc", nextAddr(t)))
 	for range 30 {
 		c := dial(t, w.first())
 		io.WriteString(c, "x")
@@ -94,14 +94,14 @@ func TestFailover(t *testing.T) {
 	if err := w.proxy.Probed(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if !w.proxy.health.usable("svc", good) || w.metric(t, "postern_proxy_target_up", "svc", good.String()) != 1 {
+	if !w.status(good).Up || w.metric(t, "postern_proxy_target_up", "svc", good.String()) != 1 {
 		t.Error("the good target isn't known as good")
 	}
 }
 
 func TestRotation(t *testing.T) {
 	one, two := newTarget(t), newTarget(t)
-	w := newWorld(t, Settings{}, service("svc", 7001, one.addr(), targets(one.addr(), two.addr())), endpoint("e", "svc", nextAddr(t)))
+	w := newWorld(t, Settings{}, service("svc", 7001, one.addr(), targetsOf(one.addr(), two.addr())), endpoint("e", "svc", nextAddr(t)))
 	for range 4 {
 		c := dial(t, w.first())
 		io.WriteString(c, "x")
@@ -236,15 +236,17 @@ func TestLocalFaultLeavesTargetsUp(t *testing.T) {
 	at := echo(t)
 	w := newWorld(t, Settings{ProbeInterval: time.Minute}, service("svc", 7001, at), endpoint("e", "svc", nextAddr(t)))
 	eventually(t, "the target is up", func() bool { return w.proxy.Healthy("svc") })
-	for range 2 * failuresToDown {
-		w.proxy.health.report("svc", at, fmt.Errorf("dial: %w", syscall.EMFILE))
-		w.proxy.health.report("svc", at, fmt.Errorf("dial: %w", context.Canceled))
+	h := w.proxy.health
+	probed := h.of("svc").targets[at]
+	for range 4 {
+		h.note(probed, fmt.Errorf("dial: %w", syscall.EMFILE))
+		h.note(probed, fmt.Errorf("dial: %w", context.Canceled))
 	}
-	if !w.proxy.Healthy("svc") || !w.proxy.health.usable("svc", at) {
+	if !w.proxy.Healthy("svc") || !w.status(at).Up {
 		t.Errorf("taken down: %q", w.log.lines("target is down"))
 	}
-	for range failuresToDown {
-		w.proxy.health.report("svc", at, fmt.Errorf("dial: %w", syscall.ECONNREFUSED))
+	for range 2 {
+		h.note(probed, fmt.Errorf("dial: %w", syscall.ECONNREFUSED))
 	}
 	if w.proxy.Healthy("svc") {
 		t.Error("not taken down by refusals")

@@ -28,6 +28,7 @@ type flow struct {
 	claimed   netip.Addr // the source that the flow counts for; owned by run
 	entered   link.ID    // of datagrams: the endpoint that it counts for
 	admission            // of the limits and rules
+	seat                 // at a target
 	stranger  bool       // peers send PROXY headers here, and this one may not
 	guarded   bool       // the client's first bytes may not be a PROXY header
 	held      []byte     // bytes of the client that were read and not sent; owned by run, then by second
@@ -102,6 +103,7 @@ func (p *Proxy) serve(client engine.Conn, peer, local netip.AddrPort) {
 // finish is the last step of a flow that was let in. When it has left it is counted and its line is queued.
 func (f *flow) finish() {
 	f.close()
+	f.vacate()
 	f.discharge()
 	f.proxy.record(f)
 	f.proxy.live.leave(f, f.claimed)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/proxy/targets"
 )
 
 const (
@@ -16,14 +17,12 @@ const (
 	probesAtOnce = 64
 	probesOfOne  = 8
 	// firstLook is how long a target may hold a slot of the lane for those that answer.
-	firstLook = 250 * time.Millisecond
-	// failuresToDown: one lost packet doesn't take a target down.
-	failuresToDown = 2
-	probeTimeout   = time.Second // at least; the probe interval where that is longer
+	firstLook    = 250 * time.Millisecond
+	probeTimeout = time.Second // at least; the probe interval where that is longer
 )
 
-// health knows which targets answer. It probes those of services with a live connection, and hears
-// of the dials of flows. Readers take no lock.
+// health knows which targets answer. It probes those of services with a live connection, and tells package targets,
+// which hears of flows too and judges by both. Readers of what DNS answers by take no lock.
 type health struct {
 	proxy  *Proxy
 	view   atomic.Pointer[view]
@@ -32,6 +31,7 @@ type health struct {
 	// for as long as a probe may take: however many there are, the others are probed in time.
 	prompt, silent lane
 	asked          asked
+	early          early
 
 	mu        sync.Mutex // one writer of view at a time
 	inherited map[link.ID]bool
@@ -44,6 +44,7 @@ type serviceHealth struct {
 	unasked        bool                             // its targets can't be asked: it is healthy once published
 	prompt, silent lane                             // the service's share
 	targets        map[netip.AddrPort]*targetHealth // none while the service has no live connection
+	set            *targets.Set
 }
 
 // targetHealth is one target of one service.
@@ -53,9 +54,10 @@ type targetHealth struct {
 	addr           netip.AddrPort
 	published      *atomic.Bool
 	prompt, silent lane
+	set            *targets.Set // which judges
+	mu             sync.Mutex   // guards that what follows is what set says
 	down           atomic.Bool
-	up             atomic.Bool // answered, and not down since; neither: not known yet
-	failures       atomic.Int32
+	up             atomic.Bool   // answered, and not down since; neither: not known yet
 	probed         chan struct{} // closed after the first probe, or when there will be none
 	once           sync.Once
 	stop           context.CancelFunc
@@ -84,55 +86,82 @@ func (h *health) isHealthy(service link.ID) bool {
 		return known
 	}
 	for _, t := range s.targets {
-		if t.up.Load() || known && !t.down.Load() {
+		if (t.up.Load() || known && !t.down.Load()) && !t.drained() {
 			return true
 		}
 	}
 	return false
 }
 
-// usable reports whether a flow should prefer the target: nothing is known against it.
-func (h *health) usable(service link.ID, addr netip.AddrPort) bool {
-	if s := h.of(service); s != nil {
-		if t := s.targets[addr]; t != nil {
-			return !t.down.Load()
-		}
-	}
-	return true
-}
+// drained reports whether no flow is sent to the target, whatever it answers.
+func (t *targetHealth) drained() bool { return t.service.Load().Drained(t.addr) }
 
-// report is what a flow found out about a target.
-func (h *health) report(service link.ID, addr netip.AddrPort, err error) {
-	if s := h.of(service); s != nil {
-		if t := s.targets[addr]; t != nil {
-			h.note(t, err)
-		}
-	}
-}
-
-// note takes one result of a probe or dial.
+// note takes the result of a probe.
 func (h *health) note(t *targetHealth, err error) {
-	switch {
-	case err == nil:
-		t.failures.Store(0)
-		t.down.Store(false)
+	if err != nil && !blames(err) {
+		return
+	}
+	change := t.set.Probed(time.Now(), t.addr, t.service.Load().Probe.Kind, err == nil)
+	if err == nil && !t.drained() {
 		t.published.Store(true)
-		if !t.up.Swap(true) {
-			h.proxy.log.Info("target is up", "service", t.id, "target", t.addr)
-			h.gauge(t)
-		}
-		return
-	case !blames(err):
+	}
+	h.tell(t, t.id, t.addr, change, err)
+}
+
+// report takes what a flow found out about a target when it dialled. What isn't the target's fault says nothing.
+func (h *health) report(service link.ID, addr netip.AddrPort, err error) {
+	s := h.of(service)
+	if s == nil || err != nil && !blames(err) {
 		return
 	}
-	if t.failures.Add(1) < failuresToDown && t.up.Load() {
+	if err == nil {
+		h.changed(service, addr, s.set.Reached(time.Now(), addr), nil)
+	} else {
+		h.changed(service, addr, s.set.Unreached(time.Now(), addr), err)
+	}
+}
+
+// changed takes what became of a target by what a flow has found out about it.
+func (h *health) changed(service link.ID, addr netip.AddrPort, c targets.Change, why error) {
+	if c == targets.None {
 		return
 	}
-	t.up.Store(false)
-	if !t.down.Swap(true) {
-		h.proxy.log.Warn("target is down", "service", t.id, "target", t.addr, "error", err)
-		h.gauge(t)
+	var t *targetHealth
+	if s := h.of(service); s != nil {
+		t = s.targets[addr]
 	}
+	h.tell(t, service, addr, c, why)
+}
+
+// tell tells of a change, if it is one; t is nil for a target that isn't probed.
+func (h *health) tell(t *targetHealth, service link.ID, addr netip.AddrPort, c targets.Change, why error) {
+	switch c {
+	case targets.Up:
+		h.proxy.log.Info("target is up", "service", service, "target", addr)
+	case targets.Down:
+		h.proxy.log.Warn("target is down", "service", service, "target", addr, "error", why)
+	case targets.Ejected:
+		h.proxy.log.Warn("target is ejected", "service", service, "target", addr, "error", why)
+	case targets.Back:
+		h.proxy.log.Info("target is back", "service", service, "target", addr)
+	}
+	if t == nil || c != targets.Up && c != targets.Down {
+		return
+	}
+	t.read()
+	if c == targets.Up && !t.drained() {
+		t.published.Store(true)
+	}
+	h.gauge(t)
+}
+
+// read takes over what the set says of the target.
+func (t *targetHealth) read() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.set.Status(time.Now(), t.addr)
+	t.up.Store(now.Up)
+	t.down.Store(now.Down)
 }
 
 // gauge shows the target's state, unless it has been forgotten meanwhile.
@@ -182,6 +211,7 @@ func (h *health) follow(s *link.Snapshot) {
 		}
 	}
 	h.view.Store(next)
+	h.early.forget(next)
 	h.asked.forget(time.Now())
 	for id, was := range old.services {
 		for addr, t := range was.targets {
@@ -207,13 +237,18 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 	}
 	one := &serviceHealth{targets: make(map[netip.AddrPort]*targetHealth, len(service.Targets))}
 	if was != nil {
-		one.published, one.prompt, one.silent = was.published, was.prompt, was.silent
+		one.published, one.prompt, one.silent, one.set = was.published, was.prompt, was.silent, was.set
+		one.set.Follow(time.Now(), service)
 	} else {
+		one.set = h.early.set(service)
 		one.published, one.prompt, one.silent = new(atomic.Bool), newLane(probesOfOne), newLane(probesOfOne)
 		one.published.Store(h.inherited[service.ID])
 		delete(h.inherited, service.ID)
 	}
 	if !live {
+		if was != nil && len(was.targets) > 0 {
+			one.set = targets.New(time.Now(), service) // what is known now won't be true when it is probed again
+		}
 		return one
 	}
 	if service.Protocol == link.UDP { // no datagram is known that each target would answer
@@ -247,15 +282,12 @@ func (h *health) probe(service *link.Service, addr netip.AddrPort, of, heir *ser
 	ctx, stop := context.WithCancel(h.proxy.ctx)
 	t := &targetHealth{
 		id: service.ID, addr: addr, published: of.published, prompt: of.prompt, silent: of.silent,
-		probed: make(chan struct{}), stop: stop,
+		probed: make(chan struct{}), stop: stop, set: of.set,
 	}
 	t.service.Store(service)
 	if heir != nil && heir.targets[addr] != nil {
-		was := heir.targets[addr]
-		t.failures.Store(was.failures.Load())
-		t.down.Store(was.down.Load())
-		t.up.Store(was.up.Load())
-		if t.up.Load() || t.down.Load() {
+		t.set.Inherit(addr, heir.set.Status(time.Now(), addr))
+		if t.read(); t.up.Load() || t.down.Load() {
 			h.proxy.metrics.setUp(t.id, addr.String(), t.up.Load())
 		}
 	}

@@ -38,7 +38,7 @@ func (h *health) ask(ctx context.Context, t *targetHealth, l, share lane, timeou
 		return h.proxy.probeTarget(ctx, service, t.addr, timeout)
 	}
 	fresh := min(h.proxy.settings.Load().ProbeInterval, unpublishedPace) / 2
-	return h.asked.once(question{t.addr, service.ProxyProtocol, timeout}, fresh, func() error {
+	return h.asked.once(question{t.addr, service.ProxyProtocol, wordsOf(service), timeout}, fresh, func() error {
 		return h.proxy.probeTarget(ctx, service, t.addr, timeout)
 	})
 }
@@ -47,6 +47,7 @@ func (h *health) ask(ctx context.Context, t *targetHealth, l, share lane, timeou
 type question struct {
 	addr    netip.AddrPort
 	header  link.ProxyProtocol
+	words   words
 	timeout time.Duration
 }
 
@@ -109,18 +110,28 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT)
 }
 
-// probeTarget connects to a target as a flow would, and says in the header that it is no client. It ends
-// with a reset: an orderly end would leave a socket in TIME_WAIT here for each probe.
+// probeTarget connects to a target as a flow would, says in the header that it is no client, and asks what the service
+// wants asked. It ends with a reset: an orderly end would leave a socket in TIME_WAIT here for each probe.
 func (p *Proxy) probeTarget(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) error {
+	until := time.Now().Add(timeout)
 	d := dialling{engine: p.engine, guard: p.guardDial(service)}
 	conn, err := d.target(ctx, service, addr, timeout)
 	if err != nil {
 		return err
 	}
 	defer conn.Reset()
+	stop := context.AfterFunc(ctx, conn.Reset)
+	defer stop()
+	conn.SetReadDeadline(until)
+	conn.SetWriteDeadline(until)
 	if head := header.AppendLocal(nil, service.ProxyProtocol); len(head) > 0 {
-		conn.SetWriteDeadline(time.Now().Add(timeout))
-		_, err = conn.Write(head)
+		if _, err := conn.Write(head); err != nil {
+			return err
+		}
+	}
+	err = wordsOf(service).ask(ctx, conn, addr)
+	if ctx.Err() != nil {
+		return ctx.Err() // it was we who ended it
 	}
 	return err
 }

@@ -60,7 +60,6 @@ type Proxy struct {
 	locals    locals
 	refusals  refusals
 	ids       flowIDs
-	turn      atomic.Uint64 // rotates the targets
 	engine    engine.Engine
 	datagrams datagrams
 	memory    budget.Memory
@@ -113,11 +112,11 @@ func New(c Config) *Proxy {
 	p.live.init()
 	p.rules = newRuleCounters()
 	p.datagrams.init(p)
-	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts)
+	p.health = newHealth(p) // which the metrics ask
+	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p})
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.engine = newEngine(p.log)
-	p.health = newHealth(p)
 	p.background.Go(p.reviewRules)
 	p.metrics.memoryLimit.Set(float64(c.Memory.Limit))
 	if c.Memory.Bounded() {

@@ -49,8 +49,34 @@ func directive(s *link.Service) block.Directive {
 				},
 			},
 			{
-				Name: "target", Usage: "ADDR:PORT...", Min: 1, Max: block.Any, Repeat: true,
+				Name: "target", Usage: "ADDR:PORT... [weight=N]", Min: 1, Max: block.Any, Repeat: true,
 				Set: func(args []string) error { return targets(s, args) },
+			},
+			{
+				Name: "balance", Usage: "round-robin|least-connections|source-hash", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.Balance, err = block.Word(args[0], link.Balances()...)
+					return err
+				},
+			},
+			{
+				Name: "probe", Usage: "tcp|tls [NAME]|http PATH [STATUS]", Min: 1, Max: 3,
+				Set: func(args []string) (err error) {
+					s.Probe, err = probe(args)
+					return err
+				},
+			},
+			{
+				Name: "max_per_target", Usage: "N [WAITING]", Min: 1, Max: 2,
+				Set: func(args []string) (err error) {
+					if s.MaxPerTarget, err = block.Int(args[0], 1, link.MaxOfTarget); err != nil {
+						return err
+					}
+					if s.MaxWaiting = s.MaxPerTarget; len(args) == 2 {
+						s.MaxWaiting, err = block.Int(args[1], 0, link.MaxOfTarget)
+					}
+					return err
+				},
 			},
 			parties("visible", &s.Visible),
 			parties("approve", &s.AutoApprove),
@@ -122,8 +148,18 @@ func directive(s *link.Service) block.Directive {
 	}
 }
 
-// targets adds to the targets, which may stand on several lines.
+// targets adds to the targets, which may stand on several lines, each with its weight at the end.
 func targets(s *link.Service, args []string) error {
+	weight := 1
+	if last := args[len(args)-1]; strings.HasPrefix(last, weightPrefix) {
+		if args = args[:len(args)-1]; len(args) == 0 {
+			return fmt.Errorf("%s has no target in front of it", block.Quote(last))
+		}
+		var err error
+		if weight, err = block.Int(last[len(weightPrefix):], 0, link.MaxWeight); err != nil {
+			return fmt.Errorf("weight: %w", err)
+		}
+	}
 	all := make([]netip.AddrPort, 0, len(s.Targets)+len(args))
 	for _, t := range s.Targets {
 		all = append(all, t.Addr)
@@ -139,11 +175,23 @@ func targets(s *link.Service, args []string) error {
 			}
 		}
 		s.Targets = append(s.Targets, link.Target{Addr: addr})
+		if weight != 1 {
+			if s.Weights == nil {
+				s.Weights = make(map[netip.AddrPort]int)
+			}
+			s.Weights[addr] = weight
+		}
 	}
 	return nil
 }
 
+// weightPrefix begins the word behind the targets of a line that says what they weigh.
+const weightPrefix = "weight="
+
 func target(s string) (netip.AddrPort, error) {
+	if strings.HasPrefix(s, weightPrefix) {
+		return netip.AddrPort{}, fmt.Errorf("%s stands at the end of a line, behind the targets that have it", block.Quote(s))
+	}
 	ap, err := block.AddrPort(s)
 	if err != nil {
 		return ap, err

@@ -72,6 +72,9 @@ func complete(at block.Position, s *link.Service) error {
 	if _, least, most := s.Protocol.IdleBounds(); s.IdleTimeout != 0 && (s.IdleTimeout < least || s.IdleTimeout > most) {
 		return at.Property("idle_timeout").Errorf("idle_timeout: %s is out of range; %s to %s are allowed for %s", s.IdleTimeout, least, most, s.Protocol)
 	}
+	if s.Protocol == link.UDP && s.Probe != (link.Probe{}) {
+		return at.Property("probe").Errorf("probe %s: the targets of a service of UDP can't be probed", s.Probe.Kind)
+	}
 	if err := link.CheckDatagrams(s.Protocol, s.Pin, s.ProxyProtocol); err != nil {
 		return at.Property("protocol").Errorf("%v", err)
 	}

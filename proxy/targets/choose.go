@@ -23,8 +23,8 @@ const (
 
 // Why a flow gets no target.
 var (
-	// ErrNone: there is none that the flow may try, or try again.
-	ErrNone = errors.New("no target is left to try")
+	// ErrNone: the service has none, or none that the flow hasn't tried.
+	ErrNone = errors.New("the service has no target to try")
 	// ErrDrained: all have the weight 0.
 	ErrDrained = errors.New("every target is drained")
 	// ErrFull: all that the flow might get have max_per_target flows.
@@ -35,8 +35,8 @@ var (
 
 // Flow is who asks for a place.
 type Flow struct {
-	Source netip.Addr // the client, as it is counted: for [link.SourceHash]
-	Tried  []*Target  // the targets that the flow has tried in vain
+	Source netip.Addr       // the client, as it is counted: for [link.SourceHash]
+	Tried  []netip.AddrPort // the targets that the flow has tried in vain
 }
 
 // Take gives a flow a place at a target of a service, which the set follows first. The place must be given back by
@@ -95,7 +95,7 @@ func (t *Target) class(now time.Time) class {
 func (s *Set) survey(now time.Time, f Flow) (best class, left int) {
 	best = barred
 	for _, t := range s.targets {
-		if slices.Contains(f.Tried, t) {
+		if slices.Contains(f.Tried, t.Addr) {
 			continue
 		}
 		if c := t.class(now); c != barred {
@@ -110,7 +110,7 @@ func (s *Set) survey(now time.Time, f Flow) (best class, left int) {
 func (s *Set) choose(now time.Time, f Flow, of class) *Target {
 	most := s.service.MaxPerTarget
 	for _, t := range s.targets {
-		t.may = t.class(now) == of && (most == 0 || t.flows < most) && !slices.Contains(f.Tried, t)
+		t.may = t.class(now) == of && (most == 0 || t.flows < most) && !slices.Contains(f.Tried, t.Addr)
 	}
 	switch s.service.Balance {
 	case link.SourceHash:

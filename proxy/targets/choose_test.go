@@ -263,7 +263,7 @@ func TestNoTarget(t *testing.T) {
 			if tt.prepare != nil {
 				tt.prepare(w)
 			}
-			var tried []*Target
+			var tried []netip.AddrPort
 			for {
 				place, left, err := w.set.Take(w.now, w.v, Flow{Tried: tried})
 				if err != nil {
@@ -275,7 +275,7 @@ func TestNoTarget(t *testing.T) {
 				if left < 1 || left > len(tt.weights) {
 					t.Errorf("%d left", left)
 				}
-				tried = append(tried, place)
+				tried = append(tried, place.Addr)
 			}
 		})
 	}
@@ -301,7 +301,7 @@ func TestTakeAllocatesNothing(t *testing.T) {
 		w := newWorld(t, v)
 		if n := testing.AllocsPerRun(100, func() {
 			place, _, _ := w.set.Take(w.now, w.v, Flow{Source: source(1)})
-			place.Reached(w.now)
+			w.set.Reached(w.now, place.Addr)
 			place.Release(w.now, Served)
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -326,7 +326,7 @@ func BenchmarkTake(b *testing.B) {
 			b.RunParallel(func(p *testing.PB) {
 				for p.Next() {
 					place, _, _ := w.set.Take(w.now, w.v, Flow{Source: source(1)})
-					place.Reached(w.now)
+					w.set.Reached(w.now, place.Addr)
 					place.Release(w.now, Served)
 				}
 			})

@@ -96,11 +96,14 @@ func changed(was state) Change {
 	return Up
 }
 
-// Reached takes it that a flow was connected to the target. Where probes do no more than that it counts as one.
-func (t *Target) Reached(now time.Time) Change {
-	s := t.set
+// Reached takes it that a flow was connected to a target. Where probes do no more than that it counts as one.
+func (s *Set) Reached(now time.Time, addr netip.AddrPort) Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t := s.known[addr]
+	if t == nil {
+		return None
+	}
 	t.undialled = 0
 	if kind := s.service.Probe.Kind; kind == "" || kind == link.ProbeTCP {
 		if t.state != up || t.fails > 0 || t.ejected(now) {
@@ -111,11 +114,14 @@ func (t *Target) Reached(now time.Time) Change {
 	return None
 }
 
-// Unreached takes it that a flow couldn't be connected to the target, by no fault of our own.
-func (t *Target) Unreached(now time.Time) Change {
-	s := t.set
+// Unreached takes it that a flow couldn't be connected to a target, by no fault of our own.
+func (s *Set) Unreached(now time.Time, addr netip.AddrPort) Change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t := s.known[addr]
+	if t == nil {
+		return None
+	}
 	if t.undialled++; t.undialled < t.patience() {
 		return None
 	}

@@ -58,7 +58,7 @@ func TestEjection(t *testing.T) {
 				case dial, reset:
 					w.fail(0, 1, f == reset)
 				case reached:
-					w.target(0).Reached(w.now)
+					w.set.Reached(w.now, addr(0))
 				case served:
 					w.target(0).flows++
 					w.target(0).Release(w.now, Served)
@@ -155,7 +155,7 @@ func TestReachedCountsAsAProbe(t *testing.T) {
 	for kind, want := range map[link.ProbeKind]Change{"": Up, link.ProbeTCP: Up, link.ProbeTLS: None, link.ProbeHTTP: None} {
 		w := newWorld(t, service(func(v *link.Service) { v.Probe.Kind = kind }, 1, 1))
 		w.set.Probed(w.now, addr(0), kind, false)
-		if c := w.target(0).Reached(w.now); c != want {
+		if c := w.set.Reached(w.now, addr(0)); c != want {
 			t.Errorf("probe %q: %v, want %v", kind, c, want)
 		}
 	}
@@ -245,5 +245,23 @@ func TestFollow(t *testing.T) {
 	if len(w.set.known) != 0 {
 		t.Errorf("%d are known for ever", len(w.set.known))
 	}
-	place.Unreached(w.now) // of no concern any more
+	w.set.Unreached(w.now, place.Addr) // of no concern any more
+}
+
+// What probes said of a target goes on to hold where it becomes another service's; what flows said doesn't.
+func TestInherit(t *testing.T) {
+	w, heir := newWorld(t, service(nil, 1, 1, 1)), newWorld(t, service(nil, 1, 1, 1))
+	w.set.Probed(w.now, addr(0), "", true)
+	w.set.Probed(w.now, addr(1), "", false)
+	w.fail(2, faultsToEject, false)
+	for i := range 3 {
+		heir.set.Inherit(addr(i), w.status(i))
+	}
+	heir.set.Inherit(addr(7), Status{Down: true})
+	if a, b, c := heir.status(0), heir.status(1), heir.status(2); !a.Up || !b.Down || c.Up || c.Down || c.Ejected {
+		t.Errorf("inherited %+v, %+v, %+v", a, b, c)
+	}
+	if (heir.status(7) != Status{}) {
+		t.Error("a target was inherited that is none")
+	}
 }

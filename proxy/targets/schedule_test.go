@@ -23,7 +23,7 @@ type schedule struct {
 
 type scheduledWaits struct {
 	w     *Wait
-	tried []*Target
+	tried []netip.AddrPort
 }
 
 func (s *schedule) run(script []byte) {
@@ -89,9 +89,9 @@ func (s *schedule) step(op byte, arg int) {
 	case 7:
 		if len(s.places) > 0 {
 			if t := s.places[arg%len(s.places)]; arg&64 == 0 {
-				t.Reached(s.now)
+				s.set.Reached(s.now, t.Addr)
 			} else {
-				t.Unreached(s.now)
+				s.set.Unreached(s.now, t.Addr)
 			}
 		}
 	case 8:
@@ -123,16 +123,16 @@ func (s *schedule) another(v *link.Service, op byte, arg int) {
 }
 
 // tried is what a flow has tried: nothing, or targets that have flows.
-func (s *schedule) tried(arg int) []*Target {
+func (s *schedule) tried(arg int) []netip.AddrPort {
 	if arg < 128 || len(s.places) == 0 {
 		return nil
 	}
-	return slices.Clone(s.places[:min(len(s.places), arg%3)])
+	return addrs(s.places[:min(len(s.places), arg%3)])
 }
 
 // note takes a place into the account.
-func (s *schedule) note(t *Target, tried []*Target) {
-	if slices.Contains(tried, t) {
+func (s *schedule) note(t *Target, tried []netip.AddrPort) {
+	if slices.Contains(tried, t.Addr) {
 		s.t.Errorf("%v for a flow that has tried it", t.Addr)
 	}
 	if s.v.Drained(t.Addr) {
@@ -158,7 +158,7 @@ func (s *schedule) count(addr netip.AddrPort) (n int) {
 
 // check holds what the set tells against the account.
 func (s *schedule) check() {
-	n := s.set.Look(s.now, func(one Status) {
+	n, _ := s.set.Look(s.now, func(one Status) {
 		if want := s.count(one.Addr); one.Flows != want {
 			s.t.Errorf("%v has %d flows, want %d", one.Addr, one.Flows, want)
 		}
@@ -242,14 +242,14 @@ func TestManyAtOnce(t *testing.T) {
 				if n := one.Add(1); n > most {
 					t.Errorf("%d at once", n)
 				}
-				place.Reached(w.now)
+				w.set.Reached(w.now, place.Addr)
 				one.Add(-1)
 				place.Release(w.now, Served)
 			}
 		})
 	}
 	all.Wait()
-	if n := w.set.Look(w.now, func(s Status) {
+	if n, _ := w.set.Look(w.now, func(s Status) {
 		if s.Flows != 0 {
 			t.Errorf("%v has %d flows left", s.Addr, s.Flows)
 		}

@@ -33,9 +33,13 @@ type Set struct {
 // Target is one target of a set, as who has a place at it holds it.
 type Target struct {
 	Addr netip.AddrPort
+	set  *Set
+	hash uint64
+	record
+}
 
-	set     *Set
-	hash    uint64
+// record is what changes of a target, under the lock of its set.
+type record struct {
 	weight  int
 	listed  bool // it is one of the service, not one that was removed
 	flows   int  // that have a place
@@ -86,7 +90,7 @@ func (s *Set) follow(now time.Time, v *link.Service) {
 	for _, target := range v.Targets {
 		t := s.known[target.Addr]
 		if t == nil {
-			t = &Target{Addr: target.Addr, set: s, hash: hashTarget(target.Addr), since: now}
+			t = &Target{Addr: target.Addr, set: s, hash: hashTarget(target.Addr)}
 		}
 		weight := v.Weight(target.Addr)
 		if t.weight == 0 && weight > 0 {
@@ -98,7 +102,7 @@ func (s *Set) follow(now time.Time, v *link.Service) {
 	}
 	for _, t := range was {
 		if kept[t.Addr] == nil {
-			*t = Target{Addr: t.Addr, set: s, hash: t.hash, flows: t.flows, since: now} // should it return, nothing is known of it
+			t.record = record{flows: t.flows} // should it return, nothing is known of it
 		}
 	}
 	for addr, t := range s.known {
@@ -150,12 +154,38 @@ type Status struct {
 	Ejected  bool
 }
 
-// Look calls f with each target of the service, and returns how many flows wait. f must not call the set.
-func (s *Set) Look(now time.Time, f func(Status)) (waiting int) {
+func (t *Target) status(now time.Time) Status {
+	return Status{t.Addr, t.weight, t.flows, t.state == up, t.state == down, t.ejected(now)}
+}
+
+// Status returns what there is to tell of one target; the zero Status where it is none.
+func (s *Set) Status(now time.Time, addr netip.AddrPort) Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.known[addr]; t != nil && t.listed {
+		return t.status(now)
+	}
+	return Status{}
+}
+
+// Inherit takes over what probes have said of a target when it was one of another service.
+func (s *Set) Inherit(addr netip.AddrPort, was Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.known[addr]; t != nil && was.Up {
+		t.state = up
+	} else if t != nil && was.Down {
+		t.state = down
+	}
+}
+
+// Look calls f with each target of the service, and returns how many flows wait, and whether any may. f must not call
+// the set.
+func (s *Set) Look(now time.Time, f func(Status)) (waiting int, bounded bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.targets {
-		f(Status{t.Addr, t.weight, t.flows, t.state == up, t.state == down, t.ejected(now)})
+		f(t.status(now))
 	}
-	return s.line.len
+	return s.line.len, s.service.MaxPerTarget > 0
 }

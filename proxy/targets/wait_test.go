@@ -22,7 +22,7 @@ type queue struct {
 }
 
 func (q *queue) wait(name string, tried ...*Target) (*Wait, *Target, error) {
-	return q.w.set.Wait(q.w.now, Flow{Tried: tried}, func(t *Target) {
+	return q.w.set.Wait(q.w.now, Flow{Tried: addrs(tried)}, func(t *Target) {
 		q.got = append(q.got, name)
 		q.at[name] = t
 	})
@@ -55,7 +55,7 @@ func TestQueue(t *testing.T) {
 	if _, _, err := q.wait("4"); err != ErrLine {
 		t.Errorf("error %v of one too many", err)
 	}
-	if n := q.w.set.Look(q.w.now, func(Status) {}); n != 3 {
+	if n, _ := q.w.set.Look(q.w.now, func(Status) {}); n != 3 {
 		t.Errorf("%d wait", n)
 	}
 	a.Release(q.w.now, Served)
@@ -172,7 +172,7 @@ func TestFullIsNotDown(t *testing.T) {
 	q.w.set.Probed(q.w.now, addr(1), "", false)
 	a := q.w.take()
 	q.mustWait("1")
-	if c := a.Unreached(q.w.now); c != None || len(q.got) != 0 {
+	if c := q.w.set.Unreached(q.w.now, a.Addr); c != None || len(q.got) != 0 {
 		t.Errorf("%v, %v", c, q.got)
 	}
 }

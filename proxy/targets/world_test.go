@@ -55,7 +55,7 @@ func (w *world) edit(f func(*link.Service)) {
 // take takes a place, which must be there.
 func (w *world) take(tried ...*Target) *Target {
 	w.t.Helper()
-	t, _, err := w.set.Take(w.now, w.v, Flow{Tried: tried})
+	t, _, err := w.set.Take(w.now, w.v, Flow{Tried: addrs(tried)})
 	if err != nil {
 		w.t.Fatalf("no place: %v", err)
 	}
@@ -78,20 +78,13 @@ func (w *world) shares(n int) map[netip.AddrPort]int {
 }
 
 // status returns what is told of target i.
-func (w *world) status(i int) (found Status) {
-	w.set.Look(w.now, func(s Status) {
-		if s.Addr == addr(i) {
-			found = s
-		}
-	})
-	return found
-}
+func (w *world) status(i int) Status { return w.set.Status(w.now, addr(i)) }
 
 // fail has n flows fail at target i: by a dial, or by a reset.
 func (w *world) fail(i, n int, reset bool) (last Change) {
 	for range n {
 		if t := w.target(i); !reset {
-			last = t.Unreached(w.now)
+			last = w.set.Unreached(w.now, addr(i))
 		} else {
 			w.set.mu.Lock()
 			t.flows++
@@ -100,6 +93,13 @@ func (w *world) fail(i, n int, reset bool) (last Change) {
 		}
 	}
 	return last
+}
+
+func addrs(all []*Target) (list []netip.AddrPort) {
+	for _, t := range all {
+		list = append(list, t.Addr)
+	}
+	return list
 }
 
 // source is client i.
