@@ -35,6 +35,7 @@ func commands() []command {
 		{"validate", "[-conf FILE | FILE]", "check a Corefile without opening a socket or the state", validate},
 		{"backup", "[-conf FILE | -state FILE] [-o OUT]", "write the state, of a running node or of a file, to OUT or stdout", backup},
 		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin; -replace where there is a state", restore},
+		{"upgrade", "[-conf FILE | -state FILE]", "have the binary that is now at the path of the running process take its place, without an interruption", upgradeCommand},
 		{"version", "", "print the version", func(_ []string, stdout, _ io.Writer) int { fmt.Fprint(stdout, banner()); return 0 }},
 		{"help", "[COMMAND]", "print this, or what a command takes", help},
 	}
@@ -80,5 +81,5 @@ func usage(w io.Writer) {
 	flags, _ := serverFlags(w)
 	flags.PrintDefaults()
 	fmt.Fprint(w, "\nSignals: TERM and INT stop the server after a drain, a second one at once; QUIT stops it\n"+
-		"at once; USR1 loads the Corefile again.\n")
+		"at once; USR1 loads the Corefile again; USR2 has the binary that is now at its path take its place.\n")
 }

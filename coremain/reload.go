@@ -30,6 +30,7 @@ type loader struct {
 	// mu is held over a reload by signal, and taken by each look of the reload plugin: one that
 	// comes meanwhile waits, and then finds that its configuration was replaced and ends.
 	mu       sync.Mutex
+	retired  bool              // another process has taken the place of this one, and nothing is loaded any more
 	reported [sha256.Size]byte // the bad file that was reported last, so that polling says it once
 }
 
@@ -47,6 +48,25 @@ func newLoader(path string) (*loader, error) {
 		l.stdin = body
 	}
 	return l, nil
+}
+
+// errRetired is for the reload plugin, which drops it.
+var errRetired = errors.New("another process has taken the place of this one")
+
+// asStdin returns what a process with the same arguments has to read: the Corefile where it came by stdin, else nil.
+func (l *loader) asStdin() (*os.File, error) {
+	if l.stdin == nil {
+		return nil, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = w.Write(l.stdin) // ends with the other process, too
+		w.Close()
+	}()
+	return r, nil
 }
 
 // read returns the Corefile if it can be served, as far as that can be said before setup.
@@ -77,6 +97,9 @@ func (l *loader) read() (caddy.CaddyfileInput, *corefile, error) {
 func (l *loader) Load(string) (caddy.Input, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.retired {
+		return nil, errRetired
+	}
 	in, _, err := l.read()
 	if err != nil {
 		if sum := sha256.Sum256([]byte(err.Error() + string(in.Contents))); sum != l.reported {
@@ -93,6 +116,10 @@ func (l *loader) Load(string) (caddy.Input, error) {
 func (l *loader) reload(current *caddy.Instance) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.retired {
+		clog.Error("SIGUSR1: another process has taken the place of this one; ask that")
+		return
+	}
 	in, c, err := l.read()
 	if err != nil {
 		l.reported = sha256.Sum256([]byte(err.Error() + string(in.Contents)))

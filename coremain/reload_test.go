@@ -85,7 +85,10 @@ func TestSignalDuringStart(t *testing.T) {
 	for _, want := range []os.Signal{syscall.SIGUSR1, syscall.SIGTERM} {
 		r := &runner{signals: make(chan os.Signal, 1)}
 		r.signals <- want
-		if err := r.start(caddy.CaddyfileInput{Contents: []byte(".:0 {\n nosuch\n}\n"), ServerTypeName: serverType}); err == nil {
+		if err := r.start(func() error {
+			_, err := caddy.Start(caddy.CaddyfileInput{Contents: []byte(".:0 {\n nosuch\n}\n"), ServerTypeName: serverType})
+			return err
+		}); err == nil {
 			t.Fatal("started without a Corefile")
 		}
 		select {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/coredns/caddy"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/postern-link/postern/plugin/linkstore"
 )
 
 // runner is a started server and the signals that it follows. It takes the place of
@@ -21,7 +23,10 @@ type runner struct {
 	signals chan os.Signal
 	// current is the instance whose start or reload was completed last. Caddy's list holds two
 	// instances during a reload, and the new one alone before the old one's callbacks have run.
-	current atomic.Pointer[caddy.Instance]
+	current  atomic.Pointer[caddy.Instance]
+	manager  *manager // the service manager
+	upgrades upgrader
+	hurried  bool // the time of connections behind another process is short already
 }
 
 // theRunner is the runner that the event hook reports to: hooks belong to the process.
@@ -29,8 +34,8 @@ var theRunner atomic.Pointer[runner]
 
 var hookOnce sync.Once
 
-func newRunner(l *loader) *runner {
-	r := &runner{loader: l, signals: make(chan os.Signal, 8)}
+func newRunner(l *loader, m *manager) *runner {
+	r := &runner{loader: l, signals: make(chan os.Signal, 8), manager: m, upgrades: upgrader{asked: make(chan chan error), done: make(chan error, 1)}}
 	signal.Notify(r.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	theRunner.Store(r)
 	hookOnce.Do(func() {
@@ -53,15 +58,12 @@ var errInterrupted = errors.New("ended by a signal before the start was complete
 // an orderly one. A second signal doesn't wait for it.
 const startGrace = 2 * time.Second
 
-// start starts the server with its first configuration. A signal that comes meanwhile is put off, not
+// start has begin start the server with its first configuration. A signal that comes meanwhile is put off, not
 // lost: the Corefile may have changed after it was read, and a server that is told to end when its
 // sockets are open already ends as any other.
-func (r *runner) start(in caddy.Input) error {
+func (r *runner) start(begin func() error) error {
 	started := make(chan error, 1)
-	go func() {
-		_, err := caddy.Start(in)
-		started <- err
-	}()
+	go func() { started <- begin() }()
 	var later os.Signal // the weightiest that came
 	var late <-chan time.Time
 	for {
@@ -101,9 +103,22 @@ func (r *runner) run() int {
 		r.current.Load().Wait() // the wait group is handed from instance to instance
 		close(ended)
 	}()
+	if n := linkstore.Running(); n != nil {
+		n.OnUpgrade(r.upgrades.ask)
+	}
+	var pulse <-chan time.Time
+	if every := r.manager.pulse; every > 0 {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		pulse = ticker.C
+	}
+	r.manager.tell("READY=1")
 	var stopped chan int // open while the server is being ended
+	var later os.Signal  // for after an upgrade
 	for {
 		select {
+		case <-pulse:
+			r.manager.tell("WATCHDOG=1")
 		case <-ended:
 			if stopped == nil {
 				clog.Error("all listeners have ended by themselves")
@@ -112,29 +127,79 @@ func (r *runner) run() int {
 			ended = nil
 		case code := <-stopped:
 			return code
+		case reply := <-r.upgrades.asked:
+			if stopped != nil {
+				reply <- errors.New("this process is ending")
+				break
+			}
+			r.beginUpgrade(reply)
+		case err := <-r.upgrades.done:
+			if err == nil {
+				linkstore.Running().Retire(r.upgrades.child.Conn)
+				pulse, stopped = nil, make(chan int, 1)
+				go func() { stopped <- r.retire() }()
+			}
+			r.endUpgrade(err)
+			if later != nil {
+				r.signals <- later
+				later = nil
+			}
 		case s := <-r.signals:
-			switch s {
-			case syscall.SIGQUIT:
-				clog.Info("SIGQUIT: ending at once")
-				return 0
-			case syscall.SIGTERM, syscall.SIGINT:
-				if stopped != nil {
-					clog.Warning("second signal: ending at once")
-					return 2
-				}
-				clog.Infof("%s: ending; a second signal ends at once", signalName(s))
-				stopped = make(chan int, 1)
-				go func() { stopped <- stop(signalName(s)) }()
-			case syscall.SIGUSR1:
-				if stopped == nil {
-					clog.Info("SIGUSR1: loading the Corefile again")
-					r.reload()
-				}
-			case syscall.SIGUSR2:
-				clog.Warning("SIGUSR2: a running process isn't replaced by a new binary; restart it")
+			if r.upgrades.stop != nil && (s == syscall.SIGTERM || s == syscall.SIGINT) {
+				later = s
+				r.upgrades.stop()
+				break
+			}
+			code, end := r.follow(s, &stopped)
+			if end {
+				return code
 			}
 		}
 	}
+}
+
+// follow does what a signal says. end: this process ends at once, with the code.
+func (r *runner) follow(s os.Signal, stopped *chan int) (code int, end bool) {
+	switch s {
+	case syscall.SIGQUIT:
+		clog.Info("SIGQUIT: ending at once")
+		return 0, true
+	case syscall.SIGTERM, syscall.SIGINT:
+		switch {
+		case *stopped == nil:
+			clog.Infof("%s: ending; a second signal ends at once", signalName(s))
+			r.manager.tell("STOPPING=1")
+			*stopped = make(chan int, 1)
+			go func() { *stopped <- stop(signalName(s)) }()
+		case r.hurry():
+			clog.Infof("%s: connections have the drain time left; a second signal ends at once", signalName(s))
+		default:
+			clog.Warning("second signal: ending at once")
+			return 2, true
+		}
+	case syscall.SIGUSR1:
+		if *stopped == nil {
+			clog.Info("SIGUSR1: loading the Corefile again")
+			r.manager.reloading()
+			r.reload()
+			r.manager.tell("READY=1")
+		}
+	case syscall.SIGUSR2:
+		if *stopped == nil {
+			r.beginUpgrade(nil)
+		}
+	}
+	return 0, false
+}
+
+// hurry shortens the time of connections behind another process, once. It reports whether it has.
+func (r *runner) hurry() bool {
+	if r.upgrades.child == nil || r.hurried {
+		return false
+	}
+	r.hurried = true
+	n := linkstore.Running()
+	return n != nil && n.Hurry()
 }
 
 // settleTime is how long a reload by signal waits for one of the reload plugin to be over.
@@ -160,16 +225,21 @@ func (r *runner) reload() {
 // behind answers that are still given, then the servers. It returns the exit code.
 func stop(why string) int {
 	caddy.EmitEvent(caddy.ShutdownEvent, why)
-	code := 0
-	for _, inst := range caddy.Instances() {
+	code := callbacks(caddy.Instances())
+	if err := caddy.Stop(); err != nil {
+		clog.Errorf("while ending: %v", err)
+		code = 4
+	}
+	return code
+}
+
+// callbacks runs those for the end, and returns the exit code.
+func callbacks(instances []*caddy.Instance) (code int) {
+	for _, inst := range instances {
 		for _, err := range inst.ShutdownCallbacks() {
 			clog.Errorf("while ending: %v", err)
 			code = 4 // as CoreDNS
 		}
-	}
-	if err := caddy.Stop(); err != nil {
-		clog.Errorf("while ending: %v", err)
-		code = 4
 	}
 	return code
 }

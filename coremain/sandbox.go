@@ -44,7 +44,11 @@ var sandboxABI = prometheus.NewGauge(prometheus.GaugeOpts{
 // confine takes from the process what a node with the Corefile c doesn't need. It comes before anything is started:
 // then a Corefile that names a file out of reach fails when it is first started and not at a restart months
 // later, and what the node starts is inside.
-func (l *loader) confine(c *corefile, word string) error {
+//
+// outer keep the process already: those of the process that has started it, whose place it takes. They aren't widened by
+// anything, and where these rules are among them nothing has to be added: the kernel takes 16 at most.
+func (l *loader) confine(c *corefile, word string, outer []confine.Rules) error {
+	l.sandbox = confine.Inherited(outer, confine.Sandbox{})
 	if err := prometheus.Register(sandboxABI); err != nil {
 		return err
 	}
@@ -57,7 +61,7 @@ func (l *loader) confine(c *corefile, word string) error {
 		err = confine.Harden()
 	}
 	if err == nil {
-		err = l.restrict(c)
+		err = l.restrict(c, outer)
 	}
 	switch {
 	case word == sandboxOn && err != nil:
@@ -74,13 +78,19 @@ func (l *loader) confine(c *corefile, word string) error {
 }
 
 // restrict puts Landlock in force and says so.
-func (l *loader) restrict(c *corefile) error {
+func (l *loader) restrict(c *corefile, outer []confine.Rules) error {
 	rules, err := c.reach()
 	if err != nil {
 		return err
 	}
-	if l.sandbox, err = confine.Apply(rules); err != nil {
-		return c.wide(err)
+	if slices.ContainsFunc(outer, rules.Same) {
+		l.sandbox = confine.Inherited(outer, confine.Sandbox{ABI: confine.Version()})
+	} else {
+		own, err := confine.Apply(rules)
+		if err != nil {
+			return c.wide(err)
+		}
+		l.sandbox = confine.Inherited(outer, own)
 	}
 	sandboxABI.Set(float64(l.sandbox.ABI))
 	but := ""
@@ -155,6 +165,11 @@ func (c *corefile) reach() (confine.Rules, error) {
 	if err := c.writes(&r); err != nil {
 		return r, err
 	}
+	// An upgrade starts what is at the path of this binary then. What the process can write it can't start.
+	home, program := filepath.Dir(self), func(dir string) bool { return confine.Below(dir, filepath.Dir(self)) }
+	if home != "/" && !slices.ContainsFunc(slices.Concat(r.Write, r.Create), program) {
+		r.Execute = append(r.Execute, home)
+	}
 	r.Read = outside(r.Read, r.Write, r.Execute)
 	r.Execute = outside(r.Execute)
 	r.Write, r.Create = outside(r.Write), outside(r.Create, r.Write)
@@ -218,6 +233,14 @@ func outside(dirs []string, others ...[]string) (all []string) {
 		}
 	}
 	return all
+}
+
+// startHint says what may keep a new binary from being started.
+func (l *loader) startHint(err error) string {
+	if l.sandbox.ABI == 0 || !errors.Is(err, os.ErrPermission) {
+		return ""
+	}
+	return "; the sandbox lets this process start what is in the directories of the system and beside its own binary, where it writes nothing"
 }
 
 // errSandbox stands behind an error that the sandbox has most likely caused.

@@ -94,25 +94,42 @@ func logTo(w io.Writer, format string) error {
 
 // start loads the Corefile, starts the server and follows signals until the end.
 func start(o *options, stderr io.Writer) int {
-	l, err := newLoader(o.conf)
+	before, err := receiveEstate()
 	if err != nil {
-		fmt.Fprintf(stderr, "postern: %v\n", err)
-		return 1
+		return fail(stderr, err)
 	}
-	in, c, err := l.read()
-	if err != nil {
+	refuse := func(err error) int {
+		before.fail(err)
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
-	if err := l.confine(c, o.sandbox); err != nil {
-		return fail(stderr, err)
+	l, err := newLoader(o.conf)
+	if err != nil {
+		return refuse(fmt.Errorf("postern: %w", err))
+	}
+	in, c, err := l.read()
+	if err != nil {
+		return refuse(err)
+	}
+	m, err := newManager(before.manager())
+	if err != nil {
+		clog.Warningf("%v", err)
+	}
+	if err := l.confine(c, o.sandbox, before.rules()); err != nil {
+		return refuse(fmt.Errorf("postern: %w", err))
 	}
 	budget.Find().Soften(0)
 	caddy.SetDefaultCaddyfileLoader("postern", l)
-	r := newRunner(l)
-	if err := r.start(in); err != nil {
-		fmt.Fprintln(stderr, l.because(explain(err, c)))
-		return 1
+	r := newRunner(l, m)
+	begin := func() error { _, err := caddy.Start(in); return err }
+	if before != nil {
+		begin = func() error { return before.follow(in, len(allUses(c, "proxyproto")) == 0) }
+	}
+	if err := r.start(begin); err != nil {
+		return refuse(l.because(explain(err, c)))
+	}
+	if before != nil {
+		before.ready()
 	}
 	if !dnsserver.Quiet {
 		// Through the log, so that it has the log's format.

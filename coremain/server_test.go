@@ -39,7 +39,12 @@ func program(t *testing.T, dir string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, self, args...)
+	return programAt(ctx, self, dir, args...)
+}
+
+// programAt returns the command for a copy of this binary.
+func programAt(ctx context.Context, path, dir string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), asProgram+"=1", "STATE_DIRECTORY=")
 	return cmd
@@ -89,8 +94,20 @@ func startServer(t *testing.T, text string, port string) *server {
 // startIn starts postern with the Corefile of a directory, and flags.
 func startIn(t *testing.T, dir, port string, flags ...string) *server {
 	t.Helper()
-	s := &server{t: t, dns: "127.0.0.1:" + port, conf: filepath.Join(dir, "Corefile"), more: make(chan struct{}, 1)}
-	s.cmd = program(t, dir, flags...)
+	return startCommand(t, program(t, dir, flags...), dir, port)
+}
+
+// startPath starts the copy of postern at a path, which has five minutes.
+func startPath(t *testing.T, path, dir, port string) *server {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	return startCommand(t, programAt(ctx, path, dir), dir, port)
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd, dir, port string) *server {
+	t.Helper()
+	s := &server{t: t, dns: "127.0.0.1:" + port, conf: filepath.Join(dir, "Corefile"), more: make(chan struct{}, 1), cmd: cmd}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -340,8 +357,6 @@ func TestEnds(t *testing.T) {
 	text := strings.Replace(corefileText(port, "192.0.2.1"), "errors", "health 127.0.0.1:0 {\n  lameduck 1h\n }", 1)
 	s := startServer(t, text, port)
 	s.signal(syscall.SIGHUP)
-	s.signal(syscall.SIGUSR2)
-	s.await("a running process isn't replaced")
 	s.signal(syscall.SIGTERM)
 	s.await("SIGTERM: ending")
 	s.answers("192.0.2.1")

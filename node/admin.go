@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -22,6 +24,7 @@ import (
 //
 //	GET  /backup    the state of one moment, as store.ReadBackup reads it
 //	POST /restore   a backup; it becomes the state. Answers {"revision": N}
+//	POST /upgrade   another process takes the place of this one. Answers {} when it has
 //
 // Errors are {"error": "..."} with a status that isn't 200.
 
@@ -44,6 +47,9 @@ func Client(socket string) *http.Client {
 	}}
 }
 
+// lastAnswer is how long the end waits for answers that are under way.
+const lastAnswer = time.Second
+
 // maxRestore bounds what a restore may send: 1 GiB.
 const maxRestore = 1 << 30
 
@@ -51,6 +57,9 @@ const maxRestore = 1 << 30
 type admin struct {
 	server http.Server
 	path   string
+	listen net.Listener
+	remove func() error // once: the socket's path, which is another process's after leave
+	left   atomic.Bool  // after leave
 	done   chan struct{}
 }
 
@@ -79,6 +88,9 @@ func (n *Node) serveAdmin() (*admin, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /backup", n.serveBackup)
 	mux.HandleFunc("POST /restore", n.serveRestore)
+	mux.HandleFunc("POST /upgrade", n.serveUpgrade)
+	a.listen = l
+	a.remove = sync.OnceValue(func() error { return os.Remove(a.path) })
 	a.server = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go a.serve(owners{l.(*net.UnixListener)})
 	return a, nil
@@ -109,9 +121,32 @@ func (a *admin) serve(l net.Listener) {
 }
 
 func (a *admin) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lastAnswer)
+	defer cancel()
+	_ = a.server.Shutdown(ctx) // who has asked for the upgrade is told of it
 	err := a.server.Close()
 	<-a.done
-	return errors.Join(err, os.Remove(a.path))
+	return errors.Join(err, a.remove())
+}
+
+// leave gives the path up and accepts no more. What is under way goes on: it may be the request for the upgrade.
+func (a *admin) leave() {
+	a.left.Store(true)
+	_ = a.remove()
+	_ = a.listen.Close()
+}
+
+func (n *Node) serveUpgrade(w http.ResponseWriter, r *http.Request) {
+	f := n.upgrade.Load()
+	if f == nil {
+		answer(w, http.StatusNotImplemented, map[string]any{"error": "this process can't be upgraded"})
+		return
+	}
+	if err := (*f)(r.Context()); err != nil {
+		answer(w, http.StatusConflict, map[string]any{"error": err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{})
 }
 
 func (n *Node) serveBackup(w http.ResponseWriter, r *http.Request) {

@@ -38,6 +38,8 @@ type Config struct {
 	Policies []Policy
 	// API is the control API; nil: none. A configuration has a value of its own.
 	API API
+	// Inheritance is what the process has of the one before it; nil: nothing, or this isn't its first configuration.
+	Inheritance *Inheritance
 	// Log and Registerer are kept for the life of the node. A nil Log is silent, a nil Registerer
 	// takes no metrics.
 	Log        *slog.Logger
@@ -59,8 +61,16 @@ type Node struct {
 	register prometheus.Registerer
 	metrics  *collector
 	store    store.Store
-	admin    *admin
+	lent     *lent  // the store, where one process at a time can have it; nil: several can
+	admin    *admin // guarded by change after Open
+	ended    []*admin
 	began    time.Time
+
+	inheritance *Inheritance
+	upgrade     atomic.Pointer[func(context.Context) error]
+	heir        atomic.Pointer[heir] // after Retire
+	eldersMu    sync.Mutex
+	elders      map[*elder]struct{} // the processes before this one that still have flows
 
 	limits   atomic.Pointer[policy.Limits]
 	snapshot atomic.Pointer[link.Snapshot]
@@ -104,6 +114,11 @@ func Open(ctx context.Context, c Config) (*Node, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	open := func(ctx context.Context) (store.Store, error) { return c.State.Open(ctx, c.Log, c.Registerer) }
+	if c.Inheritance != nil {
+		if err := c.Inheritance.claim(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if !c.State.Shared() {
 		return openOn(ctx, c, open)
 	}
@@ -112,13 +127,18 @@ func Open(ctx context.Context, c Config) (*Node, error) {
 
 // openOn starts a node on the store that open returns.
 func openOn(ctx context.Context, c Config, open openFunc) (*Node, error) {
-	st, err := open(ctx)
+	n := &Node{
+		name: hostName(), place: c.State, log: c.Log, register: c.Registerer,
+		began: time.Now(), wake: make(chan struct{}, 1), config: c, inheritance: c.Inheritance, elders: make(map[*elder]struct{}),
+	}
+	var err error
+	if c.State.Shared() {
+		n.store, err = open(ctx)
+	} else if n.lent, err = newLent(ctx, open); err == nil {
+		n.store = n.lent
+	}
 	if err != nil {
 		return nil, err
-	}
-	n := &Node{
-		name: hostName(), place: c.State, log: c.Log, register: c.Registerer, store: st,
-		began: time.Now(), wake: make(chan struct{}, 1), config: c,
 	}
 	n.limits.Store(&c.Stale)
 	if err := n.open(ctx, c); err != nil {
@@ -226,7 +246,7 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	if settings == nil {
 		return nil, nil
 	}
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Memory: budget.Find(), Log: n.log, Registerer: n.register})
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Memory: budget.Find(), Inherited: n.inheritance.giver(), Log: n.log, Registerer: n.register})
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -372,7 +392,7 @@ func (n *Node) Healthy(service link.ID) bool {
 }
 
 // Drain accepts no more flows and waits until the live ones have ended, at most for the drain time
-// of the settings, after which it resets them, or until ctx is done.
+// of the settings, after which it resets them, or until ctx is done. After [Node.Retire] they have the time for that.
 func (n *Node) Drain(ctx context.Context) {
 	n.change.Lock()
 	defer n.change.Unlock()
@@ -381,6 +401,10 @@ func (n *Node) Drain(ctx context.Context) {
 
 func (n *Node) drain(ctx context.Context, p *proxy.Proxy) {
 	if p == nil || n.config.Proxy == nil {
+		return
+	}
+	if h := n.heir.Load(); h != nil {
+		p.Leave(h.patience)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(n.config.Proxy.DrainTimeout, defaultDrain))
@@ -397,7 +421,17 @@ func (n *Node) Close() error {
 	defer n.change.Unlock()
 	errs := []error{n.apis.close()}
 	if n.admin != nil {
-		errs = append(errs, n.admin.close())
+		n.ended = append(n.ended, n.admin)
+	}
+	for _, a := range n.ended {
+		errs = append(errs, a.close())
+	}
+	if h := n.heir.Load(); h != nil {
+		h.giveUp()
+		errs = append(errs, h.conn.Close())
+	}
+	for _, e := range n.eldersNow() {
+		e.conn.Close() // what flows they have left they end
 	}
 	if n.metrics != nil {
 		n.register.Unregister(n.metrics)

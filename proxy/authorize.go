@@ -86,6 +86,7 @@ func (p *Proxy) Reauthorize(ctx context.Context) {
 	turns := make(chan struct{}, maxAgain)
 	var asking sync.WaitGroup
 	defer asking.Wait()
+	asking.Go(func() { p.reauthorizeGuests(ctx) })
 	for _, f := range p.live.all() {
 		select {
 		case turns <- struct{}{}:

@@ -11,8 +11,23 @@ import (
 
 // What else listens on the machine, and who may stand in whose way.
 
-// openBeside opens a listening socket, unless it stands against one that this process has or is going to have.
+// inherit takes the listening socket that the process before this one had, nil where there is none.
+func (p *Proxy) inherit(at spot) *listener {
+	if p.inherited == nil || at.protocol == link.UDP {
+		return nil
+	}
+	if l := p.inherited(at.AddrPort); l != nil {
+		return &listener{TCPListener: l, addr: at.AddrPort}
+	}
+	return nil
+}
+
+// openBeside takes the listening socket that the process before this one had, or opens one, unless it stands against one
+// that this process has or is going to have.
 func (p *Proxy) openBeside(s *Settings, at spot) (*listener, error) {
+	if l := p.inherit(at); l != nil {
+		return l, nil
+	}
 	all := s.Own
 	if at.protocol == link.UDP {
 		all = s.OwnUDP

@@ -37,11 +37,31 @@ type FlowInfo struct {
 	Started  time.Time
 	ToTarget int64 // payload bytes
 	ToClient int64 // payload bytes
+	// Guest: an earlier process carries it, and its bytes are those of when it was handed over.
+	Guest bool
 }
 
-// List yields the live flows of this moment, in no order. No lock is held meanwhile: a flow may have
-// ended before it is yielded, and one that has begun since is missing.
+// List yields the live flows of this moment and after them those of guests, in no order. No lock is held meanwhile: a
+// flow may have ended before it is yielded, and one that has begun since is missing.
 func (p *Proxy) List() iter.Seq[FlowInfo] {
+	return func(yield func(FlowInfo) bool) {
+		for f := range p.Own() {
+			if !yield(f) {
+				return
+			}
+		}
+		for _, g := range p.hosts.list() {
+			for _, f := range g.list() {
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Own yields what List does without the guests.
+func (p *Proxy) Own() iter.Seq[FlowInfo] {
 	return func(yield func(FlowInfo) bool) {
 		for _, f := range p.live.all() {
 			if !yield(f.info()) {

@@ -189,7 +189,7 @@ func (n *Prepared) take(addr spot, want map[spot]struct{}) error {
 		return nil
 	}
 	l, err := n.proxy.openBeside(&n.settings, addr)
-	if errors.Is(err, syscall.EADDRINUSE) && n.proxy.leavesFor(addr, want) {
+	if errors.Is(err, syscall.EADDRINUSE) && (n.proxy.leavesFor(addr, want) || n.proxy.awaits(addr)) {
 		return nil
 	}
 	if err != nil {
@@ -198,6 +198,10 @@ func (n *Prepared) take(addr spot, want map[spot]struct{}) error {
 	n.opened[addr] = l
 	return nil
 }
+
+// awaits reports whether a listener is one that the process before this one closes when this one serves: those of UDP
+// aren't handed over, since replies leave by the same socket.
+func (p *Proxy) awaits(at spot) bool { return p.inherited != nil && at.protocol == link.UDP }
 
 // leavesFor reports whether a listener of ours that is no longer wanted stands against addr.
 func (p *Proxy) leavesFor(addr spot, want map[spot]struct{}) bool {

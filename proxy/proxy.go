@@ -22,6 +22,8 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +41,10 @@ type Config struct {
 	// Freshness says how fresh it is now, without waiting. Nil: always fresh.
 	Freshness func() policy.Freshness
 	// Policy returns what narrows the state now, without waiting. Nil, or nil from it: nothing does.
-	Policy     func() *policy.Policy
+	Policy func() *policy.Policy
+	// Inherited gives out a listening socket of TCP that the process before this one has, once; nil: none for the
+	// address. Nil: this process takes no other's place.
+	Inherited  func(netip.AddrPort) *net.TCPListener
 	Memory     budget.Memory         // that the process may use; zero: not known, and nothing follows from it
 	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
@@ -53,8 +58,11 @@ type Proxy struct {
 	log       *slog.Logger // through lines
 	lines     *lines
 	metrics   *metrics
-	settings  atomic.Pointer[Settings] // nil before the first Commit
+	settings  atomic.Pointer[Settings]              // nil before the first Commit
+	inherited func(netip.AddrPort) *net.TCPListener // nil: from nobody
 	live      live
+	hosts     hosts
+	retired   atomic.Bool // another process says which flows may go on
 	undecided undecided
 	health    *health
 	locals    locals
@@ -102,6 +110,7 @@ func New(c Config) *Proxy {
 		snapshot:  c.Snapshot,
 		fresh:     c.Freshness,
 		policy:    c.Policy,
+		inherited: c.Inherited,
 		memory:    c.Memory,
 		ids:       newFlowIDs(),
 		reviews:   make(chan struct{}, 1),
@@ -155,7 +164,8 @@ func (p *Proxy) Update(s *link.Snapshot) {
 func (p *Proxy) Review() {
 	p.rules.follow(p.policy())
 	p.reviewState(p.live.all())
-	if p.policy() == nil {
+	p.reviewGuests(nil)
+	if p.policy() == nil || p.retired.Load() {
 		return
 	}
 	select {
@@ -196,6 +206,7 @@ func (p *Proxy) reviewRules() {
 					f.review(by)
 				}
 			})
+			p.reviewGuests(p.policy())
 			p.pace.took(began, time.Now())
 		}
 	}
@@ -227,8 +238,8 @@ func (p *Proxy) flowsOf(protocol link.Protocol) int {
 	return max(0, p.live.count()-datagrams)
 }
 
-// Drain accepts no more and waits until every flow has ended, or until ctx or the drain timeout is
-// done, when it resets those left.
+// Drain accepts no more and waits until every flow has ended, those of guests too, or until ctx or the drain timeout
+// is done, when it resets those left.
 func (p *Proxy) Drain(ctx context.Context) {
 	p.quiesce()
 	if s := p.settings.Load(); s != nil {
@@ -236,18 +247,7 @@ func (p *Proxy) Drain(ctx context.Context) {
 		ctx, cancel = context.WithTimeout(ctx, s.DrainTimeout)
 		defer cancel()
 	}
-	done := make(chan struct{})
-	go func() {
-		p.accepting.Wait()
-		p.flows.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		p.cutAll(policy.Drain)
-		<-done
-	}
+	p.Leave(ctx)
 }
 
 // Close ends everything at once and waits for its goroutines; for a log that blocks, a second at most.
@@ -257,6 +257,7 @@ func (p *Proxy) Close() error {
 	p.stop()
 	p.accepting.Wait()
 	p.cutAll(policy.Drain)
+	p.cutGuests()
 	p.flows.Wait()
 	p.datagrams.close()
 	p.health.close()
@@ -276,16 +277,7 @@ func (p *Proxy) quiesce() {
 	p.ending = true
 	p.live.shut()
 	p.datagrams.shut()
-	for addr, l := range p.listeners {
-		if l.datagrams == nil {
-			l.close()
-			delete(p.listeners, addr)
-		}
-	}
-	clear(p.missing)
-	if p.prepared != nil {
-		p.prepared.discard()
-	}
+	p.closeListeners(false)
 }
 
 // cutAll resets every live flow.

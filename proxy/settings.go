@@ -13,6 +13,7 @@ type Settings struct {
 	HelloTimeout   time.Duration  // to send the first bytes of a pinned flow: 5 s
 	DialTimeout    time.Duration  // to reach a target, all tries of one flow together: 5 s
 	DrainTimeout   time.Duration  // for live flows at shutdown: 30 s
+	LeaveTimeout   time.Duration  // for live flows after another process has taken this one's place: 1 h
 	MaxFlows       int            // at once: what descriptors and memory have room for, see flowsFor
 	MaxPerSource   int            // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
 	ProbeInterval  time.Duration  // between two probes of a target: 2 s
@@ -41,6 +42,7 @@ func (s Settings) withDefaults(m budget.Memory) Settings {
 	s.HelloTimeout = cmp.Or(s.HelloTimeout, 5*time.Second)
 	s.DialTimeout = cmp.Or(s.DialTimeout, 5*time.Second)
 	s.DrainTimeout = cmp.Or(s.DrainTimeout, 30*time.Second)
+	s.LeaveTimeout = cmp.Or(s.LeaveTimeout, time.Hour)
 	s.ProbeInterval = cmp.Or(s.ProbeInterval, 2*time.Second)
 	s.MaxFlows = cmp.Or(s.MaxFlows, flowsFor(m, descriptorLimit()))
 	s.MaxPerSource = cmp.Or(s.MaxPerSource, max(1, s.MaxFlows/10))
@@ -67,6 +69,9 @@ func (p *Proxy) tellLimits(old *Settings, now Settings) {
 
 // Drain returns the drain timeout in force.
 func (s Settings) Drain() time.Duration { return s.withDefaults(budget.Memory{}).DrainTimeout }
+
+// Leaving returns how long flows may go on after another process has taken this one's place.
+func (s Settings) Leaving() time.Duration { return s.withDefaults(budget.Memory{}).LeaveTimeout }
 
 // sendsHeader reports whether a peer must send a PROXY header.
 func (s *Settings) sendsHeader(peer netip.Addr) bool {

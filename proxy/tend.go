@@ -21,9 +21,11 @@ func (p *Proxy) tend() {
 			for _, f := range flows {
 				f.tend(now)
 			}
-			p.expire(flows)
-			if p.policy().Timed() && p.pace.due(now) {
-				p.Review()
+			if !p.retired.Load() { // else another process asks
+				p.expire(flows)
+				if p.policy().Timed() && p.pace.due(now) {
+					p.Review()
+				}
 			}
 			p.retry()
 			p.refusals.tend(now, p.log)
@@ -59,6 +61,7 @@ func (p *Proxy) expire(flows []*flow) {
 		return
 	}
 	sweep(flows, func(f *flow) { f.review(nil) })
+	p.reviewGuests(nil)
 }
 
 // tend ends a flow in which nothing moved for the service's idle timeout.

@@ -10,6 +10,8 @@ package confine
 import (
 	"errors"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -25,10 +27,26 @@ type Rules struct {
 
 // Sandbox is what Landlock has put in force. The zero value: nothing.
 type Sandbox struct {
-	ABI     int    // version of Landlock's interface as the kernel has it; 0: none, or not in force
-	Missing string // what an older kernel doesn't restrict; "": nothing that this package knows of
-	rules   Rules
+	ABI     int     // version of Landlock's interface as the kernel has it; 0: none, or not in force
+	Missing string  // what an older kernel doesn't restrict; "": nothing that this package knows of
+	rules   []Rules // each keeps by itself: what one doesn't allow isn't allowed
 }
+
+// Inherited returns the sandbox of a process that was started by one which these rules keep, with another sandbox of
+// its own inside of it; the zero one where it has none.
+func Inherited(outer []Rules, own Sandbox) Sandbox {
+	if len(outer) == 0 {
+		return own
+	}
+	own.rules = append(slices.Clone(outer), own.rules...)
+	return own
+}
+
+// Rules returns what keeps the process, and all that it starts.
+func (s Sandbox) Rules() []Rules { return s.rules }
+
+// Same reports whether rules allow the same as others, which are in force. Links are followed as they are now.
+func (r Rules) Same(inForce Rules) bool { return reflect.DeepEqual(r.resolved(), inForce) }
 
 // Errors of [Apply].
 var (
@@ -45,7 +63,17 @@ func (s Sandbox) Reads(path string) bool {
 		return true
 	}
 	path = resolve(path)
-	for _, dirs := range [][]string{s.rules.Read, s.rules.Execute, s.rules.Write, s.rules.Devices} {
+	for _, r := range s.rules {
+		if !r.read(path) {
+			return false
+		}
+	}
+	return true
+}
+
+// read reports whether the rules allow to read a path without links.
+func (r Rules) read(path string) bool {
+	for _, dirs := range [][]string{r.Read, r.Execute, r.Write, r.Devices} {
 		for _, dir := range dirs {
 			if Below(path, dir) {
 				return true

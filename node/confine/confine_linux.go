@@ -64,7 +64,16 @@ func Apply(r Rules) (Sandbox, error) {
 	if err := config.BestEffort().Restrict(rules...); err != nil {
 		return Sandbox{}, fmt.Errorf("landlock: %w", err)
 	}
-	return Sandbox{ABI: abi, Missing: missing(abi), rules: r}, nil
+	return Sandbox{ABI: abi, Missing: missing(abi), rules: []Rules{r}}, nil
+}
+
+// Version returns that of the kernel's interface, 0 where it has none.
+func Version() int {
+	abi, err := ll.LandlockGetABIVersion()
+	if err != nil {
+		return 0
+	}
+	return abi
 }
 
 // scopes returns what stays inside: abstract sockets, and signals. Before a correction that came with Linux 6.15 and

@@ -114,6 +114,10 @@ func (s *server) Prepare(n *node.Node, before node.API) (err error) {
 	if err := s.checkAddress(); err != nil {
 		return err
 	}
+	if l := n.Inherited(s.Listen); l != nil {
+		s.socket, s.share = listenOn(l)
+		return nil
+	}
 	s.socket, s.share, err = listen(s.Listen.String())
 	return err
 }

@@ -40,11 +40,17 @@ func listen(address string) (*socket, *share, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	s, u := listenOn(l)
+	return s, u, nil
+}
+
+// listenOn makes a socket of a listener.
+func listenOn(l net.Listener) (*socket, *share) {
 	s := &socket{listener: l, accepted: make(chan net.Conn), closed: make(chan struct{}), ended: make(chan struct{}), slots: make(chan struct{}, maxConnections),
 		perSource: maxOfSource, sources: map[netip.Addr]int{}}
 	go s.accept()
 	u, _ := s.use()
-	return s, u, nil
+	return s, u
 }
 
 // use returns a listener of the socket's, false where it was closed meanwhile.

@@ -55,7 +55,7 @@ func directive(s *proxy.Settings) block.Directive {
 		Properties: []block.Property{
 			duration("hello_timeout", &s.HelloTimeout, 100*time.Millisecond, time.Minute),
 			duration("dial_timeout", &s.DialTimeout, 100*time.Millisecond, time.Minute),
-			duration("drain", &s.DrainTimeout, 100*time.Millisecond, 10*time.Minute),
+			drain(s),
 			integer("max_flows", &s.MaxFlows, maxFlows),
 			integer("max_per_source", &s.MaxPerSource, maxPerSource),
 			duration("probe", &s.ProbeInterval, 100*time.Millisecond, 5*time.Minute),
@@ -74,6 +74,20 @@ func directive(s *proxy.Settings) block.Directive {
 					return err
 				},
 			},
+		},
+	}
+}
+
+// drain is how long live flows may go on at the end, and after another process has taken the place of this one.
+func drain(s *proxy.Settings) block.Property {
+	return block.Property{
+		Name: "drain", Usage: "DURATION [UPGRADE]", Min: 1, Max: 2,
+		Set: func(args []string) (err error) {
+			if s.DrainTimeout, err = block.Duration(args[0], 100*time.Millisecond, 10*time.Minute); err != nil || len(args) == 1 {
+				return err
+			}
+			s.LeaveTimeout, err = block.Duration(args[1], 100*time.Millisecond, 7*24*time.Hour)
+			return err
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coredns/caddy"
 	"github.com/postern-link/postern/link"
@@ -77,6 +78,7 @@ func (d *Draft) onStartup() error {
 		}
 	}
 	running.reap(c.State)
+	c.Inheritance = inheritance.Swap(nil)
 	ctx, cancel := context.WithTimeout(context.Background(), stepTime)
 	defer cancel()
 	n, err := node.Open(ctx, c)
@@ -207,6 +209,25 @@ func (d *Draft) storeAt() block.Position {
 		return d.storedAt
 	}
 	return d.first
+}
+
+// inheritance is what the first node of this process has of the process before it.
+var inheritance atomic.Pointer[node.Inheritance]
+
+// Inherit has the next node that is opened take the place of another process's.
+func Inherit(i *node.Inheritance) { inheritance.Store(i) }
+
+// Node returns the node of this process, nil where it has none or, while one replaces another, several.
+func Node() *node.Node {
+	running.mu.Lock()
+	defer running.mu.Unlock()
+	if len(running.by) != 1 {
+		return nil
+	}
+	for h := range running.by {
+		return h.node
+	}
+	return nil
 }
 
 // nodes are those that run in this process.

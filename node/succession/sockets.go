@@ -1,0 +1,142 @@
+//go:build linux
+
+package succession
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// SendSockets sends all that this process listens on, whoever has opened it, and then that this is all. TCP sockets that
+// accept count, and UDP sockets that share their port (SO_REUSEPORT), as those of DNS do. They are found among
+// the descriptors of the process: neither CoreDNS nor Caddy gives theirs out.
+func (c *Conn) SendSockets(begin Message, notify int) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	var batch []Socket
+	var fds []int
+	defer func() { CloseAll(fds) }()
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := c.Send(Message{Kind: Sockets, Sockets: batch}, fds...)
+		CloseAll(fds)
+		batch, fds = nil, nil
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || !candidate(fd) {
+			continue
+		}
+		// Held, and looked at again: another goroutine may have closed it, and the number be another's now.
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		s, ok := describe(dup)
+		if !ok {
+			_ = unix.Close(dup)
+			continue
+		}
+		if batch, fds = append(batch, s), append(fds, dup); len(fds) == MaxSockets {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	begin.Kind, begin.Protocol = Begin, Protocol
+	if begin.Notify = notify >= 0; begin.Notify {
+		return c.Send(begin, notify)
+	}
+	return c.Send(begin)
+}
+
+// candidate reports whether a descriptor may be of a socket that is listened on, which most aren't.
+func candidate(fd int) bool {
+	_, ok := describe(fd)
+	return ok
+}
+
+// describe returns what a socket is listened on for; false where it isn't.
+func describe(fd int) (Socket, bool) {
+	get := func(name int) int {
+		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
+		if err != nil {
+			return -1
+		}
+		return v
+	}
+	s := Socket{Network: "tcp"}
+	accepts := get(unix.SO_ACCEPTCONN)
+	if accepts < 0 {
+		return Socket{}, false // no socket
+	}
+	if domain := get(unix.SO_DOMAIN); domain != unix.AF_INET && domain != unix.AF_INET6 {
+		return Socket{}, false
+	}
+	s.Shared = get(unix.SO_REUSEPORT) == 1
+	switch kind := get(unix.SO_TYPE); {
+	case kind == unix.SOCK_STREAM && accepts == 1:
+	case kind == unix.SOCK_DGRAM && s.Shared:
+		s.Network = "udp"
+	default:
+		return Socket{}, false
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		return Socket{}, false
+	}
+	switch a := at.(type) {
+	case *unix.SockaddrInet4:
+		s.Addr = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		addr := netip.AddrFrom16(a.Addr)
+		if a.ZoneId != 0 {
+			if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
+				addr = addr.WithZone(i.Name)
+			}
+		}
+		s.Addr = netip.AddrPortFrom(addr, uint16(a.Port))
+	}
+	return s, s.Addr.Port() != 0
+}
+
+// Listener makes a listener of a descriptor, which it takes over.
+func Listener(fd int) (*net.TCPListener, error) {
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := l.(*net.TCPListener); ok {
+		return t, nil
+	}
+	return nil, fmt.Errorf("descriptor %d: no TCP listener", fd)
+}
+
+// Packet makes a UDP socket of a descriptor, which it takes over.
+func Packet(fd int) (*net.UDPConn, error) {
+	f := os.NewFile(uintptr(fd), "packets")
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := c.(*net.UDPConn); ok {
+		return u, nil
+	}
+	return nil, fmt.Errorf("descriptor %d: no UDP socket", fd)
+}

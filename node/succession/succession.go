@@ -1,0 +1,216 @@
+// Package succession lets one process of Postern take the place of another: a running one starts the binary that is now
+// at its path, hands it the sockets that it listens on, and they tell each other how far they are. What is behind a
+// message, such as the state and the flows, is for others: this package knows processes and descriptors.
+//
+// The two speak over a pair of Unix sockets without a name, which nobody else can reach, in whole messages:
+//
+//	old                                   new
+//	starts it
+//	sockets ... begin ──────────────────►
+//	                                      reads the Corefile
+//	closes the state ◄───────────── claim
+//	granted ────────────────────────────►
+//	                                      opens the state, listens
+//	stops listening ◄─────────────── ready
+//	flows, gone, elder ─────────────────►
+//	ends flows ◄────────────── cut, sync
+//
+// Until it has read "ready" the old process serves. Whatever else it reads, the end of the other one included, makes it
+// go on as before. The new process takes the end of the old one for any answer that it waits for: then nobody holds what
+// it asked for.
+package succession
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/node/confine"
+)
+
+// Protocol is the number of the messages' meaning. Processes with different ones don't follow each other.
+const Protocol = 1
+
+// Kind is what a message is about.
+type Kind string
+
+// The kinds.
+const (
+	Sockets Kind = "sockets" // with descriptors, one for each of Message.Sockets
+	Begin   Kind = "begin"   // all sockets were sent
+	Claim   Kind = "claim"   // the state is wanted
+	Granted Kind = "granted" // the state is closed
+	Refused Kind = "refused" // it can't be closed: Message.Why
+	Ready   Kind = "ready"   // the new process serves
+	Failed  Kind = "failed"  // it won't: Message.Why
+	Flows   Kind = "flows"   // live flows of the old process, new or changed
+	Gone    Kind = "gone"    // flows that have ended
+	Elder   Kind = "elder"   // with a descriptor: the connection to a process before the old one
+	Cut     Kind = "cut"     // flows that must end now
+	Sync    Kind = "sync"    // all flows are to be sent again
+)
+
+// Message is one message. Fields that a kind doesn't speak of are zero.
+type Message struct {
+	Kind     Kind            `json:"kind"`
+	Protocol int             `json:"protocol,omitempty"` // of begin
+	Version  string          `json:"version,omitempty"`  // of begin: of the old process, for the log
+	Why      string          `json:"why,omitempty"`
+	Sockets  []Socket        `json:"sockets,omitempty"`
+	Sandbox  []confine.Rules `json:"sandbox,omitempty"` // of begin: what the old process is kept to, all of it together
+	Notify   bool            `json:"notify,omitempty"`  // of begin: with the descriptor of the service manager's socket
+	Flows    []Flow          `json:"flows,omitempty"`
+	IDs      []string        `json:"ids,omitempty"` // of gone and cut
+}
+
+// Socket is one that is listened on.
+type Socket struct {
+	Network string         `json:"network"` // tcp or udp
+	Addr    netip.AddrPort `json:"addr"`
+	Shared  bool           `json:"shared,omitempty"` // SO_REUSEPORT is set
+}
+
+// Flow is a live flow as the process that carries it knows it: what it takes to say whether it may go on
+// ([policy.Standing]), and what is told of it.
+type Flow struct {
+	ID       string         `json:"id"`
+	State    string         `json:"state"`
+	Endpoint link.ID        `json:"endpoint,omitempty"`
+	Service  link.ID        `json:"service,omitempty"`
+	LinkID   link.LinkID    `json:"link,omitempty"`
+	Source   netip.AddrPort `json:"source"`
+	Local    netip.AddrPort `json:"local"`
+	Target   netip.AddrPort `json:"target"`
+	Name     link.Name      `json:"name,omitempty"`
+	Started  time.Time      `json:"started"`
+	ToTarget int64          `json:"toTarget,omitempty"`
+	ToClient int64          `json:"toClient,omitempty"`
+
+	// The standing, where it isn't what is above.
+	Judged   bool           `json:"judged,omitempty"`
+	ECH      bool           `json:"ech,omitempty"`
+	Waits    bool           `json:"waits,omitempty"`
+	Unread   bool           `json:"unread,omitempty"`
+	For      link.ID        `json:"for,omitempty"`     // the service that it was let in for
+	ForLink  link.LinkID    `json:"forLink,omitempty"` // the connection that it was let in for
+	StandsAt netip.AddrPort `json:"standsAt"`          // the target that it stands or falls with
+}
+
+// Bounds of a message. The kernel takes what fits a socket's buffer, of which 208 KiB are the default, and 253
+// descriptors at once (SCM_MAX_FD).
+const (
+	maxMessage = 160 << 10
+	MaxSockets = 200
+	MaxFlows   = 64
+	MaxIDs     = 1024
+)
+
+// Conn is the connection between the two. Sends may come from any goroutine, receives from one.
+type Conn struct {
+	unix *net.UnixConn
+	mu   sync.Mutex // one sends at a time
+	buf  []byte
+}
+
+// NewConn takes over a descriptor of the connection.
+func NewConn(fd int) (*Conn, error) {
+	f := os.NewFile(uintptr(fd), "succession")
+	if f == nil {
+		return nil, fmt.Errorf("descriptor %d isn't open", fd)
+	}
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok || u.LocalAddr().Network() != "unixpacket" {
+		return nil, errors.Join(fmt.Errorf("descriptor %d is no socket of a hand-over", fd), c.Close())
+	}
+	return &Conn{unix: u, buf: make([]byte, maxMessage)}, nil
+}
+
+// Send sends a message, with descriptors, which stay the caller's.
+func (c *Conn) Send(m Message, fds ...int) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxMessage {
+		return fmt.Errorf("a message of %d bytes is too long", len(b))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _, err = c.unix.WriteMsgUnix(b, rights(fds), nil)
+	return err
+}
+
+// Receive returns the next message, with its descriptors, which are the caller's to close. The error is [io.EOF] where
+// the other process has ended.
+func (c *Conn) Receive() (Message, []int, error) {
+	oob := make([]byte, rightsSpace)
+	n, oobn, flags, _, err := c.unix.ReadMsgUnix(c.buf, oob)
+	if errors.Is(err, syscall.ECONNRESET) { // it has ended with something of ours unread
+		err = io.EOF
+	}
+	if err != nil {
+		return Message{}, nil, err
+	}
+	fds, err := received(oob[:oobn])
+	var m Message
+	switch {
+	case err != nil:
+	case n == 0:
+		err = io.EOF
+	case truncated(flags):
+		err = errors.New("a message was cut")
+	default:
+		m, err = decode(c.buf[:n])
+	}
+	if err != nil {
+		CloseAll(fds)
+		return Message{}, nil, err
+	}
+	return m, fds, nil
+}
+
+// decode reads one message.
+func decode(b []byte) (Message, error) {
+	var m Message
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Message{}, fmt.Errorf("message: %w", err)
+	}
+	if m.Kind == "" {
+		return Message{}, errors.New("a message without a kind")
+	}
+	return m, nil
+}
+
+// SetReadDeadline bounds Receive.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.unix.SetReadDeadline(t) }
+
+// Interrupt ends all sends and receives, those under way too.
+func (c *Conn) Interrupt() { _ = c.unix.SetDeadline(time.Unix(1, 0)) }
+
+// Close closes this process's end. Where no other process holds it, the other side reads its end.
+func (c *Conn) Close() error { return c.unix.Close() }
+
+// Pass sends the connection itself to another process, over its own connection.
+func (c *Conn) Pass(to *Conn) error {
+	raw, err := c.unix.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = to.Send(Message{Kind: Elder}, int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
