@@ -120,6 +120,7 @@ func start(o *options, stderr io.Writer) int {
 	}
 	budget.Find().Soften(0)
 	caddy.SetDefaultCaddyfileLoader("postern", l)
+	tuneHeap()
 	r := newRunner(l, m)
 	begin := func() error { _, err := caddy.Start(in); return err }
 	if before != nil {

@@ -173,6 +173,21 @@ func (p *Policy) Timed() bool {
 	})
 }
 
+// quickRules is how many rules are asked in no more time than a few system calls take.
+const quickRules = 200
+
+// Slow reports whether asking may take long: there is a program, an expression, or very many rules.
+func (p *Policy) Slow() bool {
+	rules := 0
+	for _, s := range p.sets() {
+		rules += len(s.Rules)
+		if s.Program != nil || rules > quickRules || slices.ContainsFunc(s.Rules, func(r Rule) bool { return len(r.When) > 0 }) {
+			return true
+		}
+	}
+	return false
+}
+
 // RuleNames returns "POLICY/RULE" of all that can refuse: rules, defaults and limits.
 func (p *Policy) RuleNames() (all []string) {
 	for _, s := range p.sets() {

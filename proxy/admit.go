@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -68,11 +67,6 @@ func (f *flow) noteEnd() {
 	if !f.established && f.verdict.Refused != "" && f.reason == f.verdict.Reason {
 		f.proxy.rules.denied(f.verdict.Refused)
 	}
-}
-
-// observedAttr are the rules on trial that would have refused the flow, for its line.
-func (f *flow) observedAttr() slog.Attr {
-	return slog.String("observed", strings.Join(f.observed, " "))
 }
 
 // ruleCounters count what each rule denied, or would have. They are there for the rules of the policy in force,

@@ -24,13 +24,11 @@ func (f *flow) copy() {
 	if f.watcher != nil {
 		c.Watch, c.Ask = f.watch, f.second
 	}
-	f.proxy.flows.Add(1)
 	f.proxy.engine.Copy(c)
 }
 
 // copied is told how copying has ended, and ends the flow.
 func (f *flow) copied(e engine.End) {
-	defer f.proxy.flows.Done()
 	switch {
 	case e.Guarded:
 		f.fail(&refusal{policy.Malformed, headerFirst})
@@ -56,7 +54,8 @@ func reasonOf(s engine.Side) policy.Reason {
 // write as the header.
 func (f *flow) waiting() []byte {
 	b := make([]byte, waitingSize)
-	return b[:f.client.ReadNow(b)]
+	n, _ := f.client.ReadNow(b)
+	return b[:n]
 }
 
 // waitingSize is what of it is taken at most; the copy takes the rest.

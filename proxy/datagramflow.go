@@ -125,7 +125,7 @@ func (d *datagrams) turnAway(settings *Settings, who asker, r *refusal) {
 	if p.refusals.allow(who.client.Addr(), r.reason) {
 		f := p.newDatagrams(settings, who)
 		f.reason, f.detail = r.reason, r.detail
-		p.log.LogAttrs(p.ctx, slog.LevelInfo, "flow refused", f.attrs()...)
+		p.log.LogAttrs(p.ctx, slog.LevelInfo, "flow refused", slog.Any("", f.lineLocked("flow refused")))
 	}
 }
 
@@ -189,7 +189,7 @@ func (f *flow) carry(r *refusal) bool {
 // finishDatagrams is the last step of a flow that was let in.
 func (f *flow) finishDatagrams() {
 	source := f.peer.Addr()
-	f.finish()
+	f.settle()
 	f.proxy.datagrams.leave(source, f.entered)
 }
 

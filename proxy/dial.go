@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -14,41 +15,53 @@ import (
 	"github.com/postern-link/postern/proxy/engine"
 )
 
+// attempt is a dial that was begun, and isn't over or has failed. The zero value is none.
+type attempt struct {
+	service *link.Service
+	addr    netip.AddrPort
+	left    int // how many targets there are to try, this one included
+	finish  engine.Finish
+	err     error // instead of finish
+	at      time.Time
+}
+
 // dial connects the flow to a target: each is tried once at most, healthy ones first, all within
-// one deadline, of which each gets an equal share of what is left. Waiting for a place is within it too.
-func (f *flow) dial(ctx context.Context) *refusal {
-	began := time.Now()
-	ctx, cancel := context.WithDeadline(ctx, began.Add(f.settings.DialTimeout))
+// one deadline, of which each gets an equal share of what is left. Waiting for a place is within it too. b is the first
+// try, where there was one.
+func (f *flow) dial(ctx context.Context, b attempt) *refusal {
+	if b.at.IsZero() {
+		b.at = time.Now()
+	}
+	ctx, cancel := context.WithDeadline(ctx, b.at.Add(f.settings.DialTimeout))
 	defer cancel()
 	var tried []netip.AddrPort
 	var last error = errors.New("the service has no target")
-	for ctx.Err() == nil {
-		service, addr, left, refused := f.line(ctx, tried)
-		if left == 0 {
-			if crowded(refused) {
-				return &refusal{policy.Limit, refused.Error()}
+	for b.addr.IsValid() || ctx.Err() == nil {
+		if !b.addr.IsValid() {
+			var refused error
+			if b.service, b.addr, b.left, refused = f.line(ctx, tried); b.left == 0 {
+				if crowded(refused) {
+					return &refusal{policy.Limit, refused.Error()}
+				}
+				if refused != nil && len(tried) == 0 {
+					last = refused
+				}
+				break
 			}
-			if refused != nil && len(tried) == 0 {
-				last = refused
-			}
-			break
 		}
-		tried = append(tried, addr)
+		tried = append(tried, b.addr)
 		deadline, _ := ctx.Deadline()
-		d := dialling{f.proxy.engine, f.client, f.proxy.guardDial(service)}
-		conn, err := d.target(ctx, service, addr, time.Until(deadline)/time.Duration(left))
+		conn, err := f.try(ctx, b, time.Until(deadline)/time.Duration(b.left))
+		if err == nil {
+			if !f.reached(b, conn) {
+				return &refusal{policy.Revoked, "ended while dialling"}
+			}
+			return nil
+		}
 		if !f.queued || !timedOut(err) { // else it had what time the line had left
-			f.proxy.health.report(service.ID, addr, err)
+			f.proxy.health.report(b.service.ID, b.addr, err)
 		}
-		if err != nil {
-			last = err
-			continue
-		}
-		if !f.attach(conn) {
-			return &refusal{policy.Revoked, "ended while dialling"}
-		}
-		f.proxy.metrics.dialSeconds.Observe(time.Since(began).Seconds())
-		return nil
+		last, b = err, attempt{at: b.at}
 	}
 	if errors.Is(last, syscall.EADDRNOTAVAIL) {
 		return &refusal{policy.Limit, "no NAT port left: " + last.Error()}
@@ -56,30 +69,85 @@ func (f *flow) dial(ctx context.Context) *refusal {
 	return &refusal{policy.NoTarget, last.Error()}
 }
 
-// target connects to a target of a service, from one of its NAT addresses where it has any of
-// the target's family. Where the ports of one are used up the next is tried. guard may refuse the address
-// before anything is sent.
-func (d dialling) target(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) (engine.Conn, error) {
-	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+// try waits for one target, and dials it if that wasn't begun.
+func (f *flow) try(ctx context.Context, b attempt, timeout time.Duration) (engine.Conn, error) {
+	switch {
+	case b.err != nil:
+		return nil, b.err
+	case b.finish == nil:
+		return f.dialling(b.service).target(ctx, b.service, b.addr, timeout)
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var nat bool
-	var last error
-	for _, from := range service.NAT {
-		if from.Is4() != addr.Addr().Is4() {
+	return b.finish(ctx)
+}
+
+// reached makes a connection the flow's. It reports false where the flow was ended meanwhile.
+func (f *flow) reached(b attempt, conn engine.Conn) bool {
+	f.proxy.health.report(b.service.ID, b.addr, nil)
+	if !f.attach(conn) {
+		return false
+	}
+	f.proxy.metrics.dialSeconds.Observe(time.Since(b.at).Seconds())
+	return true
+}
+
+// target connects to a target of a service, and waits. See begin.
+func (d dialling) target(ctx context.Context, service *link.Service, addr netip.AddrPort, timeout time.Duration) (engine.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	conn, finish, err := d.begin(service, addr)
+	if finish == nil {
+		return conn, err
+	}
+	return finish(ctx)
+}
+
+// begin begins to connect to a target of a service, from one of its NAT addresses where it has any of
+// the target's family. Where the ports of one are used up the next is tried. guard may refuse the address
+// before anything is sent.
+func (d dialling) begin(service *link.Service, addr netip.AddrPort) (engine.Conn, engine.Finish, error) {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	if len(service.NAT) == 0 || !slices.ContainsFunc(service.NAT, func(a netip.Addr) bool { return a.Is4() == addr.Addr().Is4() }) {
+		return d.connect(netip.AddrPort{}, addr)
+	}
+	return d.fromOneOf(service.NAT, addr)
+}
+
+func (d dialling) fromOneOf(nat []netip.Addr, to netip.AddrPort) (_ engine.Conn, _ engine.Finish, last error) {
+	for i, from := range nat {
+		if from.Is4() != to.Addr().Is4() {
 			continue
 		}
-		nat = true
-		conn, err := d.connect(ctx, netip.AddrPortFrom(from, 0), addr)
+		conn, finish, err := d.connect(netip.AddrPortFrom(from, 0), to)
+		if finish != nil {
+			return nil, func(ctx context.Context) (engine.Conn, error) { return d.orFromOneOf(ctx, finish, nat[i+1:], to) }, nil
+		}
 		if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return conn, err
+			return conn, nil, err
 		}
 		last = err
 	}
-	if nat {
-		return nil, last
+	return nil, nil, last
+}
+
+// orFromOneOf waits for a connection, and tries other addresses where only then it is found out that one has no port left.
+func (d dialling) orFromOneOf(ctx context.Context, finish engine.Finish, nat []netip.Addr, to netip.AddrPort) (engine.Conn, error) {
+	conn, err := finish(ctx)
+	if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) || len(nat) == 0 {
+		return conn, err
 	}
-	return d.connect(ctx, netip.AddrPort{}, addr)
+	conn, finish, later := d.fromOneOf(nat, to)
+	switch {
+	case finish != nil:
+		return finish(ctx)
+	case conn == nil && later == nil:
+		return nil, err // none of the family was left
+	}
+	return conn, later
 }
 
 // blames reports whether an error of reaching a target is the target's or its network's: it refused,
@@ -105,6 +173,11 @@ var targetErrors = [...]error{
 	context.DeadlineExceeded, os.ErrDeadlineExceeded,
 }
 
+// dialling returns how the flow dials.
+func (f *flow) dialling(service *link.Service) dialling {
+	return dialling{f.proxy.engine, f.client, f.proxy.guardDial(service)}
+}
+
 // dialling is who dials: a flow for its client, or a probe.
 type dialling struct {
 	engine engine.Engine
@@ -112,17 +185,25 @@ type dialling struct {
 	guard  func(to netip.AddrPort) error
 }
 
-// connect dials from an address; from the kernel's choice where from isn't valid.
-func (d dialling) connect(ctx context.Context, from, to netip.AddrPort) (engine.Conn, error) {
-	options := dialOptions(from.IsValid())
-	conn, err := d.engine.Dial(ctx, from, to, d.near, func(fd uintptr, to netip.AddrPort) error {
+// connect begins to dial from an address; from the kernel's choice where from isn't valid.
+func (d dialling) connect(from, to netip.AddrPort) (engine.Conn, engine.Finish, error) {
+	conn, finish, err := d.engine.Begin(from, to, d.near, func(fd uintptr, to netip.AddrPort) error {
 		if err := d.guard(to); err != nil {
 			return err
 		}
-		return options(fd)
+		return dialOptions(fd, from.IsValid())
 	})
 	if err != nil {
-		return nil, fmt.Errorf("dial %v: %w", to, err)
+		return nil, nil, fmt.Errorf("dial %v: %w", to, err)
 	}
-	return conn, nil
+	if finish == nil {
+		return conn, nil, nil
+	}
+	return nil, func(ctx context.Context) (engine.Conn, error) {
+		conn, err := finish(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("dial %v: %w", to, err)
+		}
+		return conn, nil
+	}, nil
 }

@@ -25,21 +25,23 @@ type flow struct {
 	local     netip.AddrPort // to where, unmapped
 	protocol  link.Protocol
 	began     time.Time
-	claimed   netip.Addr // the source that the flow counts for; owned by run
-	entered   link.ID    // of datagrams: the endpoint that it counts for
-	admission            // of the limits and rules
-	seat                 // at a target
-	stranger  bool       // peers send PROXY headers here, and this one may not
-	guarded   bool       // the client's first bytes may not be a PROXY header
-	held      []byte     // bytes of the client that were read and not sent; owned by run, then by second
-	watcher   watcher    // nil: the flow isn't pinned; set before it is copied
-	preface   *prefaced  // nil: the flow began with TLS, or its preface is over
+	late      *time.Timer // ends a flow whose client says nothing; owned by hear
+	claimed   netip.Addr  // the source that the flow counts for; owned by run
+	entered   link.ID     // of datagrams: the endpoint that it counts for
+	admission             // of the limits and rules
+	seat                  // at a target
+	stranger  bool        // peers send PROXY headers here, and this one may not
+	guarded   bool        // the client's first bytes may not be a PROXY header
+	held      []byte      // bytes of the client that were read and not sent; owned by run, then by second
+	watcher   watcher     // nil: the flow isn't pinned; set before it is copied
+	preface   *prefaced   // nil: the flow began with TLS, or its preface is over
 
 	// Progress, written by the engine and read by tend.
 	moved              atomic.Bool // something moved since tend looked
 	toTarget, toClient atomic.Int64
 
 	// Of tend and record, under mu.
+	kept                         bool      // keepalive is on
 	quiet                        time.Time // when tend first saw that nothing moved
 	looked                       time.Time // when tend last looked at the sockets since; zero: not yet
 	acked                        [2]uint64 // what client and target had acknowledged then
@@ -69,39 +71,40 @@ type refusal struct {
 
 func (r *refusal) Error() string { return string(r.reason) + ": " + r.detail }
 
-// serve is the goroutine of a flow.
-func (p *Proxy) serve(client engine.Conn, peer, local netip.AddrPort) {
-	f := &flow{
-		proxy: p, settings: p.settings.Load(), id: p.ids.next(),
-		client: client, peer: peer, local: local, began: time.Now(),
-		request: policy.Request{Source: peer, Local: local},
-	}
-	if reason := p.live.enter(f, f.settings.MaxFlows); reason != "" {
-		why := p.full()
-		if reason == policy.Drain {
-			why = "the node is ending"
+// goOn takes a flow to where only copying is left in a goroutine of its own, which may wait.
+func (f *flow) goOn(run func(ctx context.Context) *refusal) {
+	go func() {
+		ctx, cancel := context.WithCancel(f.proxy.ctx)
+		defer cancel()
+		f.mu.Lock()
+		f.cancel = cancel
+		if f.reason != "" {
+			cancel()
 		}
-		f.fail(&refusal{reason, why})
-		f.close()
-		p.record(f)
-		return
-	}
-	ctx, cancel := context.WithCancel(p.ctx)
-	f.mu.Lock()
-	f.cancel = cancel
-	f.mu.Unlock()
-	r := f.run(ctx)
-	cancel()
-	if r == nil {
-		f.copy()
-		return
-	}
+		f.mu.Unlock()
+		r := run(ctx)
+		if r == nil {
+			f.copy()
+			return
+		}
+		f.refuse(r)
+	}()
+}
+
+// refuse ends a flow with a reset.
+func (f *flow) refuse(r *refusal) {
 	f.fail(r)
 	f.finish()
 }
 
-// finish is the last step of a flow that was let in. When it has left it is counted and its line is queued.
+// finish is the last step of a connection that was let in.
 func (f *flow) finish() {
+	f.settle()
+	f.proxy.flows.Done()
+}
+
+// settle closes a flow that was let in. When it has left it is counted and its line is queued.
+func (f *flow) settle() {
 	f.close()
 	f.vacate()
 	f.discharge()
@@ -109,12 +112,24 @@ func (f *flow) finish() {
 	f.proxy.live.leave(f, f.claimed)
 }
 
-// run takes the flow to where only copying is left. A refusal ends it with a reset.
+// run takes the flow to where only copying is left.
 func (f *flow) run(ctx context.Context) *refusal {
 	first, r := f.inbound()
 	if r != nil {
 		return r
 	}
+	if r := f.enter(); r != nil {
+		return r
+	}
+	o, r := f.opening()
+	if r != nil {
+		return r
+	}
+	return f.open(ctx, o, first)
+}
+
+// enter counts the flow for its source, and asks policy about it as far as that can say anything without a name.
+func (f *flow) enter() *refusal {
 	if source := f.request.Source.Addr(); f.proxy.live.claim(source, f.settings.MaxPerSource) {
 		f.claimed = source
 	} else {
@@ -124,10 +139,7 @@ func (f *flow) run(ctx context.Context) *refusal {
 	if !v.Allow {
 		return &refusal{reason: v.Reason} // the line has the rule from the verdict
 	}
-	if r := f.admit(); r != nil {
-		return r
-	}
-	return f.open(ctx, first)
+	return f.admit()
 }
 
 // decide asks policy about the flow on the newest snapshot, and notes what it said.
@@ -143,33 +155,40 @@ func (f *flow) decide(r policy.Request) policy.Verdict {
 
 // greet writes the PROXY header and the first bytes in one write.
 func (f *flow) greet(first []byte) *refusal {
-	if r := f.establish(); r != nil {
+	b, first, r := f.greeting(nil, first)
+	if r != nil || len(b) == 0 {
 		return r
 	}
-	f.mu.Lock()
-	service, e, r, unpinned := f.verdict.Service, f.verdict.Endpoint, f.request, !f.request.Judged && !f.verdict.Unjudged
-	f.mu.Unlock()
-
-	head, ok := header.Append(nil, service.ProxyProtocol, header.Flow{
-		Source: r.Source, Local: r.Local, LinkID: e.Connection.LinkID,
-		Endpoint: e.ID, Name: r.Name, UniqueID: f.id[:],
-	})
-	if !ok {
-		return &refusal{policy.PolicyError, "unknown PROXY header " + string(service.ProxyProtocol)}
-	}
-	if f.guarded = unpinned && (service.ProxyProtocol == link.ProxyOff || f.stranger); f.guarded {
-		f.held, first = first, nil
-	} else if unpinned && len(head) > 0 && len(first) == 0 {
-		first = f.waiting()
-	}
-	if len(head)+len(first) == 0 {
-		return nil
-	}
-	if _, err := f.target.Write(append(head, first...)); err != nil {
+	if _, err := f.target.Write(b); err != nil {
 		return &refusal{policy.Target, err.Error()}
 	}
 	f.toTarget.Add(int64(len(first)))
 	return nil
+}
+
+// greeting appends to b what the target gets before all else: the PROXY header, and behind it the bytes of the client
+// that it returns again, which are those it was given unless they have to be held, or there are some by now.
+func (f *flow) greeting(b, first []byte) (_, payload []byte, r *refusal) {
+	if r := f.establish(); r != nil {
+		return nil, nil, r
+	}
+	f.mu.Lock()
+	service, e, about, unpinned := f.verdict.Service, f.verdict.Endpoint, f.request, !f.request.Judged && !f.verdict.Unjudged
+	f.mu.Unlock()
+
+	b, ok := header.Append(b, service.ProxyProtocol, header.Flow{
+		Source: about.Source, Local: about.Local, LinkID: e.Connection.LinkID,
+		Endpoint: e.ID, Name: about.Name, UniqueID: f.id[:],
+	})
+	if !ok {
+		return nil, nil, &refusal{policy.PolicyError, "unknown PROXY header " + string(service.ProxyProtocol)}
+	}
+	if f.guarded = unpinned && (service.ProxyProtocol == link.ProxyOff || f.stranger); f.guarded {
+		f.held, first = first, nil
+	} else if unpinned && len(b) > 0 && len(first) == 0 {
+		first = f.waiting()
+	}
+	return append(b, first...), first, nil
 }
 
 // review asks again, on the newest snapshot, and ends a flow that is no longer allowed, that would now be

@@ -3,8 +3,8 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +14,9 @@ const (
 	// linesQueued is how many log lines may wait: those of as many flows that are cut at once. A line
 	// takes about a kilobyte while it waits.
 	linesQueued = 16 << 10
+	// linesAtOnce is how many of them are given to a handler in one call, linesKept for how many room is kept.
+	linesAtOnce = 256
+	linesKept   = 1024
 	// linesDrain is how long Close waits for a log that takes nothing.
 	linesDrain = time.Second
 )
@@ -23,55 +26,122 @@ const (
 // the queue is full they are dropped and counted: a revocation, a snapshot, a new flow never wait
 // for the log.
 type lines struct {
-	queue   chan line
 	dropped prometheus.Counter
-	lost    atomic.Int64  // dropped since the log was told
+	wake    chan struct{} // of size one: something was queued
 	closing chan struct{} // closed by close: write what is queued and end
 	once    sync.Once
 	done    chan struct{} // closed when the writer has ended
+
+	mu    sync.Mutex
+	queue []line
+	lost  int64 // dropped since the log was told
 }
 
 // line is a record and where it goes, or the mark of a flush.
 type line struct {
 	to      slog.Handler
-	record  *slog.Record
+	record  slog.Record
 	written chan struct{} // of a flush: closed when what was queued before is written
 }
 
+// batcher is a [slog.Handler] that has a cheaper way to handle many records.
+type batcher interface {
+	HandleAll(ctx context.Context, records []slog.Record) error
+}
+
 func newLines(dropped prometheus.Counter) *lines {
-	l := &lines{
-		queue: make(chan line, linesQueued), dropped: dropped,
-		closing: make(chan struct{}), done: make(chan struct{}),
-	}
+	l := &lines{dropped: dropped, wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
+}
+
+// add queues a line, or the mark of a flush, and reports whether there was room.
+func (l *lines) add(one line) bool {
+	l.mu.Lock()
+	room := len(l.queue) < linesQueued
+	if room {
+		l.queue = append(l.queue, one)
+	} else if one.written == nil {
+		l.lost++
+	}
+	l.mu.Unlock()
+	if !room {
+		return false
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 // write is the goroutine that writes the lines.
 func (l *lines) write() {
 	defer close(l.done)
-	for closing := false; !closing || len(l.queue) > 0; {
-		select {
-		case one := <-l.queue:
-			l.one(one)
-		case <-l.closing:
-			closing = true
+	var spare []line
+	var records []slog.Record
+	for closing := false; ; {
+		l.mu.Lock()
+		queue, lost := l.queue, l.lost
+		l.queue, l.lost = spare, 0
+		l.mu.Unlock()
+		if len(queue) == 0 {
+			if closing {
+				return
+			}
+			select {
+			case <-l.wake:
+			case <-l.closing:
+				closing = true
+			}
+			spare = queue
+			continue
+		}
+		for rest := queue; len(rest) > 0; {
+			rest, records = l.some(rest, records[:0])
+		}
+		if lost > 0 {
+			l.tellLost(queue, lost)
+		}
+		clear(queue)
+		clear(records[:cap(records)])
+		if spare = queue[:0]; cap(spare) > linesKept {
+			spare, records = nil, nil
 		}
 	}
 }
 
-func (l *lines) one(one line) {
-	if one.written != nil {
-		close(one.written)
-		return
-	}
+// some writes the first lines of a queue that go to one handler, and returns the others.
+func (l *lines) some(queue []line, records []slog.Record) (rest []line, _ []slog.Record) {
 	ctx := context.Background()
-	// Errors of a log can't be logged.
-	_ = one.to.Handle(ctx, *one.record)
-	if n := l.lost.Swap(0); n > 0 {
-		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines of the proxy were dropped, the log is too slow", 0)
-		r.AddAttrs(slog.Int64("lines", n))
-		_ = one.to.Handle(ctx, r)
+	first := queue[0]
+	if first.written != nil {
+		close(first.written)
+		return queue[1:], records
+	}
+	all, ok := first.to.(batcher)
+	if !ok {
+		_ = first.to.Handle(ctx, first.record) // errors of a log can't be logged
+		return queue[1:], records
+	}
+	n := 0
+	for n < len(queue) && n < linesAtOnce && queue[n].written == nil && queue[n].to == first.to {
+		records = append(records, queue[n].record)
+		n++
+	}
+	_ = all.HandleAll(ctx, records)
+	return queue[n:], records
+}
+
+// tellLost says how many lines were dropped, to whom the last one went.
+func (l *lines) tellLost(queue []line, lost int64) {
+	for _, one := range slices.Backward(queue) {
+		if one.written == nil {
+			r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines of the proxy were dropped, the log is too slow", 0)
+			r.AddAttrs(slog.Int64("lines", lost))
+			_ = one.to.Handle(context.Background(), r)
+			return
+		}
 	}
 }
 
@@ -80,11 +150,7 @@ func (l *lines) flush(most time.Duration) {
 	late := time.NewTimer(most)
 	defer late.Stop()
 	mark := line{written: make(chan struct{})}
-	select {
-	case l.queue <- mark:
-	case <-l.done:
-		return
-	case <-late.C:
+	if !l.add(mark) {
 		return
 	}
 	select {
@@ -122,11 +188,7 @@ func (q queued) WithAttrs(a []slog.Attr) slog.Handler { return queued{q.lines, q
 func (q queued) WithGroup(name string) slog.Handler { return queued{q.lines, q.to.WithGroup(name)} }
 
 func (q queued) Handle(_ context.Context, r slog.Record) error {
-	r = r.Clone()
-	select {
-	case q.lines.queue <- line{to: q.to, record: &r}:
-	default:
-		q.lines.lost.Add(1)
+	if !q.lines.add(line{to: q.to, record: r.Clone()}) {
 		q.lines.dropped.Inc()
 	}
 	return nil

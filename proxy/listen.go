@@ -20,8 +20,7 @@ type listener struct {
 	*net.TCPListener                    // nil for UDP
 	datagrams        *datagram.Listener // nil for TCP
 	addr             netip.AddrPort
-	accepting        engine.Listener    // that took it over when its accept loop began; nil before
-	stop             context.CancelFunc // of the accept loop
+	accepting        engine.Listener // that has taken it over; nil before
 }
 
 // spot is what a listener listens on: the same port of two protocols is two.
@@ -30,7 +29,7 @@ type spot struct {
 	protocol link.Protocol
 }
 
-// close closes the socket; its accept loop, if there is one, ends.
+// close closes the socket. No connection is accepted any more when it returns.
 func (l *listener) close() {
 	if l.datagrams != nil {
 		l.datagrams.Close()
@@ -40,7 +39,6 @@ func (l *listener) close() {
 		l.Close()
 		return
 	}
-	l.stop()
 	l.accepting.Close()
 }
 
@@ -303,15 +301,12 @@ func (p *Proxy) start(addr spot) {
 		return
 	}
 	var err error
-	if l.accepting, err = p.engine.Listener(l.TCPListener); err != nil {
+	if l.accepting, err = p.engine.Listen(l.TCPListener, p.accepting(addr.AddrPort)); err != nil {
 		l.Close()
 		p.lack(addr, err)
 		return
 	}
-	ctx, stop := context.WithCancel(p.ctx)
-	l.stop = stop
 	p.listeners[addr] = l
-	p.accepting.Go(func() { p.accept(ctx, l) })
 }
 
 // lack notes that a listener can't be had, and tells when it is new. The caller holds mu.

@@ -61,17 +61,23 @@ var unpinned = opening{
 	before: func(f *flow, ctx context.Context, first []byte) ([]byte, *refusal) { return first, f.authorize(ctx) },
 }
 
-// open takes a flow that may be decided upon its first bytes to where only copying is left.
-func (f *flow) open(ctx context.Context, first []byte) *refusal {
-	o := &unpinned
+// opening returns the strategy of the service's pin.
+func (f *flow) opening() (*opening, *refusal) {
 	f.mu.Lock()
 	v := f.verdict // a review may put another in its place
 	f.mu.Unlock()
-	if v.Unjudged {
-		if o = openings[v.Service.Pin]; o == nil {
-			return &refusal{policy.PolicyError, "no way to judge pin " + string(v.Service.Pin)}
-		}
+	if !v.Unjudged {
+		return &unpinned, nil
 	}
+	o := openings[v.Service.Pin]
+	if o == nil {
+		return nil, &refusal{policy.PolicyError, "no way to judge pin " + string(v.Service.Pin)}
+	}
+	return o, nil
+}
+
+// open takes a flow that may be decided upon its first bytes to where only copying is left.
+func (f *flow) open(ctx context.Context, o *opening, first []byte) *refusal {
 	send := first
 	if o.before != nil {
 		var r *refusal
@@ -81,7 +87,7 @@ func (f *flow) open(ctx context.Context, first []byte) *refusal {
 	} else {
 		send, f.held = nil, first
 	}
-	if r := f.dial(ctx); r != nil {
+	if r := f.dial(ctx, attempt{}); r != nil {
 		return r
 	}
 	if r := f.greet(send); r != nil {

@@ -352,7 +352,9 @@ func TestMySQLSilentClients(t *testing.T) {
 			defer c.Close()
 		}
 	}
-	eventually(t, "those beyond are refused", func() bool { return w.metric(t, "postern_proxy_refused_total", string(policy.Limit)) == silentClients-maxUndecided })
+	eventually(t, "those beyond are refused", func() bool {
+		return w.metric(t, "postern_proxy_refused_total", string(policy.Limit)) == silentClients-maxUndecided
+	})
 	eventually(t, "the others are released", func() bool { return w.metric(t, "postern_proxy_refused_total", string(policy.Timeout)) == maxUndecided })
 	if n := w.dials(t); n != maxUndecided {
 		t.Errorf("%v dials", n)

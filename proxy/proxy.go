@@ -78,8 +78,7 @@ type Proxy struct {
 	background sync.WaitGroup // tend, reviewRules
 	reviews    chan struct{}  // of size one: the rules are to be asked about live flows
 	pace       pace           // of rounds of reviewRules that nothing but the time calls for
-	accepting  sync.WaitGroup // accept loops; they add to flows, and are waited for before
-	flows      sync.WaitGroup
+	flows      sync.WaitGroup // none is added once the listeners are closed
 
 	meter policy.Meter // flows, for the limits of policy
 	rules *ruleCounters
@@ -255,7 +254,6 @@ func (p *Proxy) Drain(ctx context.Context) {
 func (p *Proxy) Close() error {
 	p.quiesce()
 	p.stop()
-	p.accepting.Wait()
 	p.cutAll(policy.Drain)
 	p.cutGuests()
 	p.flows.Wait()

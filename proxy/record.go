@@ -7,10 +7,13 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
+	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 )
 
@@ -40,21 +43,19 @@ func (ids *flowIDs) next() (id flowID) {
 
 // record counts a flow that has ended, and queues its line.
 func (p *Proxy) record(f *flow) {
-	logged := p.log.Enabled(context.Background(), slog.LevelInfo)
-	message, attrs := f.report(logged)
-	if message != "" {
+	if l := f.report(p.log.Enabled(context.Background(), slog.LevelInfo)); l != nil {
 		// Not under mu, which a review of the flow waits for.
-		p.log.LogAttrs(context.Background(), slog.LevelInfo, message, attrs...)
+		p.log.LogAttrs(context.Background(), slog.LevelInfo, l.message, slog.Any("", l))
 	}
 }
 
-// report counts the flow, and returns what its line says: nothing where it isn't to have one.
-func (f *flow) report(logged bool) (message string, attrs []slog.Attr) {
+// report counts the flow, and returns its line: nil where it isn't to have one.
+func (f *flow) report(logged bool) *flowLine {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.count()
 	f.noteEnd()
-	message = "flow ended"
+	message := "flow ended"
 	if f.established {
 		f.metrics().ended[f.reason].Inc()
 	} else {
@@ -63,52 +64,84 @@ func (f *flow) report(logged bool) (message string, attrs []slog.Attr) {
 		logged = f.proxy.refusals.allow(f.peer.Addr(), f.reason) && logged
 	}
 	if !logged {
-		return "", nil
+		return nil
 	}
-	return message, f.attrs()
+	return f.lineLocked(message)
 }
 
-// attrs are the fields of a flow's line. The caller holds mu.
-func (f *flow) attrs() []slog.Attr {
-	a := make([]slog.Attr, 0, 16)
-	a = append(a,
-		slog.String("flow", f.id.String()),
-		slog.String("protocol", f.protocol.String()),
-		slog.String("source", f.request.Source.String()),
-		slog.String("local", f.request.Local.String()),
-		slog.String("reason", string(f.reason)))
-	if f.request.Source != f.peer {
-		a = append(a, slog.String("peer", f.peer.String()))
+// lineLocked returns what the line of a flow says. The caller holds mu.
+func (f *flow) lineLocked(message string) *flowLine {
+	l := &flowLine{
+		message: message, id: f.id, protocol: f.protocol, request: f.request, peer: f.peer, target: f.address, reason: f.reason, detail: f.detail,
+		endpoint: f.verdict.Endpoint, observed: f.observed, toTarget: f.toTarget.Load(), toClient: f.toClient.Load(), lasted: time.Since(f.began),
 	}
-	if e := f.verdict.Endpoint; e != nil {
+	l.verdict, l.rule = f.verdictWords()
+	return l
+}
+
+// flowLine is what the line of a flow says. It is made words by who writes it, not by who ends the flow.
+type flowLine struct {
+	message            string
+	id                 flowID
+	protocol           link.Protocol
+	request            policy.Request
+	peer, target       netip.AddrPort
+	reason             policy.Reason
+	verdict, rule      string
+	detail             string
+	endpoint           *link.Endpoint // nil: there is none
+	observed           []string       // rules on trial that would have refused it
+	toTarget, toClient int64
+	lasted             time.Duration
+}
+
+// LogValue implements [slog.LogValuer].
+func (l *flowLine) LogValue() slog.Value {
+	a := make([]slog.Attr, 0, 16)
+	w := make(text, 0, 256)
+	a = append(a,
+		slog.String("flow", w.add(hex.AppendEncode(w, l.id[:]))),
+		slog.String("protocol", l.protocol.String()),
+		slog.String("source", w.add(l.request.Source.AppendTo(w))),
+		slog.String("local", w.add(l.request.Local.AppendTo(w))),
+		slog.String("reason", string(l.reason)))
+	if l.request.Source != l.peer {
+		a = append(a, slog.String("peer", w.add(l.peer.AppendTo(w))))
+	}
+	if e := l.endpoint; e != nil {
 		a = append(a,
 			slog.String("endpoint", string(e.ID)),
 			slog.String("service", string(e.Service)),
 			slog.String("link", e.Connection.LinkID.String()))
 	}
-	if f.request.Judged {
-		a = append(a, slog.String("sni", string(f.request.Name)))
+	if l.request.Judged {
+		a = append(a, slog.String("sni", string(l.request.Name)))
 	}
-	verdict, rule := f.verdictWords()
-	if verdict != "" {
-		a = append(a, slog.String("verdict", verdict))
+	for _, one := range [...]slog.Attr{slog.String("verdict", l.verdict), slog.String("rule", l.rule), slog.String("observed", strings.Join(l.observed, " "))} {
+		if one.Value.String() != "" {
+			a = append(a, one)
+		}
 	}
-	if rule != "" {
-		a = append(a, slog.String("rule", rule))
+	if l.target.IsValid() {
+		a = append(a, slog.String("target", w.add(l.target.AppendTo(w))))
 	}
-	if len(f.observed) > 0 {
-		a = append(a, f.observedAttr())
+	if l.detail != "" {
+		a = append(a, slog.String("detail", l.detail))
 	}
-	if f.address.IsValid() {
-		a = append(a, slog.String("target", f.address.String()))
-	}
-	if f.detail != "" {
-		a = append(a, slog.String("detail", f.detail))
-	}
-	return append(a,
-		slog.Int64("to_target", f.toTarget.Load()),
-		slog.Int64("to_client", f.toClient.Load()),
-		slog.Duration("duration", time.Since(f.began)))
+	return slog.GroupValue(append(a,
+		slog.Int64("to_target", l.toTarget),
+		slog.Int64("to_client", l.toClient),
+		slog.Duration("duration", l.lasted))...)
+}
+
+// text is the memory of several short strings.
+type text []byte
+
+// add takes what was appended as a string of its own. No byte of it is written again.
+func (w *text) add(longer []byte) string {
+	n := len(*w)
+	*w = longer
+	return unsafe.String(unsafe.SliceData(longer[n:]), len(longer)-n)
 }
 
 // verdictWords returns what was decided of the flow, and the rule that did; "" where none did. A flow that was

@@ -19,7 +19,6 @@ func (p *Proxy) Retire() {
 	p.datagrams.shut()
 	p.closeListeners(true)
 	p.mu.Unlock()
-	p.accepting.Wait()
 	sweep(p.live.all(), func(f *flow) {
 		if f.protocol == link.UDP {
 			f.end(policy.Drain)
@@ -64,7 +63,6 @@ func (p *Proxy) Reset() { p.cutAll(policy.Drain) }
 func (p *Proxy) Leave(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
-		p.accepting.Wait()
 		p.flows.Wait()
 		p.hosts.wait(ctx)
 		close(done)

@@ -21,7 +21,7 @@ const (
 func listenOptions(_, _ string, c syscall.RawConn) error {
 	var err error
 	if e := c.Control(func(fd uintptr) {
-		err = setAll(int(fd), append(keepalive, option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, option{unix.IPPROTO_IP, unix.IP_FREEBIND, 1})...)
+		err = setAll(int(fd), option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, option{unix.IPPROTO_IP, unix.IP_FREEBIND, 1})
 	}); e != nil {
 		return e
 	}
@@ -31,12 +31,18 @@ func listenOptions(_, _ string, c syscall.RawConn) error {
 // dialOptions prepares a socket towards a target. IP_FREEBIND lets a NAT address be one that is
 // only routed here; IP_BIND_ADDRESS_NO_PORT leaves the port to connect, which knows the target, so
 // that each target has all the ports of an address.
-func dialOptions(nat bool) func(fd uintptr) error {
-	options := keepalive
-	if nat {
-		options = natOptions
+func dialOptions(fd uintptr, nat bool) error {
+	if !nat {
+		return nil
 	}
-	return func(fd uintptr) error { return setAll(int(fd), options...) }
+	return setAll(int(fd), option{unix.IPPROTO_IP, unix.IP_FREEBIND, 1}, option{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1})
+}
+
+// keep has the kernel notice that the peer of a connection is gone. It is of use to a flow that lasts, and would be a tenth
+// of the work of a short one.
+func keep(c controlled) {
+	// On an open socket they can't fail, and without them the idle timeout is all there is.
+	c.Control(func(fd uintptr) { _ = setAll(int(fd), keepalive...) })
 }
 
 // datagramOptions prepares a socket towards a target of UDP.
@@ -56,10 +62,6 @@ var keepalive = []option{
 	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepCount},
 	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout / time.Millisecond)},
 }
-
-var natOptions = append(keepalive[:len(keepalive):len(keepalive)],
-	option{unix.IPPROTO_IP, unix.IP_FREEBIND, 1},
-	option{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1})
 
 func setAll(fd int, options ...option) error {
 	for _, o := range options {

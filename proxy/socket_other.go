@@ -9,7 +9,9 @@ import "syscall"
 
 func listenOptions(_, _ string, _ syscall.RawConn) error { return nil }
 
-func dialOptions(bool) func(uintptr) error { return func(uintptr) error { return nil } }
+func dialOptions(uintptr, bool) error { return nil }
+
+func keep(controlled) {}
 
 func datagramOptions(uintptr, bool) error { return nil }
 

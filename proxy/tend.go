@@ -72,6 +72,11 @@ func (f *flow) tend(now time.Time) {
 		return // the steps before have deadlines of their own
 	}
 	f.count()
+	if !f.kept {
+		f.kept = true
+		keep(f.client)
+		keep(f.target)
+	}
 	if f.moved.Swap(false) || f.quiet.IsZero() {
 		f.quiet, f.looked = now, time.Time{}
 		return

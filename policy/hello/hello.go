@@ -90,6 +90,31 @@ func Read(r io.Reader) (Hello, error) {
 	return read(r, &Scanner{}, MaxBytes)
 }
 
+// Whole judges the first handshake message of b, which is all that a client has sent so far, as [Read] does. It reports
+// false where more has to come. Of the result, Bytes and Rest lie in b.
+func Whole(b []byte) (h Hello, whole bool, err error) {
+	var s Scanner
+	whole, refused := s.Scan(b)
+	if refused != nil {
+		return Hello{}, false, refused
+	}
+	if !whole {
+		return Hello{}, false, nil
+	}
+	h, err = s.judge(b)
+	return h, err == nil, err
+}
+
+// judge judges the message that is whole in b.
+func (s *Scanner) judge(b []byte) (Hello, error) {
+	h, err := Judge(s.message)
+	if err != nil {
+		return Hello{}, err
+	}
+	h.Bytes, h.Rest = b[:s.next], b[s.next:]
+	return h, nil
+}
+
 // ReadSecond reads the hello that follows a HelloRetryRequest, as [Read] does, and compares it with the
 // first: another name, or Encrypted ClientHello in one of them alone, is [policy.HelloChanged]. In front of
 // it may stand change_cipher_spec and early data (RFC 8446, sections D.4 and 4.2.10), all together no more
@@ -124,12 +149,7 @@ func read(r io.Reader, s *Scanner, bound int) (Hello, error) {
 				return Hello{}, refused
 			}
 			if whole {
-				h, err := Judge(s.message)
-				if err != nil {
-					return Hello{}, err
-				}
-				h.Bytes, h.Rest = b[:s.next], b[s.next:]
-				return h, nil
+				return s.judge(b)
 			}
 		}
 		if err != nil {

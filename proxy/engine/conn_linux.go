@@ -27,12 +27,13 @@ type conn struct {
 	in, out  bool          // there may be bytes, or room
 	hup      bool          // the peer has ended, or worse: there is an end to be read
 	broken   bool          // epoll told of an error
-	lost     error         // that ReadNow was told, and nobody else will be
+	lost     error         // that was told once, and nobody else will be
 	urgent   bool          // urgent data has come: a read stops in front of it, with more behind
 	wake     chan struct{} // for the goroutine that waits; nil before the first did
 	deadline time.Time     // of reading
 	late     time.Time     // of writing
 	pair     *pair         // that it is copied in; nil while a goroutine talks on it
+	readable func()        // to be called when there is something to read; nil: nobody waits so
 }
 
 func newConn(l *loop, fd int) *conn { return &conn{loop: l, fd: fd, in: true, out: true} }
@@ -65,10 +66,9 @@ func (c *conn) watch(events uint32) error {
 	return nil
 }
 
-// ready notes what epoll told. It returns the pair that has something to do, if the connection is copied.
-func (c *conn) ready(events uint32) *pair {
+// ready implements [watched].
+func (c *conn) ready(_ *loop, events uint32) *pair {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if events&(unix.EPOLLERR|unix.EPOLLHUP|unix.EPOLLRDHUP) != 0 {
 		c.hup = true
 	}
@@ -85,7 +85,18 @@ func (c *conn) ready(events uint32) *pair {
 		c.out = true
 	}
 	c.signal()
-	return c.pair
+	p, call := c.pair, c.readable
+	if !c.in {
+		call = nil
+	}
+	if call != nil {
+		c.readable = nil
+	}
+	c.mu.Unlock()
+	if call != nil {
+		call()
+	}
+	return p
 }
 
 // signal wakes the goroutine that waits, if there is one. The caller holds mu.
@@ -134,20 +145,43 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 // ReadNow implements [Conn].
-func (c *conn) ReadNow(b []byte) int {
+func (c *conn) ReadNow(b []byte) (n int, ended bool) {
+	n, err := c.incoming(len(b), func(fd int) (int, error) {
+		n, err := c.loop.kernel.read(fd, b)
+		c.lose(err)
+		return n, err
+	})
+	return max(n, 0), err != nil && err != errWait
+}
+
+// WriteNow implements [Conn].
+func (c *conn) WriteNow(b []byte) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd < 0 {
 		return 0
 	}
-	n, err := ignoringEINTR(func() (int, error) { return c.loop.kernel.read(c.fd, b) })
-	if err != nil {
-		if err != unix.EAGAIN {
-			c.lost = err
-		}
-		return 0
+	n, err := c.loop.kernel.write(c.fd, b)
+	c.lose(err)
+	return max(n, 0)
+}
+
+// lose keeps an error that the kernel tells once. The caller holds mu.
+func (c *conn) lose(err error) {
+	if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+		c.lost = err
 	}
-	return n
+}
+
+// Readable implements [Conn].
+func (c *conn) Readable(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 || c.in || c.watch(watchIn) != nil {
+		return false
+	}
+	c.readable = f
+	return true
 }
 
 // end is what a read of nothing says. The caller holds mu.
@@ -275,6 +309,10 @@ func (c *conn) closeLocked(reset bool) error {
 	}
 	if c.pair != nil {
 		c.loop.post(c.pair)
+	}
+	if c.readable != nil {
+		c.loop.call(c.readable)
+		c.readable = nil
 	}
 	c.signal()
 	return os.NewSyscallError("close", err)

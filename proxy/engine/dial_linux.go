@@ -6,26 +6,29 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Dial implements [Engine].
-func (e *epollEngine) Dial(ctx context.Context, from, to netip.AddrPort, near Conn, control Control) (Conn, error) {
+// Begin implements [Engine].
+func (e *epollEngine) Begin(from, to netip.AddrPort, near Conn, control Control) (Conn, Finish, error) {
 	l := e.loopOf(near)
-	fd, err := unix.Socket(family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := rawSocket(family(to.Addr()))
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, nil, os.NewSyscallError("socket", err)
 	}
 	c := newConn(l, fd)
-	if err := c.connect(ctx, from, to, control); err != nil {
+	over, err := c.connect(from, to, control)
+	if err != nil {
 		c.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return c, nil
+	if over {
+		return c, nil, nil
+	}
+	return nil, c.finish, nil
 }
 
 func (e *epollEngine) loopOf(near Conn) *loop {
@@ -35,46 +38,65 @@ func (e *epollEngine) loopOf(near Conn) *loop {
 	return e.pick()
 }
 
-func (c *conn) connect(ctx context.Context, from, to netip.AddrPort, control Control) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+// connect begins the handshake, and reports whether it is over: one with this machine is.
+func (c *conn) connect(from, to netip.AddrPort, control Control) (over bool, err error) {
 	if control != nil {
 		if err := control(uintptr(c.fd), to); err != nil {
-			return err
+			return false, err
 		}
 	}
-	if err := unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return os.NewSyscallError("setsockopt", err)
+	if err := rawSetsockopt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return false, os.NewSyscallError("setsockopt", err)
 	}
+	var at rawAddr
 	if from.IsValid() {
-		if err := unix.Bind(c.fd, sockaddr(from)); err != nil {
-			return os.NewSyscallError("bind", err)
+		at.set(from)
+		if err := rawBind(c.fd, &at); err != nil {
+			return false, os.NewSyscallError("bind", err)
 		}
 	}
-	err := unix.Connect(c.fd, sockaddr(to))
-	switch err {
+	at.set(to)
+	switch err := rawConnect(c.fd, &at); err {
 	case nil:
-		return nil
-	case unix.EINPROGRESS, unix.EINTR:
+		return true, nil
+	case errInProgress, unix.EINTR:
 	default:
-		return os.NewSyscallError("connect", err)
+		return false, os.NewSyscallError("connect", err)
 	}
-	return c.connected(ctx)
+	return c.looked()
 }
 
-// connected waits for the end of the handshake. One with this machine is over by now.
+// looked looks whether the handshake is over.
+func (c *conn) looked() (over bool, err error) {
+	fds := [1]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
+	if _, err := rawPoll(&fds[0]); err != nil {
+		return false, os.NewSyscallError("poll", err)
+	}
+	if fds[0].Revents == 0 {
+		return false, nil
+	}
+	c.out = true
+	return true, c.failure(fds[0].Revents)
+}
+
+// finish waits for the end of the handshake.
+func (c *conn) finish(ctx context.Context) (Conn, error) {
+	err := c.connected(ctx)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
 func (c *conn) connected(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
-		if _, err := ignoringEINTR(func() (int, error) { return unix.Poll(fds, 0) }); err != nil {
+		if c.fd < 0 {
 			c.mu.Unlock()
-			return os.NewSyscallError("poll", err)
+			return net.ErrClosed
 		}
-		if fds[0].Revents != 0 {
-			c.out = true
-			err := c.failure(fds[0].Revents)
+		if over, err := c.looked(); over || err != nil {
 			c.mu.Unlock()
 			return err
 		}
@@ -111,94 +133,4 @@ func family(a netip.Addr) int {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
-}
-
-// addrOf returns what the kernel says of an address, IPv4 as IPv4. A link-local address keeps its zone as a
-// number, and matches no prefix.
-func addrOf(sa syscall.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *syscall.SockaddrInet6:
-		a := netip.AddrFrom16(sa.Addr).Unmap()
-		if sa.ZoneId != 0 {
-			a = a.WithZone(fmt.Sprint(sa.ZoneId))
-		}
-		return netip.AddrPortFrom(a, uint16(sa.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// listener accepts for the epoll engine. Its socket is watched by the runtime's poller.
-type listener struct {
-	engine *epollEngine
-	file   *os.File
-	raw    syscall.RawConn
-	local  netip.AddrPort // valid if it is that of every connection
-	closed atomic.Bool
-}
-
-// Listener implements [Engine].
-func (e *epollEngine) Listener(l *net.TCPListener) (Listener, error) {
-	defer l.Close()
-	file, err := l.File()
-	if err != nil {
-		return nil, err
-	}
-	raw, err := file.SyscallConn()
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	one := &listener{engine: e, file: file, raw: raw}
-	if at := l.Addr().(*net.TCPAddr).AddrPort(); !at.Addr().IsUnspecified() {
-		one.local = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
-	}
-	return one, nil
-}
-
-// Accept implements [Listener].
-func (l *listener) Accept() (Conn, netip.AddrPort, netip.AddrPort, error) {
-	fd, peer, err := -1, syscall.Sockaddr(nil), error(nil)
-	waited := l.raw.Read(func(listening uintptr) bool {
-		for {
-			// Not package unix's, which asks for the protocol of each socket.
-			fd, peer, err = syscall.Accept4(int(listening), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
-			if err != syscall.EINTR {
-				return err != syscall.EAGAIN
-			}
-		}
-	})
-	switch {
-	case waited != nil:
-		if l.closed.Load() { // the error of the file says so in no way that can be asked for
-			waited = net.ErrClosed
-		}
-		return nil, netip.AddrPort{}, netip.AddrPort{}, waited
-	case err != nil:
-		return nil, netip.AddrPort{}, netip.AddrPort{}, os.NewSyscallError("accept4", err)
-	}
-	local := l.local
-	if !local.IsValid() {
-		sa, err := syscall.Getsockname(fd)
-		if err != nil {
-			unix.Close(fd)
-			return nil, netip.AddrPort{}, netip.AddrPort{}, os.NewSyscallError("getsockname", err)
-		}
-		local = addrOf(sa)
-	}
-	return newConn(l.engine.pick(), fd), addrOf(peer), local, nil
-}
-
-// Close implements [Listener].
-func (l *listener) Close() error {
-	l.closed.Store(true)
-	return l.file.Close()
 }

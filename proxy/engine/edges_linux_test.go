@@ -66,7 +66,7 @@ func TestResetBeforeCopy(t *testing.T) {
 			p.client, p.near = w.accepted()
 			p.client.SetLinger(0)
 			p.client.Close()
-			if n := p.near.ReadNow(make([]byte, 1)); n != 0 {
+			if n, ended := p.near.ReadNow(make([]byte, 1)); n != 0 || !ended {
 				t.Fatalf("%d bytes of nothing", n)
 			}
 			if read == "Read" {

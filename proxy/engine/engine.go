@@ -17,12 +17,13 @@ import (
 
 // Engine accepts, dials and copies. Its methods are safe for concurrent use.
 type Engine interface {
-	// Listener takes a listening socket over. The engine accepts from it, and it must not be used otherwise.
-	Listener(l *net.TCPListener) (Listener, error)
-	// Dial connects from an address to another, from the kernel's choice where from isn't valid. control
-	// sees the socket before anything else is done with it. near is the connection that the new one will be
-	// copied to and from. Errors wrap those of the system, or of ctx.
-	Dial(ctx context.Context, from, to netip.AddrPort, near Conn, control Control) (Conn, error)
+	// Listen takes a listening socket over. The engine accepts from it, and it must not be used otherwise.
+	Listen(l *net.TCPListener, to Accepting) (Listener, error)
+	// Begin connects from an address to another, from the kernel's choice where from isn't valid, and doesn't
+	// wait: where the connection isn't there yet, finish is to be called, whatever happens. control sees the socket
+	// before anything else is done with it. near is the connection that the new one will be copied to and from.
+	// Errors wrap those of the system.
+	Begin(from, to netip.AddrPort, near Conn, control Control) (now Conn, finish Finish, err error)
 	// Copy copies between two connections of this engine until both directions have ended, and returns
 	// at once, or after a first turn. Nobody else may read from or write to them any more.
 	Copy(c Copy)
@@ -33,11 +34,33 @@ type Engine interface {
 // Control prepares a socket that is about to be connected to an address.
 type Control func(fd uintptr, to netip.AddrPort) error
 
-// Listener accepts connections.
+// Finish waits for a connection that was begun. Errors wrap those of the system, or of ctx.
+type Finish func(ctx context.Context) (Conn, error)
+
+// Dial connects as [Engine.Begin] does, and waits.
+func Dial(ctx context.Context, e Engine, from, to netip.AddrPort, near Conn, control Control) (Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	now, finish, err := e.Begin(from, to, near, control)
+	if finish == nil {
+		return now, err
+	}
+	return finish(ctx)
+}
+
+// Accepting takes what a listener accepts.
+type Accepting struct {
+	// Conn is given each connection, with the address of the peer and its own, as they are. It must not block.
+	Conn func(conn Conn, peer, local netip.AddrPort)
+	// Failed is told of an error, all of which pass, and returns how long nothing is to be accepted.
+	Failed func(err error) (pause time.Duration)
+}
+
+// Listener is a listening socket that is accepted from.
 type Listener interface {
-	// Accept returns the next connection, with the address of the peer and its own, as they are. After
-	// Close the error is [net.ErrClosed]; any other error passes.
-	Accept() (conn Conn, peer, local netip.AddrPort, err error)
+	// Close ends it. When it has returned, no connection is given away any more. It must not be called by what
+	// connections are given to.
 	Close() error
 }
 
@@ -49,8 +72,14 @@ type Conn interface {
 	SetReadDeadline(t time.Time) error
 	// SetWriteDeadline is the same for Write, which may then have written a part.
 	SetWriteDeadline(t time.Time) error
-	// ReadNow reads what is there now, without waiting: 0 for nothing, the end, and errors, which come again.
-	ReadNow(b []byte) int
+	// ReadNow reads what is there now, without waiting: 0 for nothing. ended: there is nothing more to come, or an
+	// error, and Read says which.
+	ReadNow(b []byte) (n int, ended bool)
+	// WriteNow writes what there is room for, without waiting. An error comes again.
+	WriteNow(b []byte) int
+	// Readable has f called once, by an engine's goroutine that f must not block, when there may be something to
+	// read, an end, or the connection was closed. It reports false where this engine can't, or there may be already.
+	Readable(f func()) bool
 	// CloseWrite tells the peer that no more will come.
 	CloseWrite() error
 	Close() error

@@ -172,7 +172,7 @@ func TestHeld(t *testing.T) {
 // A listener that is closed says so to who accepts.
 func TestClosedListener(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		l, err := w.engine.Listener(listen(t))
+		l, err := accepting(w.engine, listen(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestConversation(t *testing.T) {
 			io.CopyN(io.Discard, client, int64(n))
 		}
 		near.SetWriteDeadline(time.Time{})
-		if n := near.ReadNow(make([]byte, 1)); n != 0 {
+		if n, ended := near.ReadNow(make([]byte, 1)); n != 0 || ended {
 			t.Errorf("%d bytes of nothing", n)
 		}
 		go func() {
@@ -250,7 +250,7 @@ func TestDial(t *testing.T) {
 		defer l.Close()
 		from := netip.MustParseAddrPort("127.0.0.77:0")
 		seen := netip.AddrPort{}
-		c, err := w.engine.Dial(t.Context(), from, addr(l), nil, func(_ uintptr, to netip.AddrPort) error {
+		c, err := Dial(t.Context(), w.engine, from, addr(l), nil, func(_ uintptr, to netip.AddrPort) error {
 			seen = to
 			return nil
 		})
@@ -265,20 +265,20 @@ func TestDial(t *testing.T) {
 		in.Close()
 
 		refuse := errors.New("not there")
-		if _, err := w.engine.Dial(t.Context(), netip.AddrPort{}, addr(l), nil, func(uintptr, netip.AddrPort) error { return refuse }); !errors.Is(err, refuse) {
+		if _, err := Dial(t.Context(), w.engine, netip.AddrPort{}, addr(l), nil, func(uintptr, netip.AddrPort) error { return refuse }); !errors.Is(err, refuse) {
 			t.Errorf("what control refuses: %v", err)
 		}
 		gone := listen(t)
 		at := addr(gone)
 		gone.Close()
-		if _, err := w.engine.Dial(t.Context(), netip.AddrPort{}, at, nil, nil); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := Dial(t.Context(), w.engine, netip.AddrPort{}, at, nil, nil); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("nobody listens: %v", err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		full := silent(t)
 		for range 20 { // until its queue takes no more
-			c, err := w.engine.Dial(ctx, netip.AddrPort{}, full, nil, nil)
+			c, err := Dial(ctx, w.engine, netip.AddrPort{}, full, nil, nil)
 			if err != nil {
 				if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("silence: %v", err)
@@ -296,7 +296,7 @@ func TestMany(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		l := listen(t)
 		at := addr(l)
-		near, err := w.engine.Listener(l)
+		near, err := accepting(w.engine, l)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,7 +322,7 @@ func TestMany(t *testing.T) {
 				}
 				pairs.Go(func() {
 					p := &running{near: c, ended: make(chan End, 1)}
-					if p.far, err = w.engine.Dial(t.Context(), netip.AddrPort{}, addr(targets), c, nil); err != nil {
+					if p.far, err = Dial(t.Context(), w.engine, netip.AddrPort{}, addr(targets), c, nil); err != nil {
 						t.Error(err)
 						c.Close()
 						return

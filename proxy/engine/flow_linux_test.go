@@ -162,7 +162,7 @@ func (f *flow) before() {
 	}
 	if f.held > 0 || f.rare(4) {
 		b := make([]byte, 900)
-		n := f.near.ReadNow(b[:1+f.pick(len(b))])
+		n, _ := f.near.ReadNow(b[:1+f.pick(len(b))])
 		f.check(Client, b[:n], f.held)
 		f.held += n
 	}
@@ -178,7 +178,7 @@ func (f *flow) ask() ([]byte, bool) {
 	}
 	held := streams[Client][:f.held:f.held]
 	b := make([]byte, 1500)
-	n := f.near.ReadNow(b[:1+f.pick(len(b))])
+	n, _ := f.near.ReadNow(b[:1+f.pick(len(b))])
 	f.passed.Store(true)
 	return append(held, b[:n]...), true
 }

@@ -28,8 +28,8 @@ type kernel interface {
 // linux is the kernel itself.
 type linux struct{}
 
-func (linux) read(fd int, b []byte) (int, error)  { return unix.Read(fd, b) }
-func (linux) write(fd int, b []byte) (int, error) { return unix.Write(fd, b) }
+func (linux) read(fd int, b []byte) (int, error)  { return rawRead(fd, b) }
+func (linux) write(fd int, b []byte) (int, error) { return rawWrite(fd, b) }
 
 func (linux) peek(fd int, b []byte) (int, error) {
 	n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -37,11 +37,10 @@ func (linux) peek(fd int, b []byte) (int, error) {
 }
 
 func (linux) splice(from, to, n int) (int, error) {
-	moved, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-	return int(moved), err
+	return rawSplice(from, to, n)
 }
 
-func (linux) shutdown(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
+func (linux) shutdown(fd int) error { return rawShutdown(fd) }
 
 // tcpClose is the state of a socket whose peer has reset it (TCP_CLOSE in the kernel's tcp_states.h).
 const tcpClose = 7
@@ -52,7 +51,7 @@ func (linux) dissolved(fd int) bool {
 }
 
 func (linux) tell(epoll, op, fd int, ev unix.EpollEvent) error {
-	return unix.EpollCtl(epoll, op, fd, &ev)
+	return rawEpollCtl(epoll, op, fd, &ev)
 }
 
 func (linux) pipe() (r, w int, err error) {
@@ -70,5 +69,5 @@ func (linux) close(fd int, reset bool) error {
 		// An error leaves an orderly close, and there is none on an open socket.
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
-	return unix.Close(fd)
+	return rawClose(fd)
 }

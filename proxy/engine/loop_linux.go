@@ -81,16 +81,22 @@ type loop struct {
 	slots  []slot
 	free   []uint32
 	posted []*pair // to be looked at
-	woken  bool    // the eventfd was written and not read yet
+	calls  []func()
+	woken  bool // the eventfd was written and not read yet
 
 	again []*pair // of the goroutine: those that had their turn and have more to do
 }
 
-// slot is the place of a connection in what epoll tells: a number and, since numbers are used again, how
+// slot is the place of a connection or listener in what epoll tells: a number and, since numbers are used again, how
 // often this one was.
 type slot struct {
-	conn *conn
+	of   watched // nil: free
 	uses uint32
+}
+
+// watched is what has a slot. ready is told what epoll told, and returns the pair that has something to do.
+type watched interface {
+	ready(l *loop, events uint32) *pair
 }
 
 // wakeSlot is the slot of the eventfd.
@@ -147,12 +153,12 @@ func slotOf(ev *unix.EpollEvent) (number, uses uint32) {
 // run is the goroutine of a loop.
 func (l *loop) run() {
 	events := make([]unix.EpollEvent, eventsAtOnce)
-	conns := make([]*conn, eventsAtOnce)
+	ready := make([]watched, eventsAtOnce)
 	for {
 		n := l.wait(events, len(l.again) == 0)
 		again := l.again
 		l.again = nil
-		posted, woken := l.resolve(events[:n], conns)
+		posted, calls, woken := l.resolve(events[:n], ready)
 		if woken {
 			select {
 			case <-l.engine.stop:
@@ -160,14 +166,17 @@ func (l *loop) run() {
 			default:
 			}
 		}
-		for i, c := range conns[:n] {
-			if c == nil {
+		for i, one := range ready[:n] {
+			if one == nil {
 				continue
 			}
-			if p := c.ready(events[i].Events); p != nil {
+			if p := one.ready(l, events[i].Events); p != nil {
 				l.turn(p)
 			}
-			conns[i] = nil
+			ready[i] = nil
+		}
+		for _, f := range calls {
+			f()
 		}
 		for _, p := range posted {
 			l.turn(p)
@@ -175,6 +184,7 @@ func (l *loop) run() {
 		for _, p := range again {
 			l.turn(p)
 		}
+		runtime.Gosched() // others, such as DNS, have their turn however much there is to do here
 	}
 }
 
@@ -185,26 +195,27 @@ func (l *loop) turn(p *pair) {
 	}
 }
 
-// resolve finds the connections of events, nil for those that are no more, and takes what was posted.
-func (l *loop) resolve(events []unix.EpollEvent, conns []*conn) (posted []*pair, woken bool) {
+// resolve finds what events are of, nil for what is no more, and takes what was posted.
+func (l *loop) resolve(events []unix.EpollEvent, ready []watched) (posted []*pair, calls []func(), woken bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range events {
 		number, uses := slotOf(&events[i])
 		if number == wakeSlot {
 			var b [8]byte
-			unix.Read(l.event, b[:]) // nothing else reads it
+			rawRead(l.event, b[:]) // nothing else reads it
 			l.woken, woken = false, true
-			conns[i] = nil
+			ready[i] = nil
 			continue
 		}
-		conns[i] = nil
+		ready[i] = nil
 		if s := &l.slots[number]; s.uses == uses {
-			conns[i] = s.conn
+			ready[i] = s.of
 		}
 	}
 	posted, l.posted = l.posted, nil
-	return posted, woken
+	calls, l.calls = l.calls, nil
+	return posted, calls, woken
 }
 
 // wait takes events, and waits for the first if it may.
@@ -236,6 +247,14 @@ func (l *loop) post(p *pair) {
 	l.mu.Unlock()
 }
 
+// call has the loop call a function.
+func (l *loop) call(f func()) {
+	l.mu.Lock()
+	l.calls = append(l.calls, f)
+	l.wakeLocked()
+	l.mu.Unlock()
+}
+
 // wake has the loop look around.
 func (l *loop) wake() {
 	l.mu.Lock()
@@ -249,11 +268,11 @@ func (l *loop) wakeLocked() {
 	}
 	l.woken = true
 	one := [8]byte{1}
-	unix.Write(l.event, one[:]) // an eventfd takes it
+	rawWrite(l.event, one[:]) // an eventfd takes it
 }
 
-// enter gives a connection a slot.
-func (l *loop) enter(c *conn) (number, uses uint32) {
+// enter gives a connection or listener a slot.
+func (l *loop) enter(one watched) (number, uses uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n := len(l.free); n > 0 {
@@ -265,7 +284,7 @@ func (l *loop) enter(c *conn) (number, uses uint32) {
 	}
 	s := &l.slots[number]
 	s.uses++
-	s.conn = c
+	s.of = one
 	return number, s.uses
 }
 
@@ -275,6 +294,6 @@ func (l *loop) leave(number uint32) {
 	defer l.mu.Unlock()
 	s := &l.slots[number]
 	s.uses++
-	s.conn = nil
+	s.of = nil
 	l.free = append(l.free, number)
 }

@@ -17,6 +17,7 @@ type pair struct {
 	up, down direction
 	first    Side
 	gate     Gate // Shut: the client is gated, and Watch looks on
+	opened   bool // by this turn: the client has its own
 	refused  bool // Ask has ended the flow
 	over     bool // Ended was called, or is about to be
 }
@@ -112,6 +113,7 @@ func (p *pair) step(l *loop, buf []byte) (more bool) {
 	}
 	p.over = err != nil || p.up.done && p.down.done
 	over := p.over
+	upMore, p.opened = upMore || p.opened, false
 	if over {
 		end.First = p.first
 		p.up.drop(l)
@@ -219,12 +221,11 @@ func (p *pair) open(g Gate) {
 	if p.gate = g; g == Shut {
 		return
 	}
-	l := p.client.loop
 	if g == Open {
-		p.up.gated = false
-		l.post(p)
+		p.up.gated, p.opened = false, true
 		return
 	}
+	l := p.client.loop
 	l.engine.asking.Go(func() {
 		held, ok := p.Ask()
 		p.mu.Lock()

@@ -229,7 +229,7 @@ func (w *world) pairAcross(l *net.TCPListener, control func(fd uintptr)) *runnin
 	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second) // packets are lost
 	defer cancel()
 	var err error
-	if p.far, err = w.engine.Dial(ctx, netip.AddrPort{}, addr(l), p.near, func(fd uintptr, _ netip.AddrPort) error {
+	if p.far, err = Dial(ctx, w.engine, netip.AddrPort{}, addr(l), p.near, func(fd uintptr, _ netip.AddrPort) error {
 		if control != nil {
 			control(fd)
 		}
@@ -293,7 +293,7 @@ func TestDroppedSYN(t *testing.T) {
 		lost := make(chan error, 20)
 		for range cap(lost) {
 			go func() {
-				c, err := w.engine.Dial(ctx, netip.AddrPort{}, nobody, nil, nil)
+				c, err := Dial(ctx, w.engine, netip.AddrPort{}, nobody, nil, nil)
 				if err == nil {
 					c.Close()
 				}

@@ -30,6 +30,12 @@ func (e *portable) Close() {
 // tcpConn is a connection of the portable engine.
 type tcpConn struct{ *net.TCPConn }
 
+// WriteNow implements [Conn]: it leaves all to Write.
+func (c tcpConn) WriteNow([]byte) int { return 0 }
+
+// Readable implements [Conn]: nothing here calls anybody.
+func (c tcpConn) Readable(func()) bool { return false }
+
 // Control implements [Conn].
 func (c tcpConn) Control(f func(fd uintptr)) {
 	if raw, err := c.SyscallConn(); err == nil {
@@ -38,21 +44,48 @@ func (c tcpConn) Control(f func(fd uintptr)) {
 }
 
 // tcpListener is a listener of the portable engine.
-type tcpListener struct{ *net.TCPListener }
+type tcpListener struct {
+	*net.TCPListener
+	to      Accepting
+	closing chan struct{}
+	done    chan struct{} // closed when no connection is given away any more
+}
 
-// Listener implements [Engine].
-func (e *portable) Listener(l *net.TCPListener) (Listener, error) { return tcpListener{l}, nil }
+// Listen implements [Engine].
+func (e *portable) Listen(l *net.TCPListener, to Accepting) (Listener, error) {
+	one := &tcpListener{l, to, make(chan struct{}), make(chan struct{})}
+	go one.accept()
+	return one, nil
+}
 
-// Accept implements [Listener].
-func (l tcpListener) Accept() (Conn, netip.AddrPort, netip.AddrPort, error) {
-	c, err := l.AcceptTCP()
-	if err != nil {
-		if errors.Is(err, net.ErrClosed) {
-			err = net.ErrClosed
+func (l *tcpListener) accept() {
+	defer close(l.done)
+	for {
+		c, err := l.AcceptTCP()
+		if err == nil {
+			l.to.Conn(tcpConn{c}, Unmapped(c.RemoteAddr()), Unmapped(c.LocalAddr()))
+			continue
 		}
-		return nil, netip.AddrPort{}, netip.AddrPort{}, err
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		select {
+		case <-time.After(l.to.Failed(err)):
+		case <-l.closing:
+			return
+		}
 	}
-	return tcpConn{c}, Unmapped(c.RemoteAddr()), Unmapped(c.LocalAddr()), nil
+}
+
+// Close implements [Listener].
+func (l *tcpListener) Close() error {
+	err := l.TCPListener.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return net.ErrClosed
+	}
+	close(l.closing)
+	<-l.done
+	return err
 }
 
 // Unmapped returns an address of the standard library as we keep them: IPv4 is IPv4. A zone stays,
@@ -66,10 +99,15 @@ func Unmapped(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// Dial implements [Engine]. Where from isn't valid the socket must not be bound first, not even to nothing: a
+// Begin implements [Engine]: nothing is begun before it is waited for.
+func (e *portable) Begin(from, to netip.AddrPort, _ Conn, control Control) (Conn, Finish, error) {
+	return nil, func(ctx context.Context) (Conn, error) { return e.dial(ctx, from, to, control) }, nil
+}
+
+// dial connects. Where from isn't valid the socket must not be bound first, not even to nothing: a
 // port that is chosen before the target is known is one for all targets together, and is looked for among all
 // that are in use or in TIME_WAIT.
-func (e *portable) Dial(ctx context.Context, from, to netip.AddrPort, _ Conn, control Control) (Conn, error) {
+func (e *portable) dial(ctx context.Context, from, to netip.AddrPort, control Control) (Conn, error) {
 	d := net.Dialer{KeepAlive: -1} // left to control
 	if control != nil {
 		d.Control = func(_, _ string, c syscall.RawConn) error {

@@ -177,19 +177,18 @@ func (h *half) empty(fd uintptr) bool {
 }
 
 // ReadNow implements [Conn].
-func (c tcpConn) ReadNow(b []byte) (n int) {
+func (c tcpConn) ReadNow(b []byte) (n int, ended bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0
+		return 0, true
 	}
-	raw.Read(func(fd uintptr) bool {
-		n, err = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), b) })
+	if failed := raw.Read(func(fd uintptr) bool {
+		n, err = rawRead(int(fd), b)
 		return true
-	})
-	if err != nil {
-		return 0
+	}); failed != nil {
+		return 0, true
 	}
-	return n
+	return max(n, 0), n == 0 || err != nil && err != errAgain
 }
 
 // Reset implements [Conn]. Close would wait until every reader and writer has let go, which on a busy node

@@ -42,7 +42,7 @@ func (h *half) copy() (broken Side) {
 }
 
 // ReadNow implements [Conn]: what is there can't be known here.
-func (c tcpConn) ReadNow([]byte) int { return 0 }
+func (c tcpConn) ReadNow([]byte) (n int, ended bool) { return 0, false }
 
 // Reset implements [Conn]; it may wait for readers and writers.
 func (c tcpConn) Reset() {

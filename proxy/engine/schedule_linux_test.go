@@ -37,30 +37,33 @@ func (c *choices) rare(n int) bool { return c.pick(n) == n-1 }
 
 // serve is what the goroutine of a loop does in a round.
 func (f *flow) serve(worst bool) (did bool) {
-	events, conns := make([]unix.EpollEvent, 4), make([]*conn, 4)
+	events, ready := make([]unix.EpollEvent, 4), make([]watched, 4)
 	n := f.events(events, worst)
 	again := f.loop.again
 	f.loop.again = nil
 	if worst {
 		f.meanwhile(0)
 	}
-	posted, _ := f.loop.resolve(events[:n], conns)
-	for i, c := range conns[:n] {
-		if c == nil {
+	posted, calls, _ := f.loop.resolve(events[:n], ready)
+	for i, one := range ready[:n] {
+		if one == nil {
 			continue
 		}
-		f.tell("event %x of %d", events[i].Events, c.fd)
-		if p := c.ready(events[i].Events); p != nil {
+		f.tell("event %x of %d", events[i].Events, one.(*conn).fd)
+		if p := one.ready(f.loop, events[i].Events); p != nil {
 			f.loop.turn(p)
 			f.bounds()
 		}
+	}
+	for _, call := range calls {
+		call()
 	}
 	for _, p := range append(posted, again...) {
 		f.tell("a turn")
 		f.loop.turn(p)
 		f.bounds()
 	}
-	return n+len(posted)+len(again) > 0
+	return n+len(posted)+len(calls)+len(again) > 0
 }
 
 // bounds checks what is always true between two turns.
@@ -211,7 +214,7 @@ func (f *flow) close() {
 		}
 	}
 	for _, s := range f.loop.slots {
-		if s.conn != nil {
+		if s.of != nil {
 			f.fault("a slot isn't free")
 		}
 	}

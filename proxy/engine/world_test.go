@@ -108,7 +108,7 @@ func (w *world) accepted() (*net.TCPConn, Conn) {
 	w.t.Helper()
 	l := listenAt(w.t, w.ip)
 	at := addr(l)
-	near, err := w.engine.Listener(l)
+	near, err := accepting(w.engine, l)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -128,6 +128,57 @@ func (w *world) accepted() (*net.TCPConn, Conn) {
 	return c, conn
 }
 
+// queue is what an engine accepts, one after the other.
+type queue struct {
+	Listener
+	conns  chan arrival
+	failed chan error // the last one that nobody was told of
+}
+
+type arrival struct {
+	conn        Conn
+	peer, local netip.AddrPort
+}
+
+// accepting has an engine accept. There is room for as many connections as a test makes.
+func accepting(e Engine, l *net.TCPListener) (*queue, error) {
+	q := &queue{conns: make(chan arrival, 1000), failed: make(chan error, 1)}
+	var err error
+	q.Listener, err = e.Listen(l, Accepting{
+		Conn:   func(c Conn, peer, local netip.AddrPort) { q.conns <- arrival{c, peer, local} },
+		Failed: func(err error) time.Duration {
+			select {
+			case q.failed <- err:
+			default:
+			}
+			return time.Millisecond
+		},
+	})
+	return q, err
+}
+
+// Close closes the listener; what was accepted can still be had.
+func (q *queue) Close() error {
+	err := q.Listener.Close()
+	if err == nil {
+		close(q.conns)
+	}
+	return err
+}
+
+// Accept returns the next connection or error, net.ErrClosed after Close.
+func (q *queue) Accept() (conn Conn, peer, local netip.AddrPort, err error) {
+	select {
+	case a, ok := <-q.conns:
+		if !ok {
+			return nil, peer, local, net.ErrClosed
+		}
+		return a.conn, a.peer, a.local, nil
+	case err := <-q.failed:
+		return nil, peer, local, err
+	}
+}
+
 func addr2(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 
 // dialled returns a target and what the engine dialled of it.
@@ -135,7 +186,7 @@ func (w *world) dialled(near Conn) (*net.TCPConn, Conn) {
 	w.t.Helper()
 	l := listenAt(w.t, w.ip)
 	defer l.Close()
-	conn, err := w.engine.Dial(w.t.Context(), netip.AddrPort{}, addr(l), near, nil)
+	conn, err := Dial(w.t.Context(), w.engine, netip.AddrPort{}, addr(l), near, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

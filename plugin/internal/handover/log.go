@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	golog "log"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -34,34 +35,85 @@ func (h *logHandler) Enabled(_ context.Context, level slog.Level) bool {
 
 // Handle implements [slog.Handler].
 func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
-	attrs := h.attrs[:len(h.attrs):len(h.attrs)]
-	r.Attrs(func(a slog.Attr) bool {
-		attrs = flatten(attrs, h.group, a)
-		return true
-	})
+	attrs := h.attrsOf(nil, r)
 	if r.Level >= slog.LevelInfo && r.Level < slog.LevelWarn && clog.IsJSON() {
 		clog.InfoAttrs(r.Message, append([]slog.Attr{slog.String("plugin", h.plugin)}, attrs...)...)
 		return nil
 	}
-	var line strings.Builder
-	line.WriteString(r.Message)
-	for _, a := range attrs {
-		line.WriteByte(' ')
-		line.WriteString(quote(a.Key))
-		line.WriteByte('=')
-		line.WriteString(quote(a.Value.String()))
-	}
+	line := string(appendLine(nil, r.Message, attrs))
 	switch {
 	case r.Level >= slog.LevelError:
-		h.out.Error(line.String())
+		h.out.Error(line)
 	case r.Level >= slog.LevelWarn:
-		h.out.Warning(line.String())
+		h.out.Warning(line)
 	case r.Level >= slog.LevelInfo:
-		h.out.Info(line.String())
+		h.out.Info(line)
 	default:
-		h.out.Debug(line.String())
+		h.out.Debug(line)
 	}
 	return nil
+}
+
+// HandleAll handles records one after the other. Those that CoreDNS would log as lines with nothing in front of its own are
+// written together.
+func (h *logHandler) HandleAll(ctx context.Context, records []slog.Record) error {
+	if len(records) < 2 || clog.IsJSON() || golog.Flags() != 0 || golog.Prefix() != "" {
+		return h.handleEach(ctx, records)
+	}
+	lines := make([]byte, 0, len(records)*lineSize)
+	var attrs []slog.Attr
+	for i, r := range records {
+		if r.Level < slog.LevelInfo || r.Level >= slog.LevelWarn {
+			h.print(lines)
+			return h.handleEach(ctx, records[i:])
+		}
+		attrs = h.attrsOf(attrs[:0], r)
+		lines = append(append(append(lines, "[INFO] plugin/"...), h.plugin...), ": "...)
+		lines = append(appendLine(lines, r.Message, attrs), '\n')
+	}
+	h.print(lines)
+	return nil
+}
+
+// lineSize is about how long the line of a flow is, in bytes.
+const lineSize = 512
+
+func (h *logHandler) handleEach(ctx context.Context, records []slog.Record) error {
+	for _, r := range records {
+		_ = h.Handle(ctx, r)
+	}
+	return nil
+}
+
+func (h *logHandler) print(lines []byte) {
+	if len(lines) > 0 {
+		golog.Print(string(lines))
+	}
+}
+
+// attrsOf appends the attributes of a record, with those that it has from the handler.
+func (h *logHandler) attrsOf(attrs []slog.Attr, r slog.Record) []slog.Attr {
+	attrs = append(attrs, h.attrs...)
+	r.Attrs(func(a slog.Attr) bool {
+		attrs = flatten(attrs, h.group, a)
+		return true
+	})
+	return attrs
+}
+
+// appendLine appends a message and what is to be said with it.
+func appendLine(b []byte, message string, attrs []slog.Attr) []byte {
+	b = append(b, message...)
+	for _, a := range attrs {
+		b = append(appendQuoted(append(b, ' '), a.Key), '=')
+		switch a.Value.Kind() {
+		case slog.KindInt64:
+			b = strconv.AppendInt(b, a.Value.Int64(), 10)
+		default:
+			b = appendQuoted(b, a.Value.String())
+		}
+	}
+	return b
 }
 
 // WithAttrs implements [slog.Handler].
@@ -102,13 +154,21 @@ func flatten(list []slog.Attr, prefix string, a slog.Attr) []slog.Attr {
 	return append(list, slog.Attr{Key: prefix + a.Key, Value: v})
 }
 
-// quote returns s as it is where it is one plain word: what came from outside can't forge a field or a line.
-func quote(s string) string {
-	plain := s != "" && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r == '"' || r == '=' || r == 0x7f || !strconv.IsPrint(r)
-	})
-	if plain {
-		return s
+// appendQuoted appends s as it is where it is one plain word: what came from outside can't forge a field or a line.
+func appendQuoted(b []byte, s string) []byte {
+	if isWord(s) {
+		return append(b, s...)
 	}
-	return strconv.Quote(s)
+	return strconv.AppendQuote(b, s)
+}
+
+func isWord(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == '"' || c == '=' || c >= 0x7f {
+			return c >= 0x80 && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+				return r <= ' ' || r == '"' || r == '=' || r == 0x7f || !strconv.IsPrint(r)
+			})
+		}
+	}
+	return s != ""
 }
