@@ -145,7 +145,7 @@ func accepting(e Engine, l *net.TCPListener) (*queue, error) {
 	q := &queue{conns: make(chan arrival, 1000), failed: make(chan error, 1)}
 	var err error
 	q.Listener, err = e.Listen(l, Accepting{
-		Conn:   func(c Conn, peer, local netip.AddrPort) { q.conns <- arrival{c, peer, local} },
+		Conn: func(c Conn, peer, local netip.AddrPort) { q.conns <- arrival{c, peer, local} },
 		Failed: func(err error) time.Duration {
 			select {
 			case q.failed <- err:
