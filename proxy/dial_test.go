@@ -118,11 +118,24 @@ func TestNAT(t *testing.T) {
 	w := newWorld(t, Settings{}, service("svc", 7001, g.addr(), func(s *link.Service) {
 		s.NAT = []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("127.99.0.7")}
 	}), endpoint("e", "svc", nextAddr(t)))
-	io.WriteString(dial(t, w.first()), "x")
+	c := dial(t, w.first())
+	io.WriteString(c, "x")
 	far, _ := g.next()
 	if host, _, _ := net.SplitHostPort(far.RemoteAddr().String()); host != "127.99.0.7" {
 		t.Errorf("the target sees %s", host)
 	}
+	used := func() float64 {
+		return w.metric(t, "postern_proxy_nat_ports_used", "127.99.0.7", "svc", g.addr().String())
+	}
+	if n := used(); n != 1 {
+		t.Errorf("%v ports are used", n)
+	}
+	if n := w.metric(t, "postern_proxy_nat_ports"); n < 1000 {
+		t.Errorf("an address has %v ports", n)
+	}
+	c.Close()
+	far.Close()
+	eventually(t, "the port is free", func() bool { return used() == 0 })
 }
 
 func TestHealth(t *testing.T) {

@@ -39,7 +39,7 @@ func (m *metrics) of(p link.Protocol) *flowMetrics {
 	return &m.tcp
 }
 
-func newMetrics(r prometheus.Registerer, active func(link.Protocol) int, rules *ruleCounters, counts *datagram.Counts, spread prometheus.Collector) *metrics {
+func newMetrics(r prometheus.Registerer, active func(link.Protocol) int, rules *ruleCounters, counts *datagram.Counts, others ...prometheus.Collector) *metrics {
 	name := func(n, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "postern", Subsystem: "proxy", Name: n, Help: help}
 	}
@@ -81,8 +81,9 @@ func newMetrics(r prometheus.Registerer, active func(link.Protocol) int, rules *
 		flows.ConstLabels = prometheus.Labels{"protocol": p.String()}
 		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts(flows), func() float64 { return float64(active(p)) }))
 	}
-	m.all = append(m.all, m.flowsLimit, m.memoryLimit, m.memoryShort, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial, spread)
+	m.all = append(m.all, m.flowsLimit, m.memoryLimit, m.memoryShort, ended, refused, bytes, m.acceptErrors, m.listenerFailures, m.logDropped, m.dialSeconds, m.targetUp, rules.deniedBy, rules.trial)
 	m.addDatagrams(counts)
+	m.all = append(m.all, others...)
 	m.register()
 	return m
 }

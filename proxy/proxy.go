@@ -121,7 +121,7 @@ func New(c Config) *Proxy {
 	p.rules = newRuleCounters()
 	p.datagrams.init(p)
 	p.health = newHealth(p) // which the metrics ask
-	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p})
+	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p})
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.engine = newEngine(p.log)

@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"fmt"
+	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -80,6 +83,36 @@ func acknowledged(c controlled) (n uint64) {
 		}
 	})
 	return n
+}
+
+// localAddress returns the address that a connection is from; the zero one where it is closed.
+func localAddress(c controlled) (a netip.Addr) {
+	c.Control(func(fd uintptr) {
+		sa, err := unix.Getsockname(int(fd))
+		if err != nil {
+			return
+		}
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			a = netip.AddrFrom4(sa.Addr)
+		case *unix.SockaddrInet6:
+			a = netip.AddrFrom16(sa.Addr).Unmap()
+		}
+	})
+	return a
+}
+
+// localPorts returns how many ports the kernel has for connections from one address to one target, 0 where that isn't known.
+func localPorts() int {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return 0
+	}
+	var first, last int
+	if _, err := fmt.Sscan(string(text), &first, &last); err != nil {
+		return 0
+	}
+	return last - first + 1
 }
 
 // descriptorLimit returns how many descriptors this process may have.

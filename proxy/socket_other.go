@@ -2,7 +2,10 @@
 
 package proxy
 
-import "syscall"
+import (
+	"net/netip"
+	"syscall"
+)
 
 // On other systems the connections keep the defaults of the net package, and NAT addresses must be
 // addresses of the host.
@@ -17,5 +20,10 @@ func datagramOptions(uintptr, bool) error { return nil }
 
 // acknowledged isn't known here.
 func acknowledged(controlled) uint64 { return 0 }
+
+// localAddress isn't asked for here, nor is localPorts: connections have the defaults of the net package.
+func localAddress(controlled) (a netip.Addr) { return a }
+
+func localPorts() int { return 0 }
 
 func descriptorLimit() int { return 10240 }
