@@ -135,10 +135,7 @@ func (f *flow) admitDatagrams() *refusal {
 	if f.settings.sendsHeader(source) {
 		return &refusal{policy.Malformed, "a PROXY header is required of the peer, and there is none in datagrams"}
 	}
-	if !f.proxy.live.claim(source, f.settings.MaxPerSource) {
-		return &tooManyOfSource
-	}
-	f.claimed = source
+	// Nothing is claimed of what a source has for TCP: enter has counted the flow, and a forged source takes no more.
 	switch v := f.decide(f.request); {
 	case !v.Allow:
 		return &refusal{reason: v.Reason}
