@@ -26,6 +26,7 @@ type flow struct {
 	protocol  link.Protocol
 	began     time.Time
 	late      *time.Timer // ends a flow whose client says nothing; owned by hear
+	by        time.Time   // when the hello must be whole; zero: HelloTimeout from when it is read. Owned by hear, then by run
 	claimed   netip.Addr  // the source that the flow counts for; owned by run
 	entered   link.ID     // of datagrams: the endpoint that it counts for
 	admission             // of the limits and rules
@@ -304,6 +305,8 @@ func (p *prefixed) Read(b []byte) (int, error) {
 		return p.conn.Read(b)
 	}
 	n := copy(b, p.first)
-	p.first = p.first[n:]
+	if p.first = p.first[n:]; len(p.first) == 0 {
+		p.first = nil // whoever has read it holds it now
+	}
 	return n, nil
 }

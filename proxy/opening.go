@@ -116,17 +116,29 @@ func (f *flow) unjudged() bool {
 
 // judged decides about a flow whose hello was judged, and asks the programs.
 func (f *flow) judged(ctx context.Context, h hello.Hello) *refusal {
+	if r := f.named(h); r != nil {
+		return r
+	}
+	return f.authorize(ctx)
+}
+
+// named decides about a flow whose hello was judged, up to where programs are asked.
+func (f *flow) named(h hello.Hello) *refusal {
 	r := f.request
 	r.Judged, r.Name, r.ECH = true, h.Name, h.ECH
 	if v := f.decide(r); !v.Allow {
 		return &refusal{reason: v.Reason}
 	}
-	return f.authorize(ctx)
+	return nil
 }
 
 // firstHello reads and judges the hello that a flow pinned to TLS begins with. What came behind it is held.
 func (f *flow) firstHello(ctx context.Context, first []byte) ([]byte, *refusal) {
-	f.client.SetReadDeadline(time.Now().Add(f.settings.HelloTimeout))
+	by := f.by
+	if by.IsZero() {
+		by = time.Now().Add(f.settings.HelloTimeout)
+	}
+	f.client.SetReadDeadline(by)
 	from := &prefixed{first, f.client}
 	h, err := hello.Read(from)
 	if err != nil {

@@ -100,6 +100,9 @@ func (f *flow) stand(end targets.End) (c targets.Change) {
 // once.
 func (f *flow) line(ctx context.Context, tried []netip.AddrPort) (service *link.Service, addr netip.AddrPort, left int, why error) {
 	for {
+		if ctx.Err() != nil {
+			return nil, addr, 0, errNoPlace
+		}
 		service, addr, left, why = f.pick(tried)
 		if !errors.Is(why, targets.ErrFull) {
 			return service, addr, left, why
@@ -110,9 +113,11 @@ func (f *flow) line(ctx context.Context, tried []netip.AddrPort) (service *link.
 		if f.place == nil {
 			continue // nothing is left to wait for, and pick says why
 		}
+		at := f.place.Addr
 		if service, why = f.sit(); why == nil {
-			return service, f.place.Addr, max(1, len(service.Targets)-len(tried)), nil
+			return service, at, max(1, len(service.Targets)-len(tried)), nil
 		}
+		tried = append(slices.Clip(tried), at) // else it is offered again and again
 	}
 }
 

@@ -30,11 +30,7 @@ func (f *flow) begin() {
 	case r != nil:
 		f.refuse(r)
 	case o == &unpinned:
-		if r := f.authorize(f.proxy.ctx); r != nil { // no program is there to wait for
-			f.refuse(r)
-			return
-		}
-		f.reach(nil)
+		f.proceed(nil)
 	case o == openings[link.PinTLS]:
 		f.hear()
 	default:
@@ -43,41 +39,57 @@ func (f *flow) begin() {
 }
 
 // firsts are buffers for hellos while they are looked at.
-var firsts = sync.Pool{New: func() any { return new([hello.MaxBytes]byte) }}
+var firsts = sync.Pool{New: func() any { return new([firstSize]byte) }}
+
+// firstSize is more than nearly all hellos have. What is larger, or has much behind it, is read in a goroutine.
+const firstSize = 4 << 10
 
 // hear looks for the hello of a flow that is pinned to TLS, again when something came.
 func (f *flow) hear() {
 	if f.over() {
+		f.unhurry()
 		f.finish()
 		return
 	}
-	b := firsts.Get().(*[hello.MaxBytes]byte)
+	b := firsts.Get().(*[firstSize]byte)
 	defer firsts.Put(b)
 	n, ended := f.client.ReadNow(b[:])
-	if n == 0 && !ended {
-		if f.await(f.hear) {
-			return
-		}
+	if n == 0 && !ended && f.await(f.hear) {
+		return
 	}
-	if f.late != nil {
-		f.late.Stop()
-		f.late = nil
+	f.unhurry()
+	if f.proxy.policy().Slow() { // by now
+		f.readOn(b[:n])
+		return
 	}
 	h, whole, err := hello.Whole(b[:n])
 	switch {
 	case err != nil:
 		f.refuse(refusedHello(err))
 	case !whole:
-		first := slices.Clone(b[:n])
-		f.goOn(func(ctx context.Context) *refusal { return f.open(ctx, openings[link.PinTLS], first) })
+		f.readOn(b[:n])
 	default:
 		f.held = slices.Clone(h.Rest)
-		if r := f.judged(f.proxy.ctx, h); r != nil {
+		if r := f.named(h); r != nil {
 			f.refuse(r)
 			return
 		}
 		f.watcher = plainWatcher(f)
-		f.reach(h.Bytes)
+		f.proceed(h.Bytes)
+	}
+}
+
+// readOn goes on with a hello that isn't whole, or may take long to judge.
+func (f *flow) readOn(first []byte) {
+	first = slices.Clone(first)
+	f.goOn(func(ctx context.Context) *refusal { return f.open(ctx, openings[link.PinTLS], first) })
+}
+
+// unhurry stops what await began.
+func (f *flow) unhurry() {
+	if f.late != nil {
+		f.late.Stop()
+		f.late = nil
 	}
 }
 
@@ -92,11 +104,33 @@ func (f *flow) over() bool {
 // can't, or something came.
 func (f *flow) await(step func()) bool {
 	if f.late == nil {
-		f.late = time.AfterFunc(time.Until(f.began.Add(f.settings.HelloTimeout)), func() {
+		f.by = f.began.Add(f.settings.HelloTimeout)
+		f.late = time.AfterFunc(time.Until(f.by), func() {
 			f.fail(&refusal{policy.Timeout, "no whole hello in time, 0 bytes"})
 		})
 	}
 	return f.client.Readable(step)
+}
+
+// proceed goes on with a flow that state and rules allow, and whose first bytes may go to the target. They are the caller's
+// again afterwards.
+func (f *flow) proceed(first []byte) {
+	if !hasPrograms(f.proxy.policy()) {
+		f.note()
+		f.reach(first)
+		return
+	}
+	// Programs have come since the flow began: they may take their time.
+	first = slices.Clone(first)
+	f.goOn(func(ctx context.Context) *refusal {
+		if r := f.authorize(ctx); r != nil {
+			return r
+		}
+		if r := f.dial(ctx, attempt{}); r != nil {
+			return r
+		}
+		return f.greet(first)
+	})
 }
 
 // reach dials, and sends the PROXY header and the first bytes, which are the caller's again afterwards.

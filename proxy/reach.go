@@ -48,7 +48,8 @@ func (p *Proxy) guardDial(service *link.Service) func(to netip.AddrPort) error {
 	}
 }
 
-// localEvery is how long the addresses of the machine are kept: to ask for them takes a few system calls.
+// localEvery is how long the addresses of the machine are kept: to ask for them takes a few system calls, which may wait for
+// whoever changes interfaces. So they are asked for by [Proxy.tend], and by who needs them only where it doesn't keep up.
 const localEvery = 5 * time.Second
 
 // locals are the addresses of this machine. The zero value is ready.
@@ -63,21 +64,32 @@ type localsAt struct {
 // had those before hold.
 func (l *locals) has(a netip.Addr) bool {
 	known := l.now.Load()
-	if known == nil || time.Since(known.at) >= localEvery {
-		next := &localsAt{at: time.Now(), addrs: make(map[netip.Addr]bool)}
-		if all, err := net.InterfaceAddrs(); err == nil {
-			for _, one := range all {
-				if n, ok := one.(*net.IPNet); ok {
-					if a, ok := netip.AddrFromSlice(n.IP); ok {
-						next.addrs[a.Unmap()] = true
-					}
-				}
-			}
-		} else if known != nil {
-			next.addrs = known.addrs
-		}
-		l.now.Store(next)
-		known = next
+	if known == nil || time.Since(known.at) >= 2*localEvery {
+		known = l.look(known)
 	}
 	return known.addrs[a]
+}
+
+// tend looks again where somebody has asked, and it was a while ago.
+func (l *locals) tend() {
+	if known := l.now.Load(); known != nil && time.Since(known.at) >= localEvery {
+		l.look(known)
+	}
+}
+
+func (l *locals) look(known *localsAt) *localsAt {
+	next := &localsAt{at: time.Now(), addrs: make(map[netip.Addr]bool)}
+	if all, err := net.InterfaceAddrs(); err == nil {
+		for _, one := range all {
+			if n, ok := one.(*net.IPNet); ok {
+				if a, ok := netip.AddrFromSlice(n.IP); ok {
+					next.addrs[a.Unmap()] = true
+				}
+			}
+		}
+	} else if known != nil {
+		next.addrs = known.addrs
+	}
+	l.now.Store(next)
+	return next
 }

@@ -227,6 +227,26 @@ func TestQueueOfFlows(t *testing.T) {
 	eventually(t, "all places are free", func() bool { return w.status(g.addr()).Flows == 0 && w.waits() == 0 })
 }
 
+// A target that rules keep from the flow is none to wait for, whatever place it has: the flow waits for the others, and its time ends.
+func TestQueueBesideForbidden(t *testing.T) {
+	g := newTarget(t)
+	own := netip.MustParseAddrPort("127.78.0.9:7402")
+	w := newWorld(t, Settings{ProbeInterval: time.Minute, DialTimeout: 300 * time.Millisecond, Own: []netip.AddrPort{own}},
+		service("svc", 7001, g.addr(), func(s *link.Service) {
+			s.Targets = append(s.Targets, link.Target{Addr: own})
+			s.MaxPerTarget, s.MaxWaiting = 1, 5
+		}), endpoint("e", "svc", nextAddr(t)))
+	live := dial(t, w.first())
+	live.Write([]byte("1"))
+	far, _ := g.next()
+	if !isReset(dial(t, w.first())) {
+		t.Error("it isn't refused")
+	}
+	eventually(t, "its line", func() bool { return len(w.log.lines("flow refused", "reason=limit", errNoPlace.Error())) == 1 })
+	far.Close()
+	live.Close()
+}
+
 func TestQueueEnds(t *testing.T) {
 	full := func(t *testing.T, s Settings, at string) (w *world, live, waits *net.TCPConn) {
 		g := newTarget(t)

@@ -28,6 +28,7 @@ func (p *Proxy) tend() {
 				}
 			}
 			p.retry()
+			p.locals.tend()
 			p.refusals.tend(now, p.log)
 		}
 	}

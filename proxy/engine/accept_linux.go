@@ -19,7 +19,8 @@ type listener struct {
 	to     Accepting
 	local  netip.AddrPort // valid if it is that of every connection
 
-	paused atomic.Bool // after an error
+	paused  atomic.Bool // after an error
+	pausing sync.Mutex  // held while paused is changed together with what the loops watch
 
 	mu     sync.RWMutex // held for reading while connections are given away
 	file   *os.File     // keeps the descriptor
@@ -114,21 +115,33 @@ func (l *listener) ready(at *loop, _ uint32) *pair {
 // pause tells of an error that passes, and has the loops not told of connections for as long as is asked for. The caller
 // holds mu for reading.
 func (l *listener) pause(err error) {
-	if l.paused.Swap(true) {
+	if !l.rest(true) {
 		return // another loop has met it too
 	}
-	_ = l.watch(unix.EPOLL_CTL_DEL) // fails only for one that isn't there
 	time.AfterFunc(l.to.Failed(err), func() {
 		l.mu.RLock()
 		defer l.mu.RUnlock()
-		l.paused.Store(false)
-		if l.fd < 0 {
-			return
-		}
-		if err := l.watch(unix.EPOLL_CTL_ADD); err != nil {
-			l.pause(err)
+		if l.fd >= 0 {
+			l.rest(false)
 		}
 	})
+}
+
+// rest has the loops told of no connections, or of connections again. It reports false where that is so already.
+func (l *listener) rest(paused bool) bool {
+	l.pausing.Lock()
+	defer l.pausing.Unlock()
+	if l.paused.Swap(paused) == paused {
+		return false
+	}
+	op := unix.EPOLL_CTL_ADD
+	if paused {
+		op = unix.EPOLL_CTL_DEL
+	}
+	// It fails where the kernel has no memory for it. A loop that isn't told leaves the connections to the others, and is told
+	// again after the next pause.
+	_ = l.watch(op)
+	return true
 }
 
 // Close implements [Listener].
