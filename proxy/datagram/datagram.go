@@ -44,7 +44,7 @@ const (
 	Full      Drop = iota // the socket or the network that it goes to has no room, or the listener is gone
 	TooLarge              // it doesn't fit: with the PROXY header in front, or from IPv6 to IPv4
 	Waiting               // more came than are held while the flow is decided
-	Malformed             // it can't be told where from or where to it is, or it came cut
+	Malformed             // it can't be told where from or where to it is, it came cut, or to the socket of a flow from another than its target
 	Forbidden             // it says what the flow may not say
 	drops
 )

@@ -27,6 +27,8 @@ type Flow struct {
 	// end: when End has returned nothing more passes. The handler isn't called under either.
 	up, down sync.Mutex
 	fd       int // towards the target; -1: not connected, or ended
+	target   endpoint
+	four     bool // the target is of IPv4
 	ended    bool
 	started  bool
 	head     []byte // in front of each datagram to the target
@@ -52,6 +54,7 @@ func (f *Flow) Own(owner any, a Account) { f.owner, f.account = owner, a }
 // guard sees the socket before anything else is done with it. It may be called again after an error, which wraps
 // that of guard or of the system.
 func (f *Flow) Connect(from, target netip.AddrPort, guard func(fd uintptr, to netip.AddrPort) error) error {
+	target = netip.AddrPortFrom(target.Addr().Unmap(), target.Port())
 	fd, err := f.relay.connect(from, target, guard)
 	if err != nil {
 		return fmt.Errorf("connect to %v: %w", target, err)
@@ -64,7 +67,7 @@ func (f *Flow) Connect(from, target netip.AddrPort, guard func(fd uintptr, to ne
 		unix.Close(fd)
 		return errEnded
 	}
-	f.fd = fd
+	f.fd, f.target, f.four = fd, endpoint{ip: target.Addr().As16(), port: target.Port()}, target.Addr().Is4()
 	return nil
 }
 
@@ -237,7 +240,7 @@ func (f *Flow) answer(b *batch) {
 		f.down.Unlock()
 		return
 	}
-	err := b.receive(f.fd, false)
+	err := b.receive(f.fd, true)
 	if err == nil {
 		f.back(b)
 	}
@@ -247,13 +250,14 @@ func (f *Flow) answer(b *batch) {
 	}
 }
 
-// back sends a batch of the target to the client. The caller holds down.
+// back sends a batch of the target to the client. The caller holds down. Each is asked who sent it: a socket has its
+// port before it is connected, and what anybody sends there in between stays in its queue.
 func (f *Flow) back(b *batch) {
 	s, l := &b.out, f.via.Load()
 	s.begin(-1, &f.to, f.toSize, f.key.local.addrPort().Addr(), nil, f.plain[1] || f.relay.plain)
 	for i := range b.in[:b.n] { // a piece each, which is never too many
-		m, ok := b.message(i, false, l.four)
-		if !ok {
+		m, ok := b.message(i, true, f.four)
+		if !ok || m.from != f.target {
 			s.dropped[Malformed]++
 			continue
 		}

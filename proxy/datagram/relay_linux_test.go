@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestEcho: what a client sends comes back as it was, from the very address that it was sent to.
@@ -63,6 +65,67 @@ func TestOnlyTheTargetAnswers(t *testing.T) {
 	if n, err := c.Read(b); err != nil || string(b[:n]) != "answer" {
 		t.Errorf("%q, %v", b[:n], err)
 	}
+}
+
+// TestBeforeConnect: what anybody has sent to the socket of a flow before that was connected stays in its queue, and
+// isn't passed on as the target's (A2).
+func TestBeforeConnect(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1", "::1"} {
+		t.Run(addr, func(t *testing.T) {
+			target, other := socket(t, addr), socket(t, addr)
+			w := newWorld(t, local(target))
+			const forged = 3
+			w.begin = func(f *Flow) bool {
+				err := f.Connect(netip.AddrPort{}, w.target, func(fd uintptr, _ netip.AddrPort) error {
+					if err := unix.Bind(int(fd), sockaddr(netip.AddrPortFrom(w.target.Addr(), 0))); err != nil {
+						return err
+					}
+					at, err := unix.Getsockname(int(fd))
+					if err != nil {
+						return err
+					}
+					for range forged { // through loopback they are there when they are sent
+						if err = unix.Sendto(fdOf(t, other), []byte("forged"), 0, at); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+					return false
+				}
+				return f.Start(nil, nil) == nil
+			}
+			c := client(t, w.listen("127.77.0.5:0").Addr())
+			c.Write([]byte("question"))
+			b := make([]byte, 64)
+			_, flow, err := target.ReadFromUDPAddrPort(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target.WriteToUDPAddrPort([]byte("answer"), flow)
+			if n, err := c.Read(b); err != nil || string(b[:n]) != "answer" {
+				t.Errorf("%q, %v", b[:n], err)
+			}
+			if n := w.relay.Counts.Dropped(Malformed); n != forged {
+				t.Errorf("%d are counted", n)
+			}
+		})
+	}
+}
+
+// fdOf returns the descriptor of a socket, which stays open for the test.
+func fdOf(t testing.TB, c *net.UDPConn) (n int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { n = int(fd) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestClosedPort: the target's port is closed, which its host says by ICMP. The flow is told, and the client nothing.
