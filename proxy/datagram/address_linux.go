@@ -18,7 +18,10 @@ type key struct{ client, local endpoint }
 
 func endpointOf(a netip.AddrPort) endpoint {
 	addr := a.Addr().Unmap()
-	zone, _ := strconv.ParseUint(addr.Zone(), 10, 32)
+	var zone uint64
+	if z := addr.Zone(); z != "" { // the error that none is a number would be made for every datagram
+		zone, _ = strconv.ParseUint(z, 10, 32)
+	}
 	return endpoint{addr.As16(), uint32(zone), a.Port()}
 }
 

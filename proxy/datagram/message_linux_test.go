@@ -57,6 +57,19 @@ func FuzzName(f *testing.F) {
 	})
 }
 
+// TestNameAllocates: who sends is read of each datagram, a flood's too, and leaves nothing behind.
+func TestNameAllocates(t *testing.T) {
+	for _, a := range []string{"10.1.2.3:53", "[fd00::1]:443", "[fe80::1%3]:1"} {
+		ap := netip.MustParseAddrPort(a)
+		var n name
+		four := ap.Addr().Is4()
+		size := to(&n, endpointOf(ap), four)
+		if made := testing.AllocsPerRun(100, func() { from(&n, size, four) }); made != 0 {
+			t.Errorf("%s: %v allocations", a, made)
+		}
+	}
+}
+
 func TestBeside(t *testing.T) {
 	b := make([]byte, sizeofControl)
 	for _, tt := range []struct {
