@@ -73,10 +73,15 @@ func (l *lent) done() {
 	}
 }
 
-// lend closes the store when the calls under way have ended. On an error it goes on.
+// lend closes the store when the calls under way have ended. On an error it goes on. One that couldn't be taken back is
+// lent already.
 func (l *lent) lend(ctx context.Context) error {
 	l.mu.Lock()
 	l.away = true
+	if l.st == nil {
+		l.mu.Unlock()
+		return nil
+	}
 	var idle chan struct{}
 	if l.users > 0 {
 		idle = make(chan struct{})
