@@ -117,11 +117,10 @@ func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 // one of no Corefile that has the inherited sockets: so Caddy hands them on as it does in a reload. What Caddy itself has
 // for this (caddy.Upgrade) is not used: docs/decisions/0026-one-process-follows-another.md.
 func (e *estate) follow(in caddy.Input, plain bool) error {
-	servers := e.dns
 	if !plain {
-		servers = nil // CoreDNS would read no PROXY headers from them
+		e.closeDNS() // CoreDNS would read no PROXY headers from them
 	}
-	registerInherited(servers)
+	registerInherited(e.dns)
 	e.left = node.NewInheritance(e.listeners, e.claim)
 	linkstore.Inherit(e.left)
 	pid := caddy.PidFile
@@ -133,6 +132,15 @@ func (e *estate) follow(in caddy.Input, plain bool) error {
 	caddy.PidFile = pid
 	_, err = before.Restart(in)
 	return err
+}
+
+// closeDNS closes the sockets of DNS, which the other process still has. CoreDNS opens its own beside them, and what is
+// open and read by nobody would still get its share of the queries.
+func (e *estate) closeDNS() {
+	for _, s := range e.dns {
+		s.close()
+	}
+	e.dns = nil
 }
 
 // claim returns when the state may be opened.
