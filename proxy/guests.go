@@ -18,6 +18,13 @@ type Guests struct {
 	mu    sync.Mutex
 	flows map[string]FlowInfo // by ID
 	left  bool                // after Leave
+	// unasked are those that the programs are still to be asked about; busy while ask runs.
+	unasked []string
+	busy    bool
+
+	life   context.Context // until Leave
+	stop   context.CancelFunc
+	asking sync.WaitGroup // ask and what it has begun
 }
 
 // hosts are the guests of all earlier processes.
@@ -25,16 +32,18 @@ type hosts struct {
 	mu    sync.Mutex
 	all   map[*Guests]struct{}
 	empty chan struct{} // open while there is anybody in all; nil before
+	turns chan struct{} // holds a token for each question to a program about a new guest; nil before the first Host
 }
 
 // Host makes room for the flows of one earlier process. cut is called with those that must end at once, and must not block.
 func (p *Proxy) Host(cut func(ids []string)) *Guests {
 	g := &Guests{proxy: p, cut: cut, flows: make(map[string]FlowInfo)}
+	g.life, g.stop = context.WithCancel(context.Background())
 	h := &p.hosts
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.all == nil {
-		h.all = make(map[*Guests]struct{})
+		h.all, h.turns = make(map[*Guests]struct{}), make(chan struct{}, maxAgain)
 	}
 	if len(h.all) == 0 {
 		h.empty = make(chan struct{})
@@ -67,17 +76,69 @@ func (h *hosts) wait(ctx context.Context) {
 	}
 }
 
-// Put adds flows, or what is known of them now, and ends those that aren't allowed: they were let in on an older snapshot.
+// Put adds flows, or what is known of them now, and ends those that aren't allowed: they were let in on an older snapshot,
+// and by other programs. Those of today are asked in the background.
 func (g *Guests) Put(flows ...FlowInfo) {
 	g.mu.Lock()
 	if !g.left {
 		for _, f := range flows {
+			if was, known := g.flows[f.ID]; letIn(&f) && !(known && letIn(&was)) {
+				g.unasked = append(g.unasked, f.ID)
+			}
 			g.flows[f.ID] = f
 		}
 	}
 	g.mu.Unlock()
 	// In the set first, so that a revocation finds them there or is in the snapshot that is asked now.
-	g.judge(flows, g.proxy.policy())
+	by := g.proxy.policy()
+	g.judge(flows, by)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case !hasPrograms(by):
+		g.unasked = nil // Reauthorize finds them in the set
+	case !g.busy && !g.left && len(g.unasked) > 0:
+		g.busy = true
+		g.asking.Go(g.ask)
+	}
+}
+
+// letIn reports whether programs can be asked about a flow.
+func letIn(f *FlowInfo) bool { return !f.Standing.Waits && !f.Standing.Unread }
+
+// ask is the goroutine that asks the programs about new flows, a few at once, until it has asked about all or they leave.
+func (g *Guests) ask() {
+	turns := g.proxy.hosts.turns
+	for {
+		f, ok := g.next()
+		if !ok {
+			return
+		}
+		select {
+		case turns <- struct{}{}:
+		case <-g.life.Done():
+			return
+		}
+		g.asking.Go(func() {
+			defer func() { <-turns }()
+			g.reauthorize(g.life, &f)
+		})
+	}
+}
+
+// next returns a flow that is to be asked about and is still there.
+func (g *Guests) next() (FlowInfo, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.unasked) > 0 {
+		id := g.unasked[0]
+		g.unasked = g.unasked[1:]
+		if f, there := g.flows[id]; there {
+			return f, true
+		}
+	}
+	g.unasked, g.busy = nil, false
+	return FlowInfo{}, false
 }
 
 // Drop removes flows that have ended.
@@ -89,12 +150,14 @@ func (g *Guests) Drop(ids ...string) {
 	}
 }
 
-// Leave removes them all: their process has ended.
+// Leave removes them all: their process has ended. No program is asked about them afterwards.
 func (g *Guests) Leave() {
 	g.mu.Lock()
-	g.left = true
+	g.left, g.unasked = true, nil
 	clear(g.flows)
 	g.mu.Unlock()
+	g.stop()
+	g.asking.Wait()
 	h := &g.proxy.hosts
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -169,7 +232,7 @@ func (p *Proxy) reauthorizeGuests(ctx context.Context) {
 func (g *Guests) reauthorize(ctx context.Context, f *FlowInfo) {
 	by := g.proxy.policy()
 	v, stands := g.stands(f, by)
-	if !stands || f.Standing.Waits || f.Standing.Unread {
+	if !stands || !letIn(f) {
 		return // for review to end, or not let in yet
 	}
 	if _, denied := denies(ctx, by, policy.Question{Flow: f.ID, Request: f.Standing.Request, Verdict: v}); denied {
