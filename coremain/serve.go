@@ -130,6 +130,9 @@ func start(o *options, stderr io.Writer) int {
 		return refuse(l.because(explain(err, c)))
 	}
 	if before != nil {
+		if err := unfit(); err != nil && before.fail(err) { // where the other one has ended, nobody else serves
+			return fail(stderr, err)
+		}
 		before.ready()
 	}
 	if !dnsserver.Quiet {

@@ -165,19 +165,33 @@ func (e *estate) claim(ctx context.Context) error {
 	return e.conn.SetReadDeadline(time.Time{})
 }
 
+// unfit returns why this process must not take the place of the other one, though it has started: without a state no name
+// would be answered, and all flows end.
+func unfit() error {
+	switch n := linkstore.Running(); {
+	case n == nil:
+		return errors.New("the Corefile says nothing of a state, so nobody could say which connections may go on; restart it")
+	case n.Snapshot() == nil:
+		return errors.New("the state can't be reached")
+	}
+	return nil
+}
+
 // ready tells the other process to accept no more, and judges its flows from now on.
 func (e *estate) ready() {
 	e.left.Close()
+	if err := e.conn.Send(succession.Message{Kind: succession.Ready}); err != nil {
+		clog.Warning("the process before this one has ended during the upgrade, and its flows with it")
+	}
+	clog.Infof("this process has taken the place of one with version %s", e.version)
+	if n := linkstore.Running(); n != nil {
+		n.Host(e.conn)
+	}
 	if caddy.PidFile != "" {
 		if err := os.WriteFile(caddy.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 			clog.Errorf("pid file: %v", err)
 		}
 	}
-	if err := e.conn.Send(succession.Message{Kind: succession.Ready}); err != nil {
-		clog.Warning("the process before this one has ended during the upgrade, and its flows with it")
-	}
-	clog.Infof("this process has taken the place of one with version %s", e.version)
-	linkstore.Running().Host(e.conn)
 }
 
 // manager returns the descriptor of the service manager's socket, -1 for none. e may be nil.
@@ -196,11 +210,10 @@ func (e *estate) rules() []confine.Rules {
 	return e.sandbox
 }
 
-// fail tells the other process why this one won't take its place. e may be nil.
-func (e *estate) fail(err error) {
-	if e != nil {
-		_ = e.conn.Send(succession.Message{Kind: succession.Failed, Why: err.Error()})
-	}
+// fail tells the other process why this one won't take its place. It reports false where there is none, or none any more.
+// e may be nil.
+func (e *estate) fail(err error) bool {
+	return e != nil && e.conn.Send(succession.Message{Kind: succession.Failed, Why: err.Error()}) == nil
 }
 
 // inheritedType is the type of servers that only hold inherited sockets, until those of the Corefile take them.
