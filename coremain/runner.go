@@ -140,14 +140,18 @@ func (r *runner) run() int {
 				go func() { stopped <- r.retire() }()
 			}
 			r.endUpgrade(err)
-			if later != nil {
-				r.signals <- later
-				later = nil
+			if err == nil && later == syscall.SIGUSR1 {
+				clog.Warning("SIGUSR1 came during the upgrade: the new process may have read the Corefile before; send it to that one")
+			}
+			if later == nil {
+				break
+			}
+			code, end := r.follow(later, &stopped)
+			if later = nil; end {
+				return code
 			}
 		case s := <-r.signals:
-			if r.upgrades.stop != nil && (s == syscall.SIGTERM || s == syscall.SIGINT) {
-				later = s
-				r.upgrades.stop()
+			if r.upgrades.stop != nil && r.putOff(s, &later) {
 				break
 			}
 			code, end := r.follow(s, &stopped)
@@ -156,6 +160,23 @@ func (r *runner) run() int {
 			}
 		}
 	}
+}
+
+// putOff keeps a signal until the upgrade under way is over, which ends for one that ends this process. It reports false
+// where it can't wait.
+func (r *runner) putOff(s os.Signal, later *os.Signal) bool {
+	switch s {
+	case syscall.SIGTERM, syscall.SIGINT:
+		*later = s
+		r.upgrades.stop()
+	case syscall.SIGUSR1:
+		if *later == nil {
+			*later = s // an upgrade has the loader
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 // follow does what a signal says. end: this process ends at once, with the code.
