@@ -100,9 +100,12 @@ func (u *upgraded) install(t *testing.T) {
 	})
 }
 
-// replace puts another file at the path of the binary, at once.
+// replace puts another file at the path of the binary, at once. Nothing is forked meanwhile: a child of another test would have the
+// file open for writing until it executes something, and what is written to can't be executed (ETXTBSY).
 func (u *upgraded) replace(t *testing.T, write func(path string) error) {
 	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := write(u.binary + ".new"); err != nil {
 		t.Fatal(err)
 	}
