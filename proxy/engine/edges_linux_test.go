@@ -39,15 +39,7 @@ func TestAskRefusesAfterTheEnd(t *testing.T) {
 func TestResetAfterEnd(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		for _, side := range []Side{Client, Target} {
-			p := w.pair(nil)
-			a, b := p.client, p.target
-			if side == Target {
-				a, b = b, a
-			}
-			say(t, a, "last words")
-			a.CloseWrite()
-			hear(t, b, "last words")
-			hearEnd(t, b)
+			p, a, b := w.ended(t, side)
 			a.SetLinger(0)
 			a.Close()
 			if e := p.wait(t); e != (End{First: side, Broken: side}) {

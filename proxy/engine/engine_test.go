@@ -39,15 +39,7 @@ func TestMessages(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		for _, first := range []Side{Client, Target} {
-			p := w.pair(nil)
-			a, b := p.client, p.target
-			if first == Target {
-				a, b = b, a
-			}
-			say(t, a, "last words")
-			a.CloseWrite()
-			hear(t, b, "last words")
-			hearEnd(t, b)
+			p, a, b := w.ended(t, first)
 			for range 3 {
 				time.Sleep(5 * time.Millisecond) // a late answer is the case, not a wait
 				say(t, b, "late answer")

@@ -232,6 +232,21 @@ func (w *world) copy(p *running, options func(*Copy)) {
 	w.engine.Copy(c)
 }
 
+// ended is a pair of which one side has said its last words, and the other has heard them. a is who said them, b who heard.
+func (w *world) ended(t *testing.T, side Side) (p *running, a, b *net.TCPConn) {
+	t.Helper()
+	p = w.pair(nil)
+	a, b = p.client, p.target
+	if side == Target {
+		a, b = b, a
+	}
+	say(t, a, "last words")
+	a.CloseWrite()
+	hear(t, b, "last words")
+	hearEnd(t, b)
+	return p, a, b
+}
+
 func say(t *testing.T, c io.Writer, s string) {
 	t.Helper()
 	if _, err := io.WriteString(c, s); err != nil {
