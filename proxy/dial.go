@@ -175,7 +175,7 @@ var targetErrors = [...]error{
 
 // dialling returns how the flow dials.
 func (f *flow) dialling(service *link.Service) dialling {
-	return dialling{f.proxy.engine, f.client, f.proxy.guardDial(service)}
+	return dialling{f.proxy.engine, f.client, f.proxy.guardDial(service), service.ProxyProtocol != link.ProxyOff}
 }
 
 // dialling is who dials: a flow for its client, or a probe.
@@ -183,6 +183,7 @@ type dialling struct {
 	engine engine.Engine
 	near   engine.Conn // of the client; nil for a probe
 	guard  func(to netip.AddrPort) error
+	speaks bool // something is written as soon as the connection is there
 }
 
 // connect begins to dial from an address; from the kernel's choice where from isn't valid.
@@ -191,7 +192,7 @@ func (d dialling) connect(from, to netip.AddrPort) (engine.Conn, engine.Finish, 
 		if err := d.guard(to); err != nil {
 			return err
 		}
-		return dialOptions(fd, from.IsValid())
+		return dialOptions(fd, from.IsValid(), d.speaks)
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("dial %v: %w", to, err)

@@ -139,7 +139,9 @@ func (f *flow) reach(first []byte) {
 	if len(first) <= promptSize {
 		if b.service, b.addr, b.left, _ = f.pick(nil); b.left > 0 {
 			var conn engine.Conn
-			if conn, b.finish, b.err = f.dialling(b.service).begin(b.service, b.addr); conn != nil {
+			d := f.dialling(b.service)
+			d.speaks = d.speaks || len(first) > 0
+			if conn, b.finish, b.err = d.begin(b.service, b.addr); conn != nil {
 				f.deliver(b, conn, first)
 				return
 			}

@@ -34,7 +34,14 @@ func listenOptions(_, _ string, c syscall.RawConn) error {
 // dialOptions prepares a socket towards a target. IP_FREEBIND lets a NAT address be one that is
 // only routed here; IP_BIND_ADDRESS_NO_PORT leaves the port to connect, which knows the target, so
 // that each target has all the ports of an address.
-func dialOptions(fd uintptr, nat bool) error {
+func dialOptions(fd uintptr, nat, speaks bool) error {
+	if speaks {
+		// On a socket that connects it means: the handshake is acknowledged by what is written first, which saves a packet,
+		// or after 200 ms. Unlike TCP_QUICKACK it changes nothing of what comes later.
+		if err := setAll(int(fd), option{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1}); err != nil {
+			return err
+		}
+	}
 	if !nat {
 		return nil
 	}

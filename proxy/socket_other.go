@@ -12,7 +12,7 @@ import (
 
 func listenOptions(_, _ string, _ syscall.RawConn) error { return nil }
 
-func dialOptions(uintptr, bool) error { return nil }
+func dialOptions(_ uintptr, nat, speaks bool) error { return nil }
 
 func keep(controlled) {}
 

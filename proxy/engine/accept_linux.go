@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener accepts for the epoll engine. Every loop watches the socket, and the one that looks first accepts: the
-// connection stays in it.
+// listener accepts for the epoll engine. Every loop watches the socket, and the one that looks first accepts. The
+// connection stays in it, unless another has much less to do: see [loop.lighter].
 type listener struct {
 	engine *epollEngine
 	to     Accepting
@@ -107,9 +107,25 @@ func (l *listener) ready(at *loop, _ uint32) *pair {
 				return nil
 			}
 		}
+		if other := at.lighter(); other != at {
+			c := newConn(other, fd)
+			other.call(func() { l.give(c, peer, local) })
+			continue
+		}
 		l.to.Conn(newConn(at, fd), peer, local)
 	}
 	return nil
+}
+
+// give gives a connection away in another loop than that which accepted it, unless the listener was closed since.
+func (l *listener) give(c *conn, peer, local netip.AddrPort) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.fd < 0 {
+		c.Reset()
+		return
+	}
+	l.to.Conn(c, peer, local)
 }
 
 // pause tells of an error that passes, and has the loops not told of connections for as long as is asked for. The caller

@@ -36,7 +36,10 @@ type conn struct {
 	readable func()        // to be called when there is something to read; nil: nobody waits so
 }
 
-func newConn(l *loop, fd int) *conn { return &conn{loop: l, fd: fd, in: true, out: true} }
+func newConn(l *loop, fd int) *conn {
+	l.conns.Add(1)
+	return &conn{loop: l, fd: fd, in: true, out: true}
+}
 
 const (
 	watchIn  = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
@@ -304,6 +307,7 @@ func (c *conn) closeLocked(reset bool) error {
 	}
 	err := c.loop.kernel.close(c.fd, reset) // which takes it out of the epoll
 	c.fd = -1
+	c.loop.conns.Add(-1)
 	if c.watched != 0 {
 		c.loop.leave(c.number)
 	}

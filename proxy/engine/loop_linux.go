@@ -13,7 +13,7 @@ import (
 )
 
 // epollEngine is the engine of Linux: a few loops, each over an epoll of its own. Connections are spread
-// over the loops when they are accepted; both of a flow are in the same one.
+// over the loops when they are accepted, and stay where they are; both of a flow are in the same one.
 type epollEngine struct {
 	loops   []*loop
 	next    atomic.Uint32
@@ -63,6 +63,23 @@ func (e *epollEngine) pick() *loop {
 	return e.loops[e.next.Add(1)%uint32(len(e.loops))]
 }
 
+// lighter returns the loop that a connection accepted here is for: this one, unless another has clearly fewer. A quiet node
+// would have all its connections in one loop otherwise, since the kernel wakes the same one first each time; and a
+// busy one, whose loops have about as many, would only wake one from the other.
+func (l *loop) lighter() *loop {
+	least, fewest := l, l.conns.Load()
+	most := fewest
+	for _, other := range l.engine.loops {
+		if n := other.conns.Load(); n < fewest {
+			least, fewest = other, n
+		}
+	}
+	if most-fewest > fewest/4 {
+		return least
+	}
+	return l
+}
+
 // eventsAtOnce bounds what is taken from epoll in one call.
 const eventsAtOnce = 256
 
@@ -75,6 +92,7 @@ type loop struct {
 	file   *os.File
 	raw    syscall.RawConn
 	event  int              // eventfd, by which others wake the loop
+	conns  atomic.Int32     // open connections
 	buf    [bufferSize]byte // for one step of copying at a time
 
 	mu     sync.Mutex // guards what follows; nothing is called while it is held
@@ -136,7 +154,11 @@ func (l *loop) prepare() error {
 	return err
 }
 
+// close ends a loop that runs no more.
 func (l *loop) close() {
+	for _, f := range l.calls { // of connections that nobody was given yet
+		f()
+	}
 	l.file.Close()
 	unix.Close(l.event)
 }
