@@ -58,8 +58,10 @@ type tx struct {
 	next Snapshot
 	// touched holds each object that was put or dropped as it was before, nil where it wasn't. A nil map: not kept.
 	touched map[objectKey]Object
-	// loading: next began empty and nobody else has its tables, so they may be edited in place.
-	loading bool
+	loading bool // the objects are those of a state: they were allowed when they were made
+	// owns: nobody else has the table of addresses, so it may be edited in place. moved counts what was changed before.
+	owns  bool
+	moved int
 }
 
 type objectKey struct {
@@ -156,7 +158,7 @@ func (s *Snapshot) object(kind Kind, key string) Object {
 
 // load puts objects as they are, connections included.
 func (t *tx) load(objects []Object) error {
-	t.loading = true
+	t.loading, t.owns = true, true // next began empty
 	defer func() { t.loading = false }()
 	for _, o := range objects {
 		if n, ok := o.(*Network); ok {

@@ -143,3 +143,72 @@ func TestReadersDoNotAllocate(t *testing.T) {
 		t.Errorf("reading allocates %v times", n)
 	}
 }
+
+// BenchmarkDeclare measures a declaration of 10,000 endpoints: as at the first start, at each start after it, and after a line
+// was put in at the head of the Corefile; and how the Corefile's objects are tried one by one while it is read.
+func BenchmarkDeclare(b *testing.B) {
+	declaration := func(line int) Declare {
+		d := Declare{Declaration: "test"}
+		origin := func() Origin { line += 5; return Origin{Declaration: "test", File: "Corefile", Line: line} }
+		for o := range largeObjects(10_000) {
+			switch o := o.(type) {
+			case *Network:
+				n := *o
+				n.Origin = origin()
+				d.Networks = append(d.Networks, n)
+			case *Service:
+				v := *o
+				v.Origin = origin()
+				d.Services = append(d.Services, v)
+			case *Endpoint:
+				e := *o
+				e.Connection, e.Origin = Connection{}, origin()
+				d.Endpoints = append(d.Endpoints, DeclaredEndpoint{Endpoint: e})
+			}
+		}
+		return d
+	}
+	first := declaration(1)
+	known, _, err := Empty().Apply(noon, first)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, bb := range []struct {
+		name string
+		base *Snapshot
+		now  Declare
+	}{
+		{"first", Empty(), first},
+		{"again", known, declaration(1)},
+		{"a line more", known, declaration(2)},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := bb.base.Apply(noon, bb.now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("tried", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var trial Trial
+			try := func(c Change) {
+				if err := trial.Try(noon, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, n := range first.Networks {
+				try(PutNetwork{n})
+			}
+			for _, v := range first.Services {
+				try(PutService{Service: v})
+			}
+			for _, e := range first.Endpoints {
+				try(PutEndpoint{Endpoint: e.Endpoint})
+			}
+		}
+	})
+}

@@ -149,8 +149,8 @@ func overlap(s *Snapshot, p netip.Prefix) (*Network, netip.Prefix, bool) {
 func (t *tx) setService(old, n *Service) error {
 	s := &t.next
 	id := idOf(old, n)
-	touch(t, KindService, string(id), old)
 	if n == nil {
+		touch(t, KindService, string(id), old)
 		for e := range s.EndpointsOf(id) {
 			if e.Connection.State != Disconnected {
 				return fmt.Errorf("%w: endpoint %s has a %s connection to it", ErrConflict, e.ID, e.Connection.State)
@@ -162,6 +162,13 @@ func (t *tx) setService(old, n *Service) error {
 	}
 	if old != nil {
 		n.keep(old.Facet)
+		if reflect.DeepEqual(old, n) {
+			// Nothing that it stands for changes. A pool that is new has looked at its targets (setNetwork).
+			return nil
+		}
+	}
+	touch(t, KindService, string(id), old)
+	if old != nil {
 		t.leaveService(old)
 	}
 	if err := n.check(); err != nil {
@@ -200,7 +207,20 @@ func (t *tx) setService(old, n *Service) error {
 func (t *tx) setEndpoint(old, e *Endpoint) error {
 	s := &t.next
 	id := idOf(old, e)
+	if old != nil && e != nil {
+		e.keep(old.Facet)
+		if reflect.DeepEqual(old, e) {
+			return nil
+		}
+	}
 	touch(t, KindEndpoint, string(id), old)
+	if old != nil && e != nil && sameIndex(old, e) {
+		if err := e.check(); err != nil {
+			return err
+		}
+		t.point(e)
+		return nil
+	}
 	if old != nil {
 		t.unindex(old)
 		s.endpoints.drop([]byte(id))
@@ -211,29 +231,58 @@ func (t *tx) setEndpoint(old, e *Endpoint) error {
 	if e == nil {
 		return nil
 	}
-	if old != nil {
-		e.keep(old.Facet)
-	}
 	if err := e.check(); err != nil {
 		return err
 	}
-	s.endpoints.put([]byte(id), e)
+	t.point(e)
 	return t.index(e)
 }
 
-// index adds what is computed from an endpoint.
-func (t *tx) index(e *Endpoint) error {
+// sameIndex reports whether all that is computed from old and from e is the same but for the pointer, so that [tx.point]
+// does. A line more at the head of a large Corefile changes nothing but the origin of all that comes after it.
+func sameIndex(old, e *Endpoint) bool {
+	return old.Tenant == e.Tenant && samePlace(old, e) && old.Address == e.Address && reflect.DeepEqual(old.Connection, e.Connection) &&
+		old.Zones == nil && e.Zones == nil
+}
+
+// point has all that finds an endpoint find this one.
+func (t *tx) point(e *Endpoint) {
 	s := &t.next
-	if t.loading {
-		s.addresses.Insert(host(e.Address), e)
-	} else {
-		s.addresses = s.addresses.InsertPersist(host(e.Address), e)
-	}
+	s.endpoints.put([]byte(e.ID), e)
+	t.setAddress(e.Address, e)
 	s.byService.put(within(e.Service, string(e.ID)), e)
 	s.byBoth.put(bothKey(e.Network, e.Service, e.ID), e)
 	if e.Connection.LinkID != 0 {
 		s.links.put(linkKey(e.Connection.LinkID), e)
 	}
+}
+
+// setAddress makes an address that of an endpoint, nil for none. A change of many addresses has a table of its own: to copy
+// it once costs less than to copy the path to each.
+func (t *tx) setAddress(a netip.Addr, e *Endpoint) {
+	all := &t.next.addresses
+	if !t.owns {
+		if t.moved++; t.moved > few+(*all).Size()/16 {
+			*all, t.owns = (*all).Clone(), true
+		}
+	}
+	switch {
+	case t.owns && e == nil:
+		(*all).Delete(host(a))
+	case t.owns:
+		(*all).Insert(host(a), e)
+	case e == nil:
+		*all = (*all).DeletePersist(host(a))
+	default:
+		*all = (*all).InsertPersist(host(a), e)
+	}
+}
+
+// few is how many addresses change one by one in any table.
+const few = 32
+
+// index adds what is computed from an endpoint, but for what finds it.
+func (t *tx) index(e *Endpoint) error {
 	t.tally(e, 1)
 	if err := t.joinZones(e); err != nil {
 		return err
@@ -264,10 +313,10 @@ func (t *tx) attach(e *Endpoint) error {
 	return nil
 }
 
-// unindex takes away what index added.
+// unindex takes away what point and index added.
 func (t *tx) unindex(e *Endpoint) {
 	s := &t.next
-	s.addresses = s.addresses.DeletePersist(host(e.Address))
+	t.setAddress(e.Address, nil)
 	s.byService.drop(within(e.Service, string(e.ID)))
 	s.byBoth.drop(bothKey(e.Network, e.Service, e.ID))
 	if e.Connection.LinkID != 0 {

@@ -86,9 +86,10 @@ type Node struct {
 
 	// config is the one in force. change is held while another takes its place. owed is one that was
 	// committed and whose objects the store couldn't take yet; nil: none.
-	change sync.Mutex
-	config Config
-	owed   *Config
+	change   sync.Mutex
+	config   Config
+	owed     *Config
+	expected expected // of the configuration that is being put in force
 	// Also under change: the policies in force, which are those of the objects in force and, while objects are owed,
 	// those of owed too; what their programs are counted in; and the end of what asks them about live flows.
 	policies        policies
@@ -182,8 +183,8 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	}
 	n.startProxy(ctx, plane, known)
 	n.apis.replace(c.API)
-	// Reading a large state leaves as much behind as it takes.
-	debug.FreeOSMemory()
+	// Reading a large state leaves as much behind as it takes. Nobody has to wait for it to be given back.
+	n.background.Go(debug.FreeOSMemory)
 	n.metrics, err = registerMetrics(n)
 	return err
 }
@@ -216,23 +217,6 @@ func (n *Node) firstLoad(ctx context.Context) (*link.Snapshot, error) {
 		return nil, nil // openShared has said why
 	}
 	return s, err
-}
-
-// expect returns what the declaration of c makes of the state; nil where that isn't known, and the
-// declaration is then checked by itself.
-func (n *Node) expect(known *link.Snapshot, c Config) (*link.Snapshot, error) {
-	if n.place.Etcd.ReadOnly {
-		return known, nil
-	}
-	base := known
-	if base == nil {
-		base = link.Empty()
-	}
-	next, _, err := base.Apply(time.Now(), c.Declaration)
-	if err != nil || known == nil {
-		return nil, err
-	}
-	return next, nil
 }
 
 // plane is a data plane that has opened its listeners and accepts nothing yet.
@@ -308,27 +292,6 @@ func liveServices(s *link.Snapshot) []link.ID {
 		}
 	}
 	return ids
-}
-
-// declare commits the declaration of c unless the state is already so, and returns the snapshot after
-// it. Who may only read has declared nothing.
-func (n *Node) declare(ctx context.Context, c Config) (*link.Snapshot, error) {
-	if n.place.Etcd.ReadOnly {
-		return n.store.Load(ctx)
-	}
-	return store.Update(ctx, n.store, func(s *link.Snapshot) (store.Entry, []link.Change, error) {
-		entry := store.Entry{
-			At:     time.Now(),
-			Actor:  "declaration " + c.Declaration.Declaration,
-			From:   c.From,
-			Action: "declare",
-		}
-		_, deltas, err := s.Apply(entry.At, c.Declaration)
-		if err != nil || len(deltas) == 0 {
-			return entry, nil, err
-		}
-		return entry, []link.Change{c.Declaration}, nil
-	})
 }
 
 // follow installs what the store yields.

@@ -32,7 +32,7 @@ func (n *Node) Prepare(ctx context.Context, c Config) (*Prepared, error) {
 	return p, nil
 }
 
-func (n *Node) prepare(ctx context.Context, c Config) (*Prepared, error) {
+func (n *Node) prepare(ctx context.Context, c Config) (_ *Prepared, err error) {
 	if c.State != n.place {
 		return nil, fmt.Errorf("state %s instead of %s, or reached another way: the state of a running node can't change, restart it", c.State, n.place)
 	}
@@ -46,6 +46,11 @@ func (n *Node) prepare(ctx context.Context, c Config) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			n.expected = expected{}
+		}
+	}()
 	// The API first, as at the start.
 	if err := n.prepareAPI(c.API); err != nil {
 		return nil, err
@@ -120,6 +125,7 @@ func (n *Node) adopt(ctx context.Context, c Config) error {
 		}
 	}
 	now, err := n.declare(ctx, c)
+	n.expected = expected{}
 	if err != nil {
 		return err
 	}
@@ -204,6 +210,7 @@ func (n *Node) dropProxy() error {
 // Abandon undoes Prepare.
 func (p *Prepared) Abandon() {
 	defer p.node.change.Unlock()
+	p.node.expected = expected{}
 	abandonAPI(p.config.API)
 	p.discard()
 }

@@ -19,7 +19,7 @@ type objects struct {
 	endpoints []link.DeclaredEndpoint
 	// scratch holds them all, and nothing else: it refuses during setup, at the right line, what the
 	// state would refuse at the start. Nil before the first object.
-	scratch *link.Snapshot
+	scratch *link.Trial
 }
 
 type declaredKey struct {
@@ -102,12 +102,7 @@ func (d *Draft) AddEndpoint(at block.Position, e link.Endpoint, message string) 
 	}
 	e.Origin = d.originOf(at)
 	d.objects.endpoints = append(d.objects.endpoints, link.DeclaredEndpoint{Endpoint: e, Message: message})
-	err := d.apply(at, link.PutEndpoint{Endpoint: e, Message: message})
-	if err != nil && e.Address.IsValid() {
-		// One above may have been given this address. Addresses that are written down come first.
-		return d.rebuild(at)
-	}
-	return err
+	return d.apply(at, link.PutEndpoint{Endpoint: e, Message: message})
 }
 
 // AddZone adds a privatelink zone and the public suffix that it belongs to, before all that are known.
@@ -150,20 +145,18 @@ func (d *Draft) resolve(s link.Service) link.Service {
 	return s
 }
 
-// apply tries a change on the scratch snapshot.
-func (d *Draft) apply(at block.Position, c ...link.Change) error {
+// apply tries a change on the scratch state. After an error the whole Corefile is refused.
+func (d *Draft) apply(at block.Position, c link.Change) error {
 	if d.objects.scratch == nil {
-		d.objects.scratch = link.Empty()
+		d.objects.scratch = new(link.Trial)
 	}
-	next, _, err := d.objects.scratch.Apply(time.Now(), c...)
-	if err != nil {
+	if err := d.objects.scratch.Try(time.Now(), c); err != nil {
 		return d.positioned(at, err)
 	}
-	d.objects.scratch = next
 	return nil
 }
 
-// rebuild makes the scratch snapshot anew from all objects.
+// rebuild makes the scratch state anew from all objects.
 func (d *Draft) rebuild(at block.Position) error {
 	if d.objects.scratch == nil {
 		return nil
