@@ -10,7 +10,7 @@ PKG     := github.com/postern-link/postern/coremain
 LDFLAGS := -s -w -X $(PKG).version=$(VERSION) -X $(PKG).commit=$(COMMIT)
 FUZZTIME ?= 30s
 SOAKTIME ?= 30m
-SOAKBYTES ?= 5368709120
+SOAKBYTES ?= 10000000000
 VULNCHECK := v1.8.0
 
 .DEFAULT_GOAL := build
@@ -58,11 +58,12 @@ fuzz:
 		done; \
 	done
 
-# Flows of all kinds through the binary for SOAKTIME, then SOAKBYTES each way through each engine with IPv4 and with IPv6, a
-# gigabyte each way over a bad path (as root), and a hundred times the usual random schedules. Not part of any other target.
+# Flows of all kinds through the binary for SOAKTIME, and at least SOAKBYTES each way, then half as many each way through each engine
+# with IPv4 and with IPv6, a gigabyte each way over a bad path (as root), and a hundred times the usual random schedules. It ends
+# with the first fault. Not part of any other target.
 soak: build
-	$(GO) test ./soak -count 1 -timeout 0 -v -for $(SOAKTIME) -binary '$(CURDIR)/$(BINARY)' | grep -v '^ *\[INFO\]'; exit $${PIPESTATUS[0]}
-	$(GO) test ./proxy/engine -count 1 -timeout 0 -v -run 'TestTransfers|TestBadPath|TestSchedules' -transfer $(SOAKBYTES) -path 1073741824 -schedules 2000000
+	$(GO) test ./soak -count 1 -timeout 0 -v -for $(SOAKTIME) -bytes $(SOAKBYTES) -binary '$(CURDIR)/$(BINARY)' | grep -v '^ *\[INFO\]'; exit $${PIPESTATUS[0]}
+	$(GO) test ./proxy/engine -count 1 -timeout 2h -failfast -v -run 'TestTransfers|TestBadPath|TestSchedules' -transfer $$(($(SOAKBYTES)/2)) -path 1073741824 -schedules 2000000
 
 # Known holes in what the program calls. Says so and fails nothing where the database can't be reached.
 vuln:

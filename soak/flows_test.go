@@ -28,10 +28,12 @@ type kind struct {
 	silent       bool // the target accepts nothing
 	flaps        bool // the target comes and goes
 	cut          bool // goes on until the approval is taken back
+	crowd        bool // comes at once, now and then, and is more than there are descriptors for
 }
 
 var kinds = [...]kind{
 	{name: "bulk", clients: 3, up: 24 << 20, down: 24 << 20},
+	{name: "large", clients: 1, up: 256 << 20, down: 256 << 20},
 	{name: "requests", clients: 8, trips: 200},
 	{name: "short", clients: 4, up: 300, down: 3000},
 	{name: "idle", clients: 100, trips: 2, pause: 8 * time.Second},
@@ -42,6 +44,7 @@ var kinds = [...]kind{
 	{name: "black-hole", clients: 3, up: 100, silent: true},
 	{name: "flapping", clients: 5, up: 100 << 10, down: 100 << 10, flaps: true},
 	{name: "cut", clients: 20, trips: 1 << 30, pause: 50 * time.Millisecond, cut: true},
+	{name: "crowd", trips: 5, pause: time.Second, crowd: true},
 }
 
 func (k kind) endpoint() net.IP {
@@ -54,6 +57,7 @@ type flow struct {
 	id          uint64 // and the seed of what is sent
 	up, down    int
 	established atomic.Bool // something came from the target
+	reached     atomic.Bool // the target knows of it
 	far         chan error  // what the target has seen; nil where all was as it should
 }
 
@@ -72,6 +76,16 @@ const quiet = 60 * time.Second
 
 var errOther = errors.New("other bytes came than were sent")
 
+// stall is a pause now and then, and seldom a long one.
+func stall() {
+	switch r := rand.IntN(4000); {
+	case r == 0:
+		time.Sleep(rand.N(time.Second))
+	case r < 20:
+		time.Sleep(rand.N(20 * time.Millisecond))
+	}
+}
+
 // pour sends n bytes.
 func pour(c *net.TCPConn, from *rand.ChaCha8, n int) error {
 	b := make([]byte, min(n, 64<<10))
@@ -83,12 +97,13 @@ func pour(c *net.TCPConn, from *rand.ChaCha8, n int) error {
 			return err
 		}
 		n -= len(piece)
+		stall()
 	}
 	return nil
 }
 
-// drink reads until the end, with pauses, and compares.
-func drink(w *world, c *net.TCPConn, want *rand.ChaCha8, pause time.Duration, first func()) (got int, err error) {
+// drink reads until the end, with pauses, compares, and counts.
+func drink(c *net.TCPConn, want *rand.ChaCha8, pause time.Duration, first func(), count *atomic.Int64) (got int, err error) {
 	b := make([]byte, 64<<10)
 	expected := make([]byte, len(b))
 	for {
@@ -102,13 +117,14 @@ func drink(w *world, c *net.TCPConn, want *rand.ChaCha8, pause time.Duration, fi
 		if got += n; !bytes.Equal(b[:n], expected[:n]) {
 			return got, errOther
 		}
-		w.bytes.Add(int64(n))
+		count.Add(int64(n))
 		if err == io.EOF {
 			return got, nil
 		} else if err != nil {
 			return got, err
 		}
 		time.Sleep(pause)
+		stall()
 	}
 }
 
@@ -125,6 +141,8 @@ func (w *world) client(k kind, i int, end time.Time) (established bool) {
 	defer w.flows.Delete(f.id)
 	err := w.talk(f, end)
 	switch far := f.established.Load(); {
+	case err != nil && !f.reached.Load() && w.crowded(asked): // it found no descriptor, which whoever has come so far doesn't notice
+		return false
 	case k.silent:
 		if !reset(err) || time.Since(asked) > quiet/2 {
 			w.fault("%s: %v after %v, want a reset", k.name, err, time.Since(asked))
@@ -182,7 +200,8 @@ func (w *world) ask(c *net.TCPConn, f *flow, end time.Time) error {
 		if !bytes.Equal(question, answer) {
 			return errOther
 		}
-		if w.bytes.Add(200); f.kind.pause > 0 && time.Now().After(end) {
+		w.up.Add(100)
+		if w.down.Add(100); f.kind.pause > 0 && w.past(end) {
 			break
 		}
 		time.Sleep(f.kind.pause)
@@ -207,18 +226,13 @@ func (w *world) carry(c *net.TCPConn, f *flow) error {
 		}
 		poured <- err
 	}()
-	got, err := drink(w, c, f.content(true), f.kind.pause, func() { f.established.Store(true) })
+	got, err := drink(c, f.content(true), f.kind.pause, func() { f.established.Store(true) }, &w.down)
 	sent := <-poured
 	switch {
 	case errors.Is(err, errOther):
 		return err
 	case f.kind.clientResets: // what the target has seen counts
-		select {
-		case err := <-f.far:
-			return err
-		case <-time.After(quiet):
-			return errors.New("the target isn't told of a reset")
-		}
+		return f.heard("a reset")
 	case f.kind.targetResets:
 		if !reset(err) && !errors.Is(sent, syscall.ECONNRESET) { // the first who asks is told
 			return fmt.Errorf("%d of %d bytes, then %v; a reset was to come", got, f.down, err)
@@ -233,10 +247,15 @@ func (w *world) carry(c *net.TCPConn, f *flow) error {
 	case got != f.down && !(f.kind.flaps && got == 0 && f.down == 0):
 		return fmt.Errorf("the end after %d of %d bytes", got, f.down)
 	}
+	return f.heard("the end")
+}
+
+// heard waits for what the target has seen.
+func (f *flow) heard(what string) error {
 	select {
 	case err := <-f.far:
 		return err
 	case <-time.After(quiet):
-		return errors.New("the target isn't told of the end")
+		return errors.New("the target isn't told of " + what)
 	}
 }

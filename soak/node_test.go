@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/postern-link/postern/internal/freeport"
 )
 
@@ -37,6 +39,9 @@ type output struct {
 	bad     []string
 	reloads int // that are over, in whatever way
 }
+
+// descriptors is how many the node may have open.
+const descriptors = 1024
 
 // kept is how many lines are.
 const kept = 200
@@ -83,7 +88,8 @@ func startNode(w *world) *node {
 	n.metrics = fmt.Sprintf("127.0.0.1:%d", freeport.Get(t))
 	w.ports, w.node = freeport.Get(t), n
 	n.write(w)
-	n.cmd = exec.Command(path, "-conf", n.corefile)
+	// The crowd is to find too few of them.
+	n.cmd = exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, descriptors), path, "-conf", n.corefile)
 	n.cmd.Dir = dir // where its state is
 	n.cmd.Stdout, n.cmd.Stderr = &n.out, &n.out
 	if err := n.cmd.Start(); err != nil {
@@ -105,6 +111,9 @@ func startNode(w *world) *node {
 		m, err := n.scrape()
 		return err == nil && m["postern_proxy_target_up"] >= float64(len(kinds)-1)
 	})
+	if t.Failed() {
+		t.FailNow()
+	}
 	return n
 }
 
@@ -117,10 +126,10 @@ func (n *node) write(w *world) {
 		if k.cut && !w.allowed.Load() {
 			approve = "reject soak"
 		}
-		fmt.Fprintf(&b, " linkservice %[1]s {\n  target %[2]s\n  port %[3]d\n  %[4]s\n }\n linkendpoint %[1]s {\n  service %[1]s\n  network soak\n  address %[5]s\n }\n",
-			k.name, w.targets[k.name].at, w.ports, approve, k.endpoint())
+		fmt.Fprintf(&b, " linkservice %[1]s {\n  names %[1]s.%[6]s\n  pin address\n  target %[2]s\n  port %[3]d\n  %[4]s\n }\n linkendpoint %[1]s {\n  service %[1]s\n  network soak\n  address %[5]s\n }\n",
+			k.name, w.targets[k.name].at, w.ports, approve, k.endpoint(), zone)
 	}
-	b.WriteString(" privatelink\n linkproxy {\n  dial_timeout 1s\n  probe 500ms\n  max_per_source 5000\n }\n}\n")
+	b.WriteString(" privatelink\n linkproxy {\n  dial_timeout 1s\n  probe 500ms\n  max_flows 10000\n  max_per_source 10000\n }\n}\n")
 	if err := os.WriteFile(n.corefile, []byte(b.String()), 0o600); err != nil {
 		w.t.Error(err)
 	}
@@ -156,9 +165,12 @@ func (n *node) eventually(t *testing.T, what string, is func() bool) {
 	t.Errorf("not so after %v: %s", quiet, what)
 }
 
+// client gives up in time.
+var client = http.Client{Timeout: quiet / 4}
+
 // scrape returns the metrics, those with labels added up.
 func (n *node) scrape() (map[string]float64, error) {
-	r, err := http.Get("http://" + n.metrics + "/metrics")
+	r, err := client.Get("http://" + n.metrics + "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +189,28 @@ func (n *node) scrape() (map[string]float64, error) {
 		}
 	}
 	return m, nil
+}
+
+// zone is below which the services have their names.
+const zone = "soak.example"
+
+// ask reports whether DNS answers with the endpoint of a service.
+func (n *node) ask(k kind) (err error) {
+	q := new(dns.Msg).SetQuestion(fmt.Sprintf("%s.%s.", k.name, zone), dns.TypeA)
+	c := dns.Client{Timeout: 2 * time.Second}
+	var m *dns.Msg
+	for range 5 { // a machine that is busy may lose one
+		if m, _, err = c.Exchange(q, fmt.Sprintf("127.0.0.1:%d", n.dns)); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if len(m.Answer) == 0 || !strings.HasSuffix(m.Answer[len(m.Answer)-1].String(), k.endpoint().String()) {
+		return fmt.Errorf("the answer is %v", m)
+	}
+	return nil
 }
 
 // usage is what a node has open and in use.

@@ -133,6 +133,7 @@ func (t *target) talk(c *net.TCPConn) {
 		return
 	}
 	f := v.(*flow)
+	f.reached.Store(true)
 	if t.kind.trips > 0 {
 		t.answer(c)
 		return
@@ -168,7 +169,7 @@ func (t *target) carry(c *net.TCPConn, f *flow) error {
 	if !t.kind.late {
 		go pouring()
 	}
-	got, err := drink(t.w, c, f.content(false), 0, nil)
+	got, err := drink(c, f.content(false), 0, nil, &t.w.up)
 	if t.kind.late {
 		time.Sleep(time.Duration(f.id%500) * time.Millisecond)
 		go pouring()
