@@ -46,6 +46,7 @@ var layers = []layer{
 	{"proxy/budget", nil, "reads what the kernel says of memory: the standard library alone"},
 	{"proxy/header", []string{"./link"}, "a wire format needs nobody's help"},
 	{"proxy/targets", []string{"./link"}, "chooses among targets: no socket, no goroutine, no clock"},
+	{"proxy/resolve", []string{"./link", dnslib}, "asks DNS for addresses: it knows names, and nothing of services and rules"},
 	{"control/armapi", []string{"./control", "./link", "./store", metrics}, "the wire format of the operations: handlers decide nothing"},
 	{"control/internal/controltest", []string{"./control", "./link", "./store"}, "starts a real control plane in tests"},
 	{"control/identity", []string{"./control", "./link", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", metrics, unix},

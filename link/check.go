@@ -169,7 +169,7 @@ func (s *Service) check() error {
 	if s.Port == 0 {
 		return fmt.Errorf("%w: port 0", ErrInvalid)
 	}
-	if len(s.Targets) == 0 && s.ID.Subscription() == "" {
+	if len(s.Targets)+len(s.TargetNames) == 0 && s.ID.Subscription() == "" {
 		return fmt.Errorf("%w: a service has at least one target", ErrInvalid)
 	}
 	for i, t := range s.Targets {
@@ -179,6 +179,9 @@ func (s *Service) check() error {
 		if slices.Contains(s.Targets[:i], t) {
 			return fmt.Errorf("%w: target %s is given twice", ErrInvalid, t.Addr)
 		}
+	}
+	if err := s.checkTargetNames(); err != nil {
+		return err
 	}
 	if err := s.checkNames(); err != nil {
 		return err

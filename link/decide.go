@@ -293,7 +293,7 @@ func widens(old, now *Service) bool {
 			return true
 		}
 	}
-	return now.Port != old.Port || now.Protocol != old.Protocol || now.Pin != old.Pin && now.Pin == PinAddress || now.ECHOuter && !old.ECHOuter
+	return now.leadsFurther(old) || now.Port != old.Port || now.Protocol != old.Protocol || now.Pin != old.Pin && now.Pin == PinAddress || now.ECHOuter && !old.ECHOuter
 }
 
 // The rules that a decision can name.

@@ -202,7 +202,12 @@ type Service struct {
 	// Port is the port of Protocol that endpoints of the service listen on.
 	Port     uint16   `json:"port"`
 	Protocol Protocol `json:"protocol,omitempty"`
-	Targets  []Target `json:"targets"` // none: of the API, a service whose backends aren't known yet
+	Targets  []Target `json:"targets"` // none, nor names of them: of the API, a service whose backends aren't known yet
+	// TargetNames are targets too, by their names: see [NamePort].
+	TargetNames []NamePort `json:"targetNames,omitempty"`
+	// Within are the prefixes that the names of targets may lead to; empty: anything that [Snapshot.Refuses] lets pass. To
+	// a service of the operator's what is in them is as if it were written down.
+	Within []netip.Prefix `json:"within,omitempty"`
 	// Visible lists who may ask for an endpoint, AutoApprove (a subset) who needs no decision,
 	// Reject who may not whatever the others say. An empty list is nobody.
 	Visible     []Party `json:"visible,omitempty"`

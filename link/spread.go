@@ -19,6 +19,9 @@ type Spread struct {
 	MaxPerTarget int `json:"maxPerTarget,omitempty"`
 	// MaxWaiting bounds the flows that wait on a node, all targets being at that bound. 0: none waits.
 	MaxWaiting int `json:"maxWaiting,omitempty"`
+	// NameWeights are those of names, which each of their addresses has. An address that is a target more than once, written
+	// down or by names, has the smallest of its weights.
+	NameWeights map[NamePort]int `json:"nameWeights,omitempty"`
 }
 
 // Balance is how a target is chosen among those of a service. "" is [RoundRobin].
@@ -84,6 +87,11 @@ func (s *Spread) check() error {
 	for target, w := range s.Weights {
 		if w < 0 || w > MaxWeight {
 			return fmt.Errorf("%w: weight %d of target %s, 0 to %d are allowed", ErrInvalid, w, target, MaxWeight)
+		}
+	}
+	for name, w := range s.NameWeights {
+		if w < 0 || w > MaxWeight {
+			return fmt.Errorf("%w: weight %d of target %s, 0 to %d are allowed", ErrInvalid, w, name, MaxWeight)
 		}
 	}
 	switch {

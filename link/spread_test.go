@@ -15,9 +15,10 @@ func TestSpreadCheck(t *testing.T) {
 		bad    string // part of the error
 	}{
 		"zero":                    {Spread{}, ""},
-		"all":                     {Spread{LeastConnections, map[netip.AddrPort]int{a: 3}, Probe{Kind: ProbeHTTP, Path: "/up?all=1", Status: 204}, 10, 20}, ""},
+		"all":                     {Spread{LeastConnections, map[netip.AddrPort]int{a: 3}, Probe{Kind: ProbeHTTP, Path: "/up?all=1", Status: 204}, 10, 20, map[NamePort]int{{"db.example", 443}: 0}}, ""},
 		"drained":                 {Spread{Weights: map[netip.AddrPort]int{a: 0}}, ""},
 		"balance":                 {Spread{Balance: "random"}, "balance"},
+		"weight of a name":        {Spread{NameWeights: map[NamePort]int{{"db.example", 443}: MaxWeight + 1}}, "weight 1001 of target db.example:443"},
 		"weight below":            {Spread{Weights: map[netip.AddrPort]int{a: -1}}, "weight -1"},
 		"weight above":            {Spread{Weights: map[netip.AddrPort]int{a: MaxWeight + 1}}, "weight 1001"},
 		"bound below":             {Spread{MaxPerTarget: -1}, "-1 flows"},

@@ -23,6 +23,8 @@ const (
 	TargetIsForeign   = "it is in the network of another tenant"
 	TargetIsLocal     = "it is an address of this node"
 	TargetIsListening = "this node listens there itself"
+	TargetIsAnothers  = "it is the backend of another tenant"
+	TargetIsOutside   = "it is outside of what the names of targets may lead to"
 )
 
 // special are addresses that tenants have no backends at, with the word for each. What is in notForHosts
@@ -66,15 +68,25 @@ var statePorts = [...]uint16{2379, 2380}
 //
 // A service is the operator's where it has no tenant; Reach is what its tenant was granted. That a backend
 // is another tenant's is said once, when it is written: [Snapshot.BackendOfAnother].
+//
+// What the service has names for and doesn't list was found by a name, and who holds the name says where it leads. It is
+// judged as a tenant's even where the service is the operator's, unless it lies in [Service.Within], outside of which nothing
+// may lie where that is set; and that a backend is another tenant's is said each time.
 func (s *Snapshot) Refuses(v *Service, target netip.AddrPort, g Ground) string {
-	if why := s.RefusesAddress(v, target.Addr()); why != "" {
+	found := len(v.TargetNames) > 0 && !v.Lists(target)
+	if why := s.refusesAddress(v, target.Addr(), found); why != "" {
 		return why
 	}
 	if target.Port() == 0 {
 		return "port 0 is none"
 	}
 	forms := Forms(target.Addr())
-	free := v.Tenant == "" || v.granted(forms[0])
+	free := v.freeTo(forms[0], found)
+	if found {
+		if why := s.refusesFound(v, forms, free); why != "" {
+			return why
+		}
+	}
 	if !free && slices.Contains(statePorts[:], target.Port()) {
 		return fmt.Sprintf("port %d is that of the state", target.Port())
 	}
@@ -82,19 +94,39 @@ func (s *Snapshot) Refuses(v *Service, target netip.AddrPort, g Ground) string {
 		return TargetIsLocal
 	}
 	for _, a := range forms {
-		if slices.ContainsFunc(g.Listeners, func(l netip.AddrPort) bool { return g.ends(l, netip.AddrPortFrom(a, target.Port())) }) {
+		if g.Listens(netip.AddrPortFrom(a, target.Port())) {
 			return TargetIsListening
 		}
 	}
 	return ""
 }
 
-// RefusesAddress is Refuses for what it says of the address alone, which holds for NAT addresses too.
+// Listens reports whether a connection to an address, which isn't IPv4-mapped, ends at one of the listeners.
+func (g Ground) Listens(to netip.AddrPort) bool {
+	return slices.ContainsFunc(g.Listeners, func(l netip.AddrPort) bool { return g.ends(l, to) })
+}
+
+// refusesFound is Refuses for what it says of addresses that a name leads to alone.
+func (s *Snapshot) refusesFound(v *Service, forms []netip.Addr, free bool) string {
+	if len(v.Within) > 0 && !v.within(forms[0]) {
+		return TargetIsOutside
+	}
+	if !free && slices.ContainsFunc(forms, func(a netip.Addr) bool { return s.BackendOfAnother(v.Tenant, a) }) {
+		return TargetIsAnothers
+	}
+	return ""
+}
+
+// RefusesAddress is Refuses for what it says of an address alone that is written down, which holds for NAT addresses too.
 func (s *Snapshot) RefusesAddress(v *Service, a netip.Addr) string {
+	return s.refusesAddress(v, a, false)
+}
+
+func (s *Snapshot) refusesAddress(v *Service, a netip.Addr, found bool) string {
 	if !a.IsValid() || a.Zone() != "" {
 		return "not an address"
 	}
-	free := v.Tenant == "" || v.granted(a.Unmap())
+	free := v.freeTo(a.Unmap(), found)
 	for i, a := range Forms(a) {
 		if s.EndpointAt(a) != nil {
 			return TargetIsEndpoint

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -145,7 +146,7 @@ func guests(flows []succession.Flow) (all []proxy.FlowInfo) {
 			State: proxy.FlowState(f.State), Started: f.Started, ToTarget: f.ToTarget, ToClient: f.ToClient, Guest: true,
 			Standing: policy.Standing{
 				Request: policy.Request{Source: f.Source, Local: f.Local, Judged: f.Judged, Name: f.Name, ECH: f.ECH},
-				Service: f.For, LinkID: f.ForLink, Waits: f.Waits, Unread: f.Unread, Target: f.StandsAt,
+				Service: f.For, LinkID: f.ForLink, Waits: f.Waits, Unread: f.Unread, Target: f.StandsAt, By: f.FoundBy,
 			},
 		})
 	}
@@ -161,7 +162,7 @@ func told(f proxy.FlowInfo) succession.Flow {
 	return succession.Flow{
 		ID: f.ID, State: string(f.State), Endpoint: f.Endpoint, Service: f.Service, LinkID: f.LinkID, Source: f.Source, Local: f.Local, Target: f.Target,
 		Name: f.ServerName, Started: f.Started, ToTarget: f.ToTarget, ToClient: f.ToClient,
-		Judged: is.Judged, ECH: is.ECH, Waits: is.Waits, Unread: is.Unread, For: is.Service, ForLink: is.LinkID, StandsAt: is.Target,
+		Judged: is.Judged, ECH: is.ECH, Waits: is.Waits, Unread: is.Unread, For: is.Service, ForLink: is.LinkID, StandsAt: is.Target, FoundBy: is.By,
 	}
 }
 
@@ -311,7 +312,7 @@ func (h *heir) tellOnce() (deciding bool, err error) {
 // same reports whether two accounts of a flow differ in bytes alone.
 func same(a, b succession.Flow) bool {
 	a.ToTarget, a.ToClient = b.ToTarget, b.ToClient
-	return a == b
+	return reflect.DeepEqual(a, b)
 }
 
 // passElders gives the connections to processes before this one to the one after it. The caller holds change.

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/postern-link/postern/link"
 )
@@ -18,6 +17,8 @@ type Standing struct {
 	// Unread: the service was pinned to names when it was let in, and the first bytes aren't judged yet.
 	Unread bool
 	Target netip.AddrPort // that is dialled or connected; zero: none yet
+	// By are the names that Target was found by; none: it was written down.
+	By []link.NamePort
 }
 
 // Admit is Decide on what the node knows of itself: where it listens itself is no endpoint for its data plane.
@@ -32,7 +33,8 @@ func (p *Policy) Admit(s *link.Snapshot, r Request, g link.Ground) Verdict {
 
 // Stands judges a live flow again. It may go on where it would be let in today, but for a view that has become
 // stale meanwhile, and as what it is: of the same service and connection, its first bytes judged where the service
-// is pinned to names now, and to a target that is still one and that the service may still send to. It is what
+// is pinned to names now, and to a target that is still one and that the service may still send to. A target that was found
+// by a name is one as long as the service has the name, wherever the name leads by now. It is what
 // the data plane ends flows by and what a plan says of them; p is nil where only the state is asked.
 func (p *Policy) Stands(s *link.Snapshot, f Standing, g link.Ground) (Verdict, bool) {
 	if f.Waits {
@@ -49,8 +51,7 @@ func (p *Policy) Stands(s *link.Snapshot, f Standing, g link.Ground) (Verdict, b
 	case f.Target == netip.AddrPort{}:
 		return v, true
 	}
-	is := func(t link.Target) bool { return t.Addr == f.Target }
-	return v, slices.ContainsFunc(v.Service.Targets, is) && s.Refuses(v.Service, f.Target, g) == ""
+	return v, v.Service.Sends(f.Target, f.By) && s.Refuses(v.Service, f.Target, g) == ""
 }
 
 // Awaited returns the link ID of the live connection at an address, which who connects there may send a PROXY

@@ -42,6 +42,8 @@ type health struct {
 type serviceHealth struct {
 	published      *atomic.Bool
 	unasked        bool                             // its targets can't be asked: it is healthy once published
+	homeless       bool                             // it is unasked, and none of its names leads anywhere
+	found          found                            // what its names lead to
 	prompt, silent lane                             // the service's share
 	targets        map[netip.AddrPort]*targetHealth // none while the service has no live connection
 	set            *targets.Set
@@ -58,6 +60,7 @@ type targetHealth struct {
 	mu             sync.Mutex   // guards that what follows is what set says
 	down           atomic.Bool
 	up             atomic.Bool   // answered, and not down since; neither: not known yet
+	drained        atomic.Bool   // no flow is sent there, whatever it answers
 	probed         chan struct{} // closed after the first probe, or when there will be none
 	once           sync.Once
 	stop           context.CancelFunc
@@ -83,18 +86,15 @@ func (h *health) isHealthy(service link.ID) bool {
 	}
 	known := s.published.Load()
 	if s.unasked {
-		return known
+		return known && !s.homeless
 	}
 	for _, t := range s.targets {
-		if (t.up.Load() || known && !t.down.Load()) && !t.drained() {
+		if (t.up.Load() || known && !t.down.Load()) && !t.drained.Load() {
 			return true
 		}
 	}
-	return false
+	return known && s.found.pending // nothing has said otherwise
 }
-
-// drained reports whether no flow is sent to the target, whatever it answers.
-func (t *targetHealth) drained() bool { return t.service.Load().Drained(t.addr) }
 
 // note takes the result of a probe.
 func (h *health) note(t *targetHealth, err error) {
@@ -102,7 +102,7 @@ func (h *health) note(t *targetHealth, err error) {
 		return
 	}
 	change := t.set.Probed(time.Now(), t.addr, t.service.Load().Probe.Kind, err == nil)
-	if err == nil && !t.drained() {
+	if err == nil && !t.drained.Load() {
 		t.published.Store(true)
 	}
 	h.tell(t, t.id, t.addr, change, err)
@@ -149,7 +149,7 @@ func (h *health) tell(t *targetHealth, service link.ID, addr netip.AddrPort, c t
 		return
 	}
 	t.read()
-	if c == targets.Up && !t.drained() {
+	if c == targets.Up && !t.drained.Load() {
 		t.published.Store(true)
 	}
 	h.gauge(t)
@@ -196,6 +196,7 @@ func (h *health) follow(s *link.Snapshot) {
 	if old.snapshot == s {
 		return
 	}
+	h.proxy.names.known.Follow(wanted(s))
 	next := &view{snapshot: s, services: make(map[link.ID]*serviceHealth, len(old.services))}
 	for service := range s.Services() {
 		if one := h.renew(s, service, old); one != nil {
@@ -210,9 +211,14 @@ func (h *health) follow(s *link.Snapshot) {
 			next.left[id] = was
 		}
 	}
+	h.show(old, next)
+	h.asked.forget(time.Now())
+}
+
+// show makes a view the one that is in force, and ends the probes that it doesn't have. The caller holds mu.
+func (h *health) show(old, next *view) {
 	h.view.Store(next)
 	h.early.forget(next)
-	h.asked.forget(time.Now())
 	for id, was := range old.services {
 		for addr, t := range was.targets {
 			if now := next.services[id]; now == nil || now.targets[addr] != t {
@@ -226,34 +232,39 @@ func (h *health) follow(s *link.Snapshot) {
 // renew returns the health of a service as of a snapshot; nil where nothing is to be known of it.
 // The caller holds mu.
 func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serviceHealth {
-	was, live := old.services[service.ID], false
-	for e := range s.EndpointsOf(service.ID) {
-		if live = e.Connection.Live(); live {
-			break
-		}
-	}
+	was, live := old.services[service.ID], hasLive(s, service.ID)
 	if was == nil && !live {
 		return nil
 	}
 	one := &serviceHealth{targets: make(map[netip.AddrPort]*targetHealth, len(service.Targets))}
 	if was != nil {
 		one.published, one.prompt, one.silent, one.set = was.published, was.prompt, was.silent, was.set
-		one.set.Follow(time.Now(), service)
 	} else {
 		one.set = h.early.set(service)
 		one.published, one.prompt, one.silent = new(atomic.Bool), newLane(probesOfOne), newLane(probesOfOne)
 		one.published.Store(h.inherited[service.ID])
 		delete(h.inherited, service.ID)
 	}
+	one.set.Follow(time.Now(), service)
 	if !live {
 		if was != nil && len(was.targets) > 0 {
 			one.set = targets.New(time.Now(), service) // what is known now won't be true when it is probed again
 		}
 		return one
 	}
+	if was == nil {
+		was = new(serviceHealth)
+	}
+	one.found = h.proxy.names.of(s, service)
+	h.proxy.names.tell(service.ID, was.found, one.found)
+	one.set.Find(time.Now(), one.found.targets)
 	if service.Protocol == link.UDP { // no datagram is known that each target would answer
 		one.unasked = true
-		one.published.Store(true)
+		one.homeless = len(service.Targets)+len(one.found.targets) == 0
+		if !one.homeless {
+			one.published.Store(true)
+		}
+		one.homeless = one.homeless && !one.found.pending
 		return one
 	}
 	var heir *serviceHealth // of whom
@@ -262,18 +273,45 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 			one.published.Store(true)
 		}
 	}
-	for _, target := range service.Targets {
+	var all []targets.Status // judged when the set isn't held any more
+	one.set.Look(time.Now(), func(t targets.Status) { all = append(all, t) })
+	for _, target := range all {
 		if h.proxy.refuses(s, service, target.Addr) != "" {
 			continue // nothing is to be found out about what flows may not reach
 		}
-		if was != nil && was.targets[target.Addr] != nil {
-			one.targets[target.Addr] = was.targets[target.Addr]
-		} else if one.targets[target.Addr] == nil {
-			one.targets[target.Addr] = h.probe(service, target.Addr, one, heir)
+		t := was.targets[target.Addr]
+		if t == nil {
+			t = h.probe(service, target.Addr, one, heir)
 		}
-		one.targets[target.Addr].service.Store(service)
+		t.service.Store(service)
+		t.drained.Store(target.Weight == 0)
+		one.targets[target.Addr] = t
 	}
 	return one
+}
+
+// hasLive reports whether a service has a live connection.
+func hasLive(s *link.Snapshot, service link.ID) bool {
+	for e := range s.EndpointsOf(service) {
+		if e.Connection.Live() {
+			return true
+		}
+	}
+	return false
+}
+
+// wanted returns the names that targets of services with a live connection have.
+func wanted(s *link.Snapshot) map[link.Name]bool {
+	names := make(map[link.Name]bool)
+	for service := range s.Services() {
+		if len(service.TargetNames) == 0 || !hasLive(s, service.ID) {
+			continue
+		}
+		for _, n := range service.TargetNames {
+			names[n.Name] = true
+		}
+	}
+	return names
 }
 
 // probe starts the goroutine that probes a target. What was known of the address when it was one of
@@ -333,8 +371,11 @@ func (h *health) watch(ctx context.Context, t *targetHealth) {
 	}
 }
 
-// wait waits until each target was probed once.
+// wait waits until each name was looked up and each target was probed once.
 func (h *health) wait(ctx context.Context) error {
+	if err := h.proxy.names.known.Wait(ctx); err != nil {
+		return err
+	}
 	for _, s := range h.view.Load().services {
 		for _, t := range s.targets {
 			select {

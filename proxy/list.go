@@ -105,7 +105,7 @@ func (f *flow) standingLocked() policy.Standing {
 	if !f.routed {
 		return policy.Standing{Request: policy.Request{Local: f.local}, Waits: true, LinkID: f.awaits}
 	}
-	st := policy.Standing{Request: f.request, Unread: f.verdict.Unjudged, Target: f.address}
+	st := policy.Standing{Request: f.request, Unread: f.verdict.Unjudged, Target: f.address, By: f.foundBy}
 	if e := f.verdict.Endpoint; e != nil && f.verdict.Allow && f.reason == "" {
 		st.Service, st.LinkID = e.Service, e.Connection.LinkID
 	}

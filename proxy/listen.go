@@ -163,6 +163,9 @@ func (p *Proxy) Prepare(s *link.Snapshot, settings Settings) (*Prepared, error) 
 	if p.prepared != nil {
 		p.prepared.discard()
 	}
+	if err := p.checkResolvers(&settings); err != nil {
+		return nil, err
+	}
 	next := &Prepared{proxy: p, snapshot: s, settings: settings.withDefaults(p.memory), opened: make(map[spot]*listener)}
 	want, firm := wants(s, settings.PerAddress), declared(s)
 	for _, must := range []bool{true, false} { // those that matter get the descriptors that there are
@@ -224,7 +227,11 @@ func (n *Prepared) Commit() {
 	if newest := p.snapshot(); newest != nil && (s == nil || newest.Revision() > s.Revision()) {
 		s = newest
 	}
-	p.tellLimits(p.settings.Swap(&n.settings), n.settings)
+	was := p.settings.Swap(&n.settings)
+	p.tellLimits(was, n.settings)
+	if was != nil && !slices.Equal(was.Resolvers, n.settings.Resolvers) {
+		p.names.known.Again()
+	}
 	p.listen(s, n.settings)
 	n.discard()
 	// Answers are given from the snapshot in force, which the prepared one may not be yet.

@@ -62,8 +62,8 @@ func (n natPorts) unused() (used map[natUse]int, any bool) {
 	used = make(map[natUse]int)
 	for service := range s.Services() {
 		for _, from := range service.NAT {
-			for _, t := range service.Targets {
-				if to := netip.AddrPortFrom(t.Addr.Addr().Unmap(), t.Addr.Port()); from.Is4() == to.Addr().Is4() {
+			for to := range n.proxy.health.addresses(service) {
+				if to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port()); from.Is4() == to.Addr().Is4() {
 					used[natUse{service.ID, from, to}] = 0
 				}
 			}

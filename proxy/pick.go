@@ -18,6 +18,9 @@ type seat struct {
 	place  *targets.Target // that is tried, or was reached; nil: none
 	taken  time.Time       // when
 	queued bool            // the flow has waited for a place
+	// foundBy are the names that the target was found by: the flow may stay for as long as the service has one of them. Under
+	// the flow's mu.
+	foundBy []link.NamePort
 }
 
 var (
@@ -83,7 +86,10 @@ func (f *flow) sitLocked(s *link.Snapshot, service *link.Service) error {
 		f.stand(targets.Quiet)
 		return why
 	}
-	f.address, f.taken = f.place.Addr, time.Now()
+	f.address, f.taken, f.foundBy = f.place.Addr, time.Now(), nil
+	if len(service.TargetNames) > 0 {
+		f.foundBy = f.place.By()
+	}
 	return nil
 }
 
@@ -115,7 +121,7 @@ func (f *flow) line(ctx context.Context, tried []netip.AddrPort) (service *link.
 		}
 		at := f.place.Addr
 		if service, why = f.sit(); why == nil {
-			return service, at, max(1, len(service.Targets)-len(tried)), nil
+			return service, at, max(1, f.proxy.health.set(service).Len()-len(tried)), nil
 		}
 		tried = append(slices.Clip(tried), at) // else it is offered again and again
 	}
@@ -126,7 +132,7 @@ func (f *flow) sit() (*link.Service, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, service, why := f.aimLocked()
-	if why == nil && !hasTarget(service, f.place.Addr) {
+	if why == nil && !service.Sends(f.place.Addr, f.place.By()) {
 		why = errNoService
 	}
 	if why != nil {
@@ -134,15 +140,6 @@ func (f *flow) sit() (*link.Service, error) {
 		return nil, why
 	}
 	return service, f.sitLocked(s, service)
-}
-
-func hasTarget(service *link.Service, addr netip.AddrPort) bool {
-	for _, t := range service.Targets {
-		if t.Addr == addr {
-			return true
-		}
-	}
-	return false
 }
 
 // wait stands in line, and returns the place that the flow gets; nil where nothing is left to wait for.

@@ -65,6 +65,7 @@ type Proxy struct {
 	retired   atomic.Bool // another process says which flows may go on
 	undecided undecided
 	health    *health
+	names     *names
 	locals    locals
 	refusals  refusals
 	ids       flowIDs
@@ -120,8 +121,8 @@ func New(c Config) *Proxy {
 	p.live.init()
 	p.rules = newRuleCounters()
 	p.datagrams.init(p)
-	p.health = newHealth(p) // which the metrics ask
-	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p})
+	p.health, p.names = newHealth(p), newNames(p) // which the metrics ask
+	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p}, p.names)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.engine = newEngine(p.log)
@@ -258,6 +259,7 @@ func (p *Proxy) Close() error {
 	p.cutGuests()
 	p.flows.Wait()
 	p.datagrams.close()
+	p.names.known.Close()
 	p.health.close()
 	p.background.Wait()
 	p.refusals.flush(p.log)

@@ -10,15 +10,16 @@ import (
 
 // Settings is what an operator may set. Zero values mean the default in the comment.
 type Settings struct {
-	HelloTimeout   time.Duration  // to send the first bytes of a pinned flow: 5 s
-	DialTimeout    time.Duration  // to reach a target, all tries of one flow together: 5 s
-	DrainTimeout   time.Duration  // for live flows at shutdown: 30 s
-	LeaveTimeout   time.Duration  // for live flows after another process has taken this one's place: 1 h
-	MaxFlows       int            // at once: what descriptors and memory have room for, see flowsFor
-	MaxPerSource   int            // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
-	ProbeInterval  time.Duration  // between two probes of a target: 2 s
-	InboundHeaders []netip.Prefix // peers that send, and must send, a PROXY header: none
-	PerAddress     bool           // bind each endpoint address, even if it isn't loopback: false
+	HelloTimeout   time.Duration    // to send the first bytes of a pinned flow: 5 s
+	DialTimeout    time.Duration    // to reach a target, all tries of one flow together: 5 s
+	DrainTimeout   time.Duration    // for live flows at shutdown: 30 s
+	LeaveTimeout   time.Duration    // for live flows after another process has taken this one's place: 1 h
+	MaxFlows       int              // at once: what descriptors and memory have room for, see flowsFor
+	MaxPerSource   int              // flows at once of one IPv4 address or IPv6 /64: a tenth of MaxFlows
+	ProbeInterval  time.Duration    // between two probes of a target: 2 s
+	InboundHeaders []netip.Prefix   // peers that send, and must send, a PROXY header: none
+	Resolvers      []netip.AddrPort // whom to ask for the names of targets, in order: those of /etc/resolv.conf
+	PerAddress     bool             // bind each endpoint address, even if it isn't loopback: false
 
 	// Own are what this process itself listens on or is going to, such as for DNS and the API; not for the
 	// operator to set. Nothing is opened for endpoints that would stand against them, and no flow is let in

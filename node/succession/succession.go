@@ -95,13 +95,14 @@ type Flow struct {
 	ToClient int64          `json:"toClient,omitempty"`
 
 	// The standing, where it isn't what is above.
-	Judged   bool           `json:"judged,omitempty"`
-	ECH      bool           `json:"ech,omitempty"`
-	Waits    bool           `json:"waits,omitempty"`
-	Unread   bool           `json:"unread,omitempty"`
-	For      link.ID        `json:"for,omitempty"`     // the service that it was let in for
-	ForLink  link.LinkID    `json:"forLink,omitempty"` // the connection that it was let in for
-	StandsAt netip.AddrPort `json:"standsAt"`          // the target that it stands or falls with
+	Judged   bool            `json:"judged,omitempty"`
+	ECH      bool            `json:"ech,omitempty"`
+	Waits    bool            `json:"waits,omitempty"`
+	Unread   bool            `json:"unread,omitempty"`
+	For      link.ID         `json:"for,omitempty"`     // the service that it was let in for
+	ForLink  link.LinkID     `json:"forLink,omitempty"` // the connection that it was let in for
+	StandsAt netip.AddrPort  `json:"standsAt"`          // the target that it stands or falls with
+	FoundBy  []link.NamePort `json:"foundBy,omitempty"` // the names that the target was found by
 }
 
 // Bounds of a message. The kernel takes what fits a socket's buffer, of which 208 KiB are the default, and 253

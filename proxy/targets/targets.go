@@ -28,13 +28,18 @@ type Set struct {
 	// change is taken back.
 	known map[netip.AddrPort]*Target
 	line  line
+	found Found
 }
+
+// Found are the addresses that names of the service lead to, for whoever may send there. It isn't changed once it is told.
+type Found map[link.NamePort][]netip.AddrPort
 
 // Target is one target of a set, as who has a place at it holds it.
 type Target struct {
 	Addr netip.AddrPort
 	set  *Set
 	hash uint64
+	by   []link.NamePort // the names that lead to it; once it is no target any more, those that did
 	record
 }
 
@@ -84,19 +89,35 @@ func (s *Set) follow(now time.Time, v *link.Service) {
 		return
 	}
 	s.service = v
-	was := s.targets
-	s.targets = make([]*Target, 0, len(v.Targets))
-	kept := make(map[netip.AddrPort]*Target, len(v.Targets))
-	for _, target := range v.Targets {
-		t := s.known[target.Addr]
+	s.list(now)
+}
+
+// Find takes what the names of the service lead to now. New addresses are led up to their share; those that a name no longer
+// leads to get no new flow, and the flows that they have stay.
+func (s *Set) Find(now time.Time, found Found) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.found) == 0 && len(found) == 0 {
+		return
+	}
+	s.found = found
+	s.list(now)
+}
+
+// list makes the targets those that are written down and those that are found.
+func (s *Set) list(now time.Time) {
+	was, all := s.targets, s.written()
+	s.targets = make([]*Target, 0, len(all))
+	kept := make(map[netip.AddrPort]*Target, len(all))
+	for _, w := range all {
+		t := s.known[w.addr]
 		if t == nil {
-			t = &Target{Addr: target.Addr, set: s, hash: hashTarget(target.Addr)}
+			t = &Target{Addr: w.addr, set: s, hash: hashTarget(w.addr)}
 		}
-		weight := v.Weight(target.Addr)
-		if t.weight == 0 && weight > 0 {
+		if t.weight == 0 && w.weight > 0 {
 			t.since = now
 		}
-		t.weight, t.listed = weight, true
+		t.weight, t.listed, t.by = w.weight, true, w.by
 		kept[t.Addr] = t
 		s.targets = append(s.targets, t)
 	}
@@ -112,6 +133,63 @@ func (s *Set) follow(now time.Time, v *link.Service) {
 	}
 	s.known = kept
 	s.serve(now)
+}
+
+// writing is a target as the service says it.
+type writing struct {
+	addr   netip.AddrPort
+	weight int
+	by     []link.NamePort
+}
+
+// written returns the targets of the service, in its order, each once: one that is there more than once has the
+// smallest of its weights, so that it is drained where it is drained by any of its names.
+func (s *Set) written() []writing {
+	v := s.service
+	all := make([]writing, 0, len(v.Targets))
+	for _, t := range v.Targets {
+		all = append(all, writing{addr: t.Addr, weight: v.Weight(t.Addr)})
+	}
+	if len(v.TargetNames) == 0 {
+		return all
+	}
+	at := make(map[netip.AddrPort]int, len(all))
+	for i, w := range all {
+		at[w.addr] = i
+	}
+	for _, name := range v.TargetNames {
+		weight := v.NameWeight(name)
+		for _, addr := range s.found[name] {
+			i, there := at[addr]
+			if !there {
+				i = len(all)
+				at[addr] = i
+				all = append(all, writing{addr: addr, weight: weight})
+			}
+			if all[i].weight = min(all[i].weight, weight); len(all[i].by) < MostBy {
+				all[i].by = append(all[i].by, name)
+			}
+		}
+	}
+	return all
+}
+
+// MostBy bounds the names that are noted of a target.
+const MostBy = 2
+
+// By returns the first names that the target was found by; none where it is written down alone. The caller doesn't change
+// it.
+func (t *Target) By() []link.NamePort {
+	t.set.mu.Lock()
+	defer t.set.mu.Unlock()
+	return t.by
+}
+
+// Len returns how many targets there are.
+func (s *Set) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.targets)
 }
 
 // End is what a flow has seen of its target.
