@@ -22,11 +22,18 @@ import (
 //   - acl stands before privatelink, so that a blocked client learns nothing of private names.
 //   - privatelink stands before cache. Its answers depend on who asks; a cache before it would hand
 //     the address of one network to another. linkexit stands between the two: it judges what privatelink
-//     passes on, and a name that may not be asked for isn't answered from what others have asked. header,
-//     dnssec and minimal come later too and leave its answers as they are.
+//     passes on, and a name that may not be asked for isn't answered from what others have asked. header
+//     and minimal come later too and leave its answers as they are.
+//   - loadbalance and dnssec stand before privatelink, where CoreDNS has them before and after cache: they rotate and
+//     sign the answers of privatelink too. A zone that is signed here is signed whole, with what privatelink
+//     passes on.
+//   - transfer is asked by privatelink for its zones, with the view of the peer, and stands where CoreDNS has it for
+//     those of file.
+//   - loop is not here: where it finds one it ends the process, with all connections. privatelink looks for loops.
 var directives = []string{
 	"metadata",
 	"proxyproto",
+	"https",
 	"timeouts",
 	"multisocket",
 	"reload",
@@ -51,19 +58,21 @@ var directives = []string{
 	"local",
 	"any",
 	"chaos",
+	"loadbalance",
+	"tsig",
 	"rewrite",
 	"acl",
+	"dnssec",
 	"privatelink",
 	"linkexit",
 	"cache",
 	"header",
-	"dnssec",
 	"tls",
 	"minimal",
 	"template",
+	"transfer",
 	"hosts",
 	"file",
-	"loop",
 	"forward",
 	"view",
 }

@@ -24,8 +24,7 @@ func TestDirectivesAreBuiltIn(t *testing.T) {
 		}
 	}
 	pulledIn := map[string]string{
-		"dnstap":   "forward imports it",
-		"transfer": "file imports it",
+		"dnstap": "forward imports it",
 	}
 	for _, d := range have {
 		if pulledIn[d] == "" && !slices.Contains(directives, d) {
@@ -41,7 +40,9 @@ func TestDirectiveOrder(t *testing.T) {
 		{"privatelink", "linkexit"},
 		{"linkexit", "cache"},
 		{"privatelink", "header"},
-		{"privatelink", "dnssec"},
+		{"dnssec", "privatelink"},
+		{"loadbalance", "privatelink"},
+		{"privatelink", "transfer"},
 		{"privatelink", "minimal"},
 		{"privatelink", "template"},
 		{"privatelink", "hosts"},

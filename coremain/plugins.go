@@ -2,7 +2,7 @@ package coremain
 
 // The plugins that are compiled in. Each registers its directive; directives.go has their order, and
 // a test holds the two together. Left out on purpose: what talks to clouds or clusters, what takes
-// updates or transfers, and DNS over gRPC, QUIC and HTTPS.
+// updates, DNS over gRPC and QUIC, and loop, which ends the process.
 import (
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"
@@ -18,9 +18,10 @@ import (
 	_ "github.com/coredns/coredns/plugin/header"
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/https"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/local"
 	_ "github.com/coredns/coredns/plugin/log"
-	_ "github.com/coredns/coredns/plugin/loop"
 	_ "github.com/coredns/coredns/plugin/metadata"
 	_ "github.com/coredns/coredns/plugin/metrics" // prometheus
 	_ "github.com/coredns/coredns/plugin/minimal"
@@ -35,6 +36,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 	_ "github.com/coredns/coredns/plugin/timeouts"
 	_ "github.com/coredns/coredns/plugin/tls"
+	_ "github.com/coredns/coredns/plugin/transfer"
+	_ "github.com/coredns/coredns/plugin/tsig"
 	_ "github.com/coredns/coredns/plugin/view"
 
 	_ "github.com/postern-link/postern/plugin/linkapi"

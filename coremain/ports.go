@@ -150,7 +150,7 @@ func (b busyPort) hint() string {
 // hostPorts are the ports of the directives that listen beside DNS where none is written.
 var hostPorts = map[string]string{"prometheus": "9153", "pprof": "6053", "health": "8080", "ready": "8181"}
 
-// otherListeners returns what listens beside the endpoints: the server blocks, on TCP and but for TLS on UDP, and
+// otherListeners returns what listens beside the endpoints: the server blocks, on TCP and but for TLS and HTTPS on UDP, and
 // the directives of CoreDNS, on TCP.
 func otherListeners(c *corefile) (found []busyPort) {
 	lines := c.keyLines()
@@ -160,7 +160,8 @@ func otherListeners(c *corefile) (found []busyPort) {
 			if err != nil || len(zones) == 0 {
 				continue
 			}
-			_, port, _ := net.SplitHostPort(zones[0][len("dns://"):]) // tls:// is as long
+			_, at, _ := strings.Cut(zones[0], "://")
+			_, port, _ := net.SplitHostPort(at)
 			what := fmt.Sprintf("server block %s at %s:%d", quote(key), c.path, lines[i][j])
 			udp := strings.HasPrefix(zones[0], transport.DNS+"://")
 			for _, host := range boundTo(b) {

@@ -43,16 +43,20 @@ func hasOwn(c *corefile) *problem {
 	return &problem{c.path, 1, "", "no server block holds a directive of Postern: one of " + strings.Join(own, ", ") + " is needed"}
 }
 
-// servedHere: the server type would serve gRPC, QUIC and HTTPS for a key that says so. None of them
-// is part of this build.
+// servedHere: the server type would serve gRPC, QUIC and HTTP/3 for a key that says so. None of them
+// is part of this build. It would serve plain HTTP for one of HTTPS without a certificate.
 func servedHere(c *corefile) *problem {
 	lines := c.keyLines()
 	for i, b := range c.blocks {
 		for j, key := range b.Keys {
 			switch t, _ := parse.Transport(key); t {
 			case transport.DNS, transport.TLS:
+			case transport.HTTPS:
+				if len(b.Tokens["tls"]) == 0 {
+					return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s has no \"tls CERT KEY\": it would be served in clear", quote(key))}
+				}
 			default:
-				return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s: %s is not served by this program; dns:// (or nothing) and tls:// are allowed", quote(key), t)}
+				return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s: %s is not served by this program; dns:// (or nothing), tls:// and https:// are allowed", quote(key), t)}
 			}
 		}
 	}
@@ -94,9 +98,13 @@ func keyZones(key string) ([]string, error) {
 		return nil, err
 	}
 	if port == "" {
-		port = dnsserver.Port
-		if trans == transport.TLS {
+		switch trans {
+		case transport.TLS:
 			port = transport.TLSPort
+		case transport.HTTPS:
+			port = transport.HTTPSPort
+		default:
+			port = dnsserver.Port
 		}
 	}
 	var zones []string

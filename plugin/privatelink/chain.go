@@ -2,7 +2,6 @@ package privatelink
 
 import (
 	"context"
-	"strings"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
@@ -68,18 +67,18 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 	}
 	var chain []dns.RR
 	for range maxChain {
-		alias := aliasOf(m.Answer, at)
+		with, alias := aliasOf(m.Answer, at)
 		if alias == nil {
 			return m, nil
 		}
-		chain = append(chain, alias)
+		chain = append(chain, with...)
 		at = alias.Target
 		var buf [maxName]byte
 		name := Canonical(buf[:0], at)
 		f := d.p.find(d.q.gen, d.q.view.network, name)
 		if d.q.old {
 			if why := d.p.untrusted(d.q, f, name); why != "" {
-				return d.failed(why), nil
+				return d.failed(notReady(why)), nil
 			}
 		}
 		switch {
@@ -90,7 +89,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 			c := d.p.chase(d.q, chain, f)
 			switch {
 			case c.why != "":
-				return d.failed(c.why), nil
+				return d.failed(notReady(c.why)), nil
 			case c.out != "":
 				return nil, &c
 			}
@@ -102,6 +101,9 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 			continue
 		}
 		return d.cut(m, chain, f), nil
+	}
+	if _, alias := aliasOf(m.Answer, at); alias != nil {
+		return d.failed(&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}), nil // nobody knows where they lead
 	}
 	return m, nil
 }
@@ -124,16 +126,6 @@ func (d *downstream) goOn(m *dns.Msg, beyond chase) error {
 	return d.ResponseWriter.WriteMsg(failed)
 }
 
-// aliasOf returns the CNAME of a name.
-func aliasOf(rrs []dns.RR, owner string) *dns.CNAME {
-	for _, rr := range rrs {
-		if c, ok := rr.(*dns.CNAME); ok && strings.EqualFold(c.Hdr.Name, owner) {
-			return c
-		}
-	}
-	return nil
-}
-
 // cut returns m with the chain and what was found at its end. It keeps nothing else of the answer:
 // the rest is about the public address. AA stays as it was, it speaks of the first name (RFC 1035
 // section 4.1.1); the code speaks of the last one (RFC 6604 section 3).
@@ -142,9 +134,6 @@ func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	c.AuthenticatedData, c.Truncated, c.Rcode = false, false, dns.RcodeSuccess
 	if opt := m.IsEdns0(); opt != nil {
 		c.Extra = []dns.RR{withoutErrors(opt)}
-	}
-	if asked := d.q.r.IsEdns0(); asked != nil && asked.UDPSize() > maxUDP {
-		asked.SetUDPSize(maxUDP)
 	}
 	d.result = continued
 	qtype := d.q.r.Question[0].Qtype

@@ -2,12 +2,26 @@ package privatelink
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/test"
 	"github.com/miekg/dns"
 )
+
+// aliases is a chain of n aliases, from a0.example to another name.
+func aliases(n int, to string) (rrs []string) {
+	for i := range n {
+		target := fmt.Sprintf("a%d.example.", i+1)
+		if i == n-1 {
+			target = to
+		}
+		rrs = append(rrs, fmt.Sprintf("a%d.example. 300 IN CNAME %s", i, target))
+	}
+	return rrs
+}
 
 // Answers of the next plugin that lead to a name of ours.
 func TestChain(t *testing.T) {
@@ -60,7 +74,21 @@ func TestChain(t *testing.T) {
 		{name: "another tenant's resource, refuse", ask: "other.database.windows.net A", set: func(s *settings) { s.miss = missRefuse },
 			up:    []string{"other.database.windows.net. 300 IN CNAME other." + sqlZone, "other." + sqlZone + " 300 IN A 203.0.113.1"},
 			rcode: dns.RcodeRefused},
-		{name: "alias to itself", ask: "a.example A", up: []string{"a.example. 300 IN CNAME a.example."}, answer: []string{"a.example. 300 IN CNAME a.example."}},
+		{name: "alias to itself", ask: "a.example A", up: []string{"a.example. 300 IN CNAME a.example."}, rcode: dns.RcodeServerFailure},
+		{name: "as many aliases as are followed", ask: "a0.example A", up: aliases(maxChain-1, "db.example.com."),
+			answer: append(aliases(maxChain-1, "db.example.com."), "db.example.com. 10 IN A 10.200.0.7")},
+		{name: "more aliases than are followed", ask: "a0.example A", up: append(aliases(maxChain+1, "db.example.com."), "db.example.com. 300 IN A 203.0.113.1"),
+			rcode: dns.RcodeServerFailure},
+		{name: "DNAME with its CNAME", ask: "contoso.old.example A",
+			up:     []string{"old.example. 300 IN DNAME database.windows.net.", "contoso.old.example. 300 IN CNAME contoso.database.windows.net.", public, leak},
+			answer: []string{"old.example. 300 IN DNAME database.windows.net.", "contoso.old.example. 300 IN CNAME contoso.database.windows.net.", alias, ours}},
+		{name: "DNAME alone", ask: "contoso.old.example A", up: []string{"OLD.example. 300 IN DNAME database.windows.net.", public, leak},
+			answer: []string{"OLD.example. 300 IN DNAME database.windows.net.", "contoso.old.example. 300 IN CNAME contoso.database.windows.net.", alias, ours}},
+		{name: "DNAME that makes the name too long", ask: strings.Repeat("a.", 100) + "old.example A",
+			up:     []string{"old.example. 300 IN DNAME " + strings.Repeat("b.", 60), leak},
+			answer: []string{"old.example. 300 IN DNAME " + strings.Repeat("b.", 60), leak}},
+		{name: "DNAME of the name itself", ask: "old.example A", up: []string{"old.example. 300 IN DNAME com.", leak}, answer: []string{"old.example. 300 IN DNAME com.", leak}},
+		{name: "DNAME of the root", ask: "com.example.db A", up: []string{". 300 IN DNAME x.", leak}, rcode: dns.RcodeServerFailure},
 		{name: "no alias", ask: "www.example.org A", up: []string{"www.example.org. 300 IN A 203.0.113.1"}, answer: []string{"www.example.org. 300 IN A 203.0.113.1"}},
 		{name: "hints of a service that points at ours", ask: "_https.example.org HTTPS",
 			up:     []string{"_https.example.org. 300 IN HTTPS 1 db.example.com. alpn=h2 ipv4hint=203.0.113.1 ipv6hint=2001:db8::1"},

@@ -41,6 +41,9 @@ func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding
 		return finding{}
 	}
 	a := g.answerFor(network, asked)
+	if a != nil && a.pattern && string(p.Zones.Zone(asked)) == string(asked) {
+		a = nil // *.azurewebsites.net isn't meant to stand for privatelink.azurewebsites.net, which is a zone
+	}
 	if a != nil {
 		if a.live && p.Published(a.service) {
 			if a.fallback && !p.Healthy(a.service) {

@@ -92,6 +92,10 @@ func (p *Privatelink) finish(m *dns.Msg, q *query, end finding) {
 
 // passChain asks the next plugin for the last alias of a chain and answers with both to w.
 func (p *Privatelink) passChain(ctx context.Context, q *query, w dns.ResponseWriter, c chase) (int, error) {
+	if why := p.Upstream.enter(c.out); why != nil {
+		return p.failFor(&query{w: w, r: q.r, gen: q.gen, view: q.view, server: q.server}, why)
+	}
+	defer p.Upstream.leave()
 	p.stats.answer(q.server, q.view.network, continued)
 	next := *q
 	next.r = q.r.Copy()

@@ -62,6 +62,7 @@ type answer struct {
 	service  link.ID
 	live     bool // an endpoint's connection is
 	fallback bool // the service wants its public address while no target answers
+	pattern  bool // it isn't one name of the service, but one of those that a pattern stands for
 	zone     link.Name
 	set      *set
 }
@@ -109,7 +110,7 @@ var seed = maphash.MakeSeed()
 
 // newAnswer returns the answer for a name and its owner as [link.Snapshot.Owner] found it.
 func (g *generation) newAnswer(network link.ID, asked string, owner link.Owner, private bool) *answer {
-	a := &answer{network: network, name: asked, service: owner.Service}
+	a := &answer{network: network, name: asked, service: owner.Service, pattern: strings.HasPrefix(string(owner.Name.Public), "*")}
 	var addresses []netip.Addr
 	for e := range g.snapshot.EndpointsFor(network, owner.Service) {
 		if e.Connection.Live() {

@@ -113,9 +113,9 @@ func (d *downstream) leads(m *dns.Msg, fqdn string) bool {
 		if d.ours(fqdn) {
 			return true
 		}
-		alias := aliasOf(m.Answer, fqdn)
+		_, alias := aliasOf(m.Answer, fqdn)
 		if alias == nil {
-			alias = aliasOf(m.Extra, fqdn)
+			_, alias = aliasOf(m.Extra, fqdn)
 		}
 		if alias == nil {
 			return false

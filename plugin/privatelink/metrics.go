@@ -35,6 +35,7 @@ func (r result) String() string {
 type counters struct {
 	answers *prometheus.CounterVec
 	misses  *prometheus.CounterVec
+	loops   *prometheus.GaugeVec
 
 	mu    sync.Mutex // held to change known
 	known atomic.Pointer[map[counterKey]*[results]prometheus.Counter]
@@ -58,6 +59,10 @@ func newCounters(r prometheus.Registerer) *counters {
 			Namespace: plugin.Namespace, Subsystem: name, Name: "misses_total",
 			Help: "Queries for names in a privatelink zone that have no endpoint, by zone and policy.",
 		}, []string{"server", "zone", "policy"}),
+		loops: promauto.With(r).NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: plugin.Namespace, Subsystem: name, Name: "upstream_loop",
+			Help: "1 for a suffix whose names the servers of forward ask this process for again.",
+		}, []string{"server", "suffix"}),
 	}
 	c.known.Store(&map[counterKey]*[results]prometheus.Counter{})
 	return c

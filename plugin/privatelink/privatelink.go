@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metrics"
+	"github.com/coredns/coredns/plugin/transfer"
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/link"
@@ -40,6 +41,10 @@ type Privatelink struct {
 	Zones *link.Zones
 	// Forwards: a plugin behind this one asks other servers, so that recursion is available.
 	Forwards bool
+	// Transfers is the plugin that says who may have a zone transfer, nil where nobody may.
+	Transfers *transfer.Transfer
+	// Upstream looks after what is passed on to other servers, nil where no plugin behind this one asks any.
+	Upstream *Upstream
 	// Tells: a plugin behind this one asks with [ClientOf] who a query is from.
 	Tells bool
 
@@ -82,7 +87,13 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	if len(r.Question) != 1 { // RFC 9619
 		return dns.RcodeFormatError, nil
 	}
+	if opt := r.IsEdns0(); opt != nil && opt.UDPSize() > maxUDP {
+		opt.SetUDPSize(maxUDP) // also for answers of others (D08)
+	}
 	q := query{w: w, r: r, server: metrics.WithServer(ctx)}
+	if isProbe(r.Question[0].Name) {
+		return p.failFor(&q, leadsBack)
+	}
 	s := p.Snapshot()
 	if s == nil {
 		return p.fail(&q, noState)
@@ -118,10 +129,16 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 	case q.r.Opcode != dns.OpcodeQuery:
 		return p.notImplemented(q)
 	case question.Qtype == dns.TypeAXFR || question.Qtype == dns.TypeIXFR:
+		if f.kind == foundApex {
+			return p.transferred(ctx, q, f.zone)
+		}
 		return p.refuse(q, prohibited) // the zones list addresses of the inside
 	}
 	switch f.kind {
 	case foundName:
+		if question.Qtype == dns.TypeDS && f.set.other[dns.TypeSOA] != nil {
+			return p.pass(ctx, q) // it is an apex of its own: see below
+		}
 		if f.set.target != "" && !wantsAlias(question.Qtype) {
 			return p.follow(ctx, q, f)
 		}
@@ -154,6 +171,10 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 
 // pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
 func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
+	if why := p.Upstream.enter(q.r.Question[0].Name); why != nil {
+		return p.failFor(q, why)
+	}
+	defer p.Upstream.leave()
 	d := &downstream{ResponseWriter: q.w, ctx: ctx, p: p, q: q, result: passed}
 	w := q.w
 	if q.view.found || q.view.ecs != nil {

@@ -69,6 +69,9 @@ func TestAnswer(t *testing.T) {
 		{name: "D15 pattern, high byte in the privatelink name", from: corp, ask: `\255x.privatelink.azurewebsites.net A`,
 			set: func(s *settings) { s.miss = missNXDomain }, rcode: dns.RcodeNameError,
 			ns: []string{"privatelink.azurewebsites.net. 10 IN SOA privatelink.azurewebsites.net." + soaTail}},
+		{name: "pattern doesn't stand for the apex of its zone", from: corp, ask: "privatelink.azurewebsites.net SOA",
+			answer: []string{"privatelink.azurewebsites.net. 10 IN SOA privatelink.azurewebsites.net." + soaTail}},
+		{name: "pattern doesn't stand for the apex of its zone, DS", from: corp, ask: "privatelink.azurewebsites.net DS", passed: true},
 		{name: "pattern stands for one label", from: corp, ask: "a.shop.azurewebsites.net A", passed: true},
 
 		{name: "qtype CNAME", from: corp, ask: "contoso.database.windows.net CNAME", answer: []string{sqlAlias}},
@@ -427,4 +430,35 @@ func TestEDNS(t *testing.T) {
 			t.Errorf("without EDNS: TC %v, %d bytes", m.Truncated, len(packed))
 		}
 	})
+}
+
+// The parent speaks for DS of a name that is an apex of its own, as for that of a zone.
+func TestParentOfPlainName(t *testing.T) {
+	srv := newServer(t, world(t))
+	for _, name := range []string{"db.example.com", "5.0.200.10.in-addr.arpa"} {
+		srv.up.asked = nil
+		srv.ask(t, corp, question(name+" DS"))
+		if len(srv.up.asked) != 1 {
+			t.Errorf("%s: the next plugin was asked %v", name, srv.up.asked)
+		}
+	}
+}
+
+// D08: what is passed on comes back in no more than 1,232 bytes by UDP either.
+func TestPassedIsTruncated(t *testing.T) {
+	srv := newServer(t, world(t))
+	srv.up.reply = func(r *dns.Msg) *dns.Msg {
+		m := new(dns.Msg).SetReply(r)
+		for range 40 {
+			m.Answer = append(m.Answer, records(`www.example.org. 300 IN TXT "`+strings.Repeat("x", 100)+`"`)...)
+		}
+		return m
+	}
+	for _, from := range []string{corp, stranger} {
+		m, _ := srv.ask(t, from, question("www.example.org TXT").SetEdns0(4096, false))
+		m.Compress = true
+		if packed, _ := m.Pack(); !m.Truncated || len(packed) > maxUDP || m.IsEdns0().UDPSize() != maxUDP {
+			t.Errorf("%s: %d bytes: %v", from, len(packed), m)
+		}
+	}
 }

@@ -65,14 +65,7 @@ func (p *Privatelink) reply(q *query, ede *dns.EDNS0_EDE) *dns.Msg {
 // extend adds the EDNS options of an answer of ours, to clients that speak EDNS (RFC 6891 section
 // 6.1.1). CoreDNS fills in the rest of the OPT record when it makes the answer fit.
 func (q *query) extend(m *dns.Msg, ede *dns.EDNS0_EDE) {
-	asked := q.r.IsEdns0()
-	if asked == nil {
-		return
-	}
-	if asked.UDPSize() > maxUDP {
-		asked.SetUDPSize(maxUDP)
-	}
-	if ede == nil && q.view.ecs == nil {
+	if q.r.IsEdns0() == nil || ede == nil && q.view.ecs == nil {
 		return
 	}
 	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
@@ -151,8 +144,11 @@ func (p *Privatelink) notImplemented(q *query) (int, error) {
 }
 
 // fail answers SERVFAIL: what is private can't be known, and the next plugin would give public addresses.
-func (p *Privatelink) fail(q *query, why string) (int, error) {
-	m := p.reply(q, notReady(why))
+func (p *Privatelink) fail(q *query, why string) (int, error) { return p.failFor(q, notReady(why)) }
+
+// failFor answers SERVFAIL with an extended error.
+func (p *Privatelink) failFor(q *query, why *dns.EDNS0_EDE) (int, error) {
+	m := p.reply(q, why)
 	m.Authoritative = false
 	m.Rcode = dns.RcodeServerFailure
 	return p.write(q, m, servfail)

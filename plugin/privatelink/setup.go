@@ -6,10 +6,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/plugin/internal/block"
@@ -49,6 +51,13 @@ func setup(c *caddy.Controller) error {
 	c.Set(inBlock(c.ServerBlockIndex), true)
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
+		if f := config.Handler("forward"); f != nil {
+			p.Upstream = &Upstream{
+				ask: f, snapshot: draft.Snapshot, now: time.Now, log: handover.NewLogger(name), gauge: shared.loops,
+				server: strings.Join(append([]string{config.Zone}, config.ListenHosts...), " ") + ":" + config.Port,
+			}
+		}
+		p.Transfers, _ = config.Handler("transfer").(*transfer.Transfer)
 		p.Tells = config.Handler("linkexit") != nil
 		p.Zones = draft.Zones() // complete only now: any server block may add one
 		return nil

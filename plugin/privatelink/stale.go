@@ -35,9 +35,9 @@ func (p *Privatelink) untrusted(q *query, f finding, asked []byte) (why string) 
 }
 
 // failed returns a failure in place of the whole answer.
-func (d *downstream) failed(why string) *dns.Msg {
+func (d *downstream) failed(why *dns.EDNS0_EDE) *dns.Msg {
 	d.result = servfail
-	m := d.p.reply(&query{r: d.q.r}, notReady(why))
+	m := d.p.reply(&query{r: d.q.r}, why)
 	m.Authoritative = false
 	m.Rcode = dns.RcodeServerFailure
 	return m

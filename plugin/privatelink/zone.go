@@ -49,11 +49,7 @@ func (p *Privatelink) findLinked(g *generation, network link.ID, asked []byte) (
 	if z == nil {
 		return finding{}, false
 	}
-	for i := range z.groups {
-		of := &z.groups[i]
-		if !p.Published(of.service) {
-			continue
-		}
+	if of := p.choose(z.groups); of != nil {
 		if of.fallback && !p.Healthy(of.service) {
 			return finding{}, true
 		}
@@ -66,6 +62,24 @@ func (p *Privatelink) findLinked(g *generation, network link.ID, asked []byte) (
 		return finding{}, false
 	}
 	return finding{kind: foundDenied, set: z.set, zone: z.zone}, true
+}
+
+// choose returns the group of endpoints that answers for a name: of those that are published the first that is
+// healthy, and where none is the first, since the answer stays when all targets are down (D23). Nil where none is published.
+func (p *Privatelink) choose(groups []grouping) (chosen *grouping) {
+	for i := range groups {
+		of := &groups[i]
+		if !p.Published(of.service) {
+			continue
+		}
+		if len(groups) == 1 || p.Healthy(of.service) {
+			return of
+		}
+		if chosen == nil {
+			chosen = of
+		}
+	}
+	return chosen
 }
 
 func (z *zoned) found(s *set) finding {

@@ -309,3 +309,38 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// D23: two services have the same name in a zone. One whose targets are down makes way for the other, and answers
+// where that is down too.
+func TestGroupsByHealth(t *testing.T) {
+	srv := newServer(t, apply(t, zoneWorld(t),
+		link.PutNetwork{Network: link.Network{ID: "second", Prefixes: prefixes("10.4.0.0/16"), Pools: prefixes("10.204.0.0/24")}},
+		link.PutService{Service: service("a-sql", "contoso.database.windows.net")}, grouped("a-sql", "second", "10.204.0.5", hubZone),
+	))
+	const first, other = "10.204.0.5", "10.201.0.55" // of a-sql and of sql
+	for _, tt := range []struct {
+		name           string
+		down, unproven []link.ID
+		want           string
+	}{
+		{name: "both healthy", want: first},
+		{name: "the first down", down: []link.ID{"a-sql"}, want: other},
+		{name: "the other down", down: []link.ID{"sql"}, want: first},
+		{name: "both down", down: []link.ID{"a-sql", "sql"}, want: first},
+		{name: "the first not published, the other down", unproven: []link.ID{"a-sql"}, down: []link.ID{"sql"}, want: other},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv.down, srv.unproven = map[link.ID]bool{}, map[link.ID]bool{}
+			for _, id := range tt.down {
+				srv.down[id] = true
+			}
+			for _, id := range tt.unproven {
+				srv.unproven[id] = true
+			}
+			for _, name := range []string{"contoso.database.windows.net", "contoso." + sqlZone} {
+				m, _ := srv.ask(t, bare, question(name+" A"))
+				check(t, name, m.Answer[len(m.Answer)-1:], "contoso."+sqlZone+" 10 IN A "+tt.want)
+			}
+		})
+	}
+}

@@ -88,7 +88,7 @@ func Of(c *caddy.Controller) (*Draft, error) {
 		if port, err := strconv.ParseUint(server.Port, 10, 16); err == nil {
 			own := netip.AddrPortFrom(cmp.Or(addr.Unmap().WithZone(""), netip.IPv6Unspecified()), uint16(port))
 			d.addOwn(own)
-			if server.Transport != transport.TLS && !slices.Contains(d.ownUDP, own) {
+			if server.Transport == transport.DNS && !slices.Contains(d.ownUDP, own) {
 				d.ownUDP = append(d.ownUDP, own)
 			}
 		}

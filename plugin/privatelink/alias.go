@@ -1,0 +1,64 @@
+package privatelink
+
+import (
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// aliasOf returns the CNAME of a name, and the records that say so: itself, behind the DNAME that it comes from
+// where there is one. Servers send the CNAME along with a DNAME (RFC 6672 section 3.1); where one didn't, it is made
+// here. Nil where the name is no alias.
+func aliasOf(rrs []dns.RR, owner string) (records []dns.RR, alias *dns.CNAME) {
+	var above *dns.DNAME
+	for _, rr := range rrs {
+		switch rr := rr.(type) {
+		case *dns.CNAME:
+			if alias == nil && strings.EqualFold(rr.Hdr.Name, owner) {
+				alias = rr
+			}
+		case *dns.DNAME:
+			// The nearest one: below a DNAME there is no other (RFC 6672 section 2.4).
+			if below(owner, rr.Hdr.Name) && (above == nil || len(rr.Hdr.Name) > len(above.Hdr.Name)) {
+				above = rr
+			}
+		}
+	}
+	if above != nil {
+		records = append(records, above)
+		if alias == nil {
+			alias = substitute(above, owner)
+		}
+	}
+	if alias == nil {
+		return nil, nil
+	}
+	return append(records, alias), alias
+}
+
+// below reports whether a name is strictly below another one.
+func below(name, above string) bool {
+	if above == "." {
+		return name != "."
+	}
+	n := len(name) - len(above)
+	return n > 1 && name[n-1] == '.' && strings.EqualFold(name[n:], above) && dns.IsSubDomain(above, name)
+}
+
+// substitute returns the CNAME that a DNAME makes of a name below its owner, nil where the name would be too long
+// (RFC 6672 section 2.2).
+func substitute(d *dns.DNAME, name string) *dns.CNAME {
+	target := strings.TrimSuffix(name, ".")
+	if d.Hdr.Name != "." {
+		target = name[:len(name)-len(d.Hdr.Name)-1]
+	}
+	if d.Target != "." {
+		target += "." + d.Target
+	} else {
+		target += "."
+	}
+	if _, ok := dns.IsDomainName(target); !ok {
+		return nil
+	}
+	return &dns.CNAME{Hdr: header(name, dns.TypeCNAME, d.Hdr.Ttl), Target: target}
+}

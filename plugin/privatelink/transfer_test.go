@@ -1,0 +1,167 @@
+package privatelink
+
+import (
+	"context"
+	"net"
+	"testing"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/coredns/coredns/plugin/transfer"
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
+)
+
+// peers returns CoreDNS's transfer plugin with a block of its own.
+func peers(t *testing.T, block string) *transfer.Transfer {
+	t.Helper()
+	c := caddy.NewTestController("dns", block)
+	c.ServerBlockKeys = []string{"."}
+	setup, err := caddy.DirectiveAction("dns", "transfer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := setup(c); err != nil {
+		t.Fatal(err)
+	}
+	h := dnsserver.GetConfig(c).Plugin[0](nil)
+	return h.(*transfer.Transfer)
+}
+
+// stream takes the messages to one client that asked by TCP.
+type stream struct {
+	test.ResponseWriter
+	got []*dns.Msg
+}
+
+func (w *stream) WriteMsg(m *dns.Msg) error {
+	w.got = append(w.got, m)
+	return nil
+}
+
+func (w *stream) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(w.RemoteIP), Port: 40000} }
+func (w *stream) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53} }
+
+// transferTo asks as a peer does and returns the code and the records that it gets.
+func (s *server) transferTo(t *testing.T, ctx context.Context, client string, r *dns.Msg) (int, []dns.RR) {
+	t.Helper()
+	w := &stream{ResponseWriter: test.ResponseWriter{RemoteIP: client}}
+	code, err := s.ServeDNS(ctx, w, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rrs []dns.RR
+	for _, m := range w.got {
+		code = m.Rcode
+		rrs = append(rrs, m.Answer...)
+	}
+	return code, rrs
+}
+
+// D10: a zone is transferred to the peers that are named, each in its own view, and to nobody else.
+func TestTransfer(t *testing.T) {
+	s := zoneWorld(t)
+	const tail = " nobody.invalid. 3 3600 1200 604800 10"
+	sqlApex := []string{sqlZone + " 10 IN SOA " + sqlZone + tail, sqlZone + " 10 IN NS " + sqlZone}
+	whole := func(apex []string, rrs ...string) []string {
+		return append(append(append([]string(nil), apex...), rrs...), apex[0])
+	}
+	http := context.WithValue(context.Background(), dnsserver.HTTPRequestKey{}, "a request")
+	tests := []struct {
+		name, from, zone string
+		to               string // default *
+		ctx              context.Context
+		set              func(*settings)
+		want             []string // none: refused
+	}{
+		{name: "own view", from: lab, zone: sqlZone, want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.201.0.5", "contoso."+sqlZone+" 10 IN A 10.201.0.55",
+			"fallback."+sqlZone+" 10 IN A 10.201.0.60", "hubdown."+sqlZone+" 10 IN A 10.201.0.56", "unproven."+sqlZone+" 10 IN A 10.201.0.59")},
+		{name: "another view", from: corp, zone: sqlZone, want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.200.0.5", "down."+sqlZone+" 10 IN A 10.200.0.16",
+			"fallback."+sqlZone+" 10 IN A 10.200.0.17", "unproven."+sqlZone+" 10 IN A 10.200.0.15")},
+		{name: "spelled differently", from: lab, zone: "PrivateLink.Vaultcore.AZURE.net.", want: nil},
+		{name: "view of the server block", from: stranger, zone: sqlZone, set: func(s *settings) { s.network = "hidden" },
+			want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.202.0.5")},
+		{name: "pattern", from: corp, zone: "privatelink.azurewebsites.net.", want: whole(
+			[]string{"privatelink.azurewebsites.net. 10 IN SOA privatelink.azurewebsites.net." + tail, "privatelink.azurewebsites.net. 10 IN NS privatelink.azurewebsites.net."},
+			"*.privatelink.azurewebsites.net. 10 IN A 10.200.0.8")},
+		{name: "both families", from: corp, zone: "privatelink.vaultcore.azure.net.", want: whole(
+			[]string{"privatelink.vaultcore.azure.net. 10 IN SOA privatelink.vaultcore.azure.net." + tail, "privatelink.vaultcore.azure.net. 10 IN NS privatelink.vaultcore.azure.net."},
+			"kv.privatelink.vaultcore.azure.net. 10 IN A 10.200.0.6", "kv.privatelink.vaultcore.azure.net. 10 IN A 10.200.0.66", "kv.privatelink.vaultcore.azure.net. 10 IN AAAA fd00:200::6")},
+		{name: "linked zone with groups", from: bare, zone: "contoso.internal.", want: whole(
+			[]string{"contoso.internal. 10 IN SOA contoso.internal." + tail, "contoso.internal. 10 IN NS contoso.internal."},
+			"db.contoso.internal. 10 IN A 10.201.0.58", `db.contoso.internal. 300 IN TXT "beside"`)},
+		{name: "linked zone of another network", from: lab, zone: "contoso.internal."},
+		{name: "zone without an endpoint", from: lab, zone: "privatelink.servicebus.windows.net."},
+		{name: "a name that is no apex", from: corp, zone: "contoso." + sqlZone},
+		{name: "an apex of its own", from: corp, zone: "db.example.com."},
+		{name: "peer that isn't named", from: lab, zone: sqlZone, to: "10.2.0.10"},
+		{name: "peer of no network", from: stranger, zone: sqlZone},
+		{name: "DNS over HTTPS", from: lab, zone: sqlZone, ctx: http},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := newServer(t, s)
+			to := tt.to
+			if to == "" {
+				to = "*"
+			}
+			srv.Transfers = peers(t, "transfer {\n to "+to+"\n}")
+			srv.Next = plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+				return dns.RcodeRefused, nil // as the next plugins do with a transfer
+			})
+			if tt.set != nil {
+				tt.set(&srv.settings)
+			}
+			ctx := tt.ctx
+			if ctx == nil {
+				ctx = context.Background()
+			}
+			code, rrs := srv.transferTo(t, ctx, tt.from, new(dns.Msg).SetAxfr(tt.zone))
+			if tt.want == nil {
+				if code != dns.RcodeRefused || len(rrs) > 0 {
+					t.Errorf("code %d, %v", code, rrs)
+				}
+				return
+			}
+			check(t, "zone", rrs, tt.want...)
+		})
+	}
+	t.Run("by UDP", func(t *testing.T) {
+		srv := newServer(t, s)
+		srv.Transfers = peers(t, "transfer {\n to *\n}")
+		for _, rrtype := range []uint16{dns.TypeAXFR, dns.TypeIXFR} {
+			if m, _ := srv.ask(t, lab, new(dns.Msg).SetQuestion(sqlZone, rrtype)); m.Rcode != dns.RcodeRefused || len(m.Answer) > 0 {
+				t.Errorf("%v", m)
+			}
+		}
+	})
+}
+
+// Who has the newest zone gets its SOA alone; a change makes the serial a newer one, by RFC 1982 too.
+func TestTransferIncremental(t *testing.T) {
+	srv := newServer(t, world(t)) // of serial 2
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	ixfr := func(serial uint32) int {
+		_, rrs := srv.transferTo(t, context.Background(), lab, new(dns.Msg).SetIxfr(sqlZone, serial, "ns.invalid.", "nobody.invalid."))
+		return len(rrs)
+	}
+	for serial, want := range map[uint32]int{2: 1, 3: 1, 1: 4, 1<<32 - 5: 4, 0: 4} {
+		if got := ixfr(serial); got != want {
+			t.Errorf("serial %d: %d records, want %d", serial, got, want)
+		}
+	}
+	srv.snapshot = apply(t, srv.snapshot, link.DeleteEndpoint{ID: "sql-10.201.0.5"})
+	if _, rrs := srv.transferTo(t, context.Background(), lab, new(dns.Msg).SetAxfr(sqlZone)); len(rrs) != 0 {
+		t.Errorf("after the last endpoint is gone: %v", rrs)
+	}
+	srv.snapshot = apply(t, srv.snapshot, to("vault", "lab", "10.201.0.6"), to("sql", "lab", "10.201.0.7"))
+	if got := ixfr(2); got != 4 {
+		t.Errorf("after a change: %d records", got)
+	}
+	if got := ixfr(4); got != 1 {
+		t.Errorf("with the newest: %d records", got)
+	}
+}
