@@ -230,7 +230,7 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	if settings == nil {
 		return nil, nil
 	}
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Memory: budget.Find(), Inherited: n.inheritance.giver(), Log: n.log, Registerer: n.register})
+	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Portable: settings.Portable, Memory: budget.Find(), Inherited: n.inheritance.giver(), Log: n.log, Registerer: n.register})
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
 		return nil, errors.Join(err, p.Close())

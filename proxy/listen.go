@@ -21,6 +21,7 @@ type listener struct {
 	datagrams        *datagram.Listener // nil for TCP
 	addr             netip.AddrPort
 	accepting        engine.Listener // that has taken it over; nil before
+	fastOpen         int             // of the settings that it has
 }
 
 // spot is what a listener listens on: the same port of two protocols is two.
@@ -232,6 +233,7 @@ func (n *Prepared) Commit() {
 	if was != nil && !slices.Equal(was.Resolvers, n.settings.Resolvers) {
 		p.names.known.Again()
 	}
+	p.tellEngine(n.settings)
 	p.listen(s, n.settings)
 	n.discard()
 	// Answers are given from the snapshot in force, which the prepared one may not be yet.
@@ -282,6 +284,22 @@ func (p *Proxy) listen(s *link.Snapshot, settings Settings) {
 			p.start(addr)
 		}
 	}
+	for _, l := range p.listeners {
+		p.tune(l, settings)
+	}
+}
+
+// tune gives a listener what settings say of those that are open already.
+func (p *Proxy) tune(l *listener, s Settings) {
+	if l.accepting == nil || l.fastOpen == s.FastOpen {
+		return
+	}
+	l.accepting.Control(func(fd uintptr) {
+		if err := fastOpen(fd, s.FastOpen); err != nil {
+			p.log.Warn("connections don't begin with fast open", "address", l.addr, "error", err)
+		}
+	})
+	l.fastOpen = s.FastOpen
 }
 
 // start opens a listener, or takes the one prepared, and starts its accept loop. The caller holds mu.
@@ -314,6 +332,7 @@ func (p *Proxy) start(addr spot) {
 		return
 	}
 	p.listeners[addr] = l
+	p.tune(l, *p.settings.Load())
 }
 
 // lack notes that a listener can't be had, and tells when it is new. The caller holds mu.

@@ -44,7 +44,9 @@ type Config struct {
 	Policy func() *policy.Policy
 	// Inherited gives out a listening socket of TCP that the process before this one has, once; nil: none for the
 	// address. Nil: this process takes no other's place.
-	Inherited  func(netip.AddrPort) *net.TCPListener
+	Inherited func(netip.AddrPort) *net.TCPListener
+	// Portable has connections copied in the portable way. It is taken when the proxy is made, and not changed by settings.
+	Portable   bool
 	Memory     budget.Memory         // that the process may use; zero: not known, and nothing follows from it
 	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
@@ -70,6 +72,7 @@ type Proxy struct {
 	refusals  refusals
 	ids       flowIDs
 	engine    engine.Engine
+	portable  bool // is asked for
 	datagrams datagrams
 	memory    budget.Memory
 
@@ -125,7 +128,7 @@ func New(c Config) *Proxy {
 	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p}, p.names)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
-	p.engine = newEngine(p.log)
+	p.engine, p.portable = newEngine(c.Portable, p.log), c.Portable
 	p.background.Go(p.reviewRules)
 	p.metrics.memoryLimit.Set(float64(c.Memory.Limit))
 	if c.Memory.Bounded() {
@@ -134,8 +137,11 @@ func New(c Config) *Proxy {
 	return p
 }
 
-// newEngine returns the best engine that can be had.
-func newEngine(log *slog.Logger) engine.Engine {
+// newEngine returns the best engine that can be had, or the portable one.
+func newEngine(portable bool, log *slog.Logger) engine.Engine {
+	if portable {
+		return engine.Portable()
+	}
 	e, err := engine.New()
 	if err != nil {
 		log.Warn("connections are copied in the portable way, which is slower", "error", err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/proxy/budget"
+	"github.com/postern-link/postern/proxy/engine"
 )
 
 // Settings is what an operator may set. Zero values mean the default in the comment.
@@ -20,6 +21,8 @@ type Settings struct {
 	InboundHeaders []netip.Prefix   // peers that send, and must send, a PROXY header: none
 	Resolvers      []netip.AddrPort // whom to ask for the names of targets, in order: those of /etc/resolv.conf
 	PerAddress     bool             // bind each endpoint address, even if it isn't loopback: false
+	FastOpen       int              // connections that may wait with the bytes of their SYN, RFC 7413: none
+	Portable       bool             // copy in the portable way; of use to who makes the proxy, see Config: false
 
 	// Own are what this process itself listens on or is going to, such as for DNS and the API; not for the
 	// operator to set. Nothing is opened for endpoints that would stand against them, and no flow is let in
@@ -66,6 +69,16 @@ func (p *Proxy) tellLimits(old *Settings, now Settings) {
 	}
 	tell("limits of the data plane", "max_flows", now.MaxFlows, "max_per_source", now.MaxPerSource, "open_files", descriptorLimit(),
 		"memory", p.memory.Limit, "memory_of", p.memory.From)
+}
+
+// HasEpoll reports whether this build has an engine that isn't portable.
+const HasEpoll = engine.HasEpoll
+
+// tellEngine says when a setting waits for the next process: connections of two engines can't be copied to each other.
+func (p *Proxy) tellEngine(now Settings) {
+	if now.Portable != p.portable {
+		p.log.Warn("another engine is taken when the process is started anew", "portable", now.Portable)
+	}
 }
 
 // Drain returns the drain timeout in force.

@@ -31,6 +31,11 @@ func listenOptions(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
+// fastOpen lets so many connections wait with what came with their SYN, none for 0 (RFC 7413 section 4.2.1, tcp(7)).
+func fastOpen(listener uintptr, waiting int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(listener), unix.IPPROTO_TCP, unix.TCP_FASTOPEN, waiting))
+}
+
 // dialOptions prepares a socket towards a target. IP_FREEBIND lets a NAT address be one that is
 // only routed here; IP_BIND_ADDRESS_NO_PORT leaves the port to connect, which knows the target, so
 // that each target has all the ports of an address.

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/netip"
 	"syscall"
 )
@@ -13,6 +14,13 @@ import (
 func listenOptions(_, _ string, _ syscall.RawConn) error { return nil }
 
 func dialOptions(_ uintptr, nat, speaks bool) error { return nil }
+
+func fastOpen(_ uintptr, waiting int) error {
+	if waiting == 0 {
+		return nil
+	}
+	return errors.ErrUnsupported
+}
 
 func keep(controlled) {}
 

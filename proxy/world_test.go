@@ -91,7 +91,7 @@ func newWorldLog(t testing.TB, settings Settings, handler func(io.Writer) slog.H
 	w := &world{t: t, log: new(logBuffer), registry: prometheus.NewRegistry()}
 	w.now.Store(link.Empty())
 	w.proxy = New(Config{
-		Snapshot: w.now.Load, Registerer: w.registry, Policy: w.rules.Load,
+		Snapshot: w.now.Load, Registerer: w.registry, Policy: w.rules.Load, Portable: settings.Portable,
 		Log: slog.New(handler(w.log)),
 	})
 	w.log.settle = func() { w.proxy.lines.flush(patience) }

@@ -3,6 +3,7 @@
 package linkproxy
 
 import (
+	"errors"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -20,10 +21,17 @@ const (
 	listenAddress = "address" // one listener for each endpoint address
 )
 
+// The engines.
+const (
+	engineEpoll    = "epoll"
+	enginePortable = "portable"
+)
+
 // The largest counts that make sense: Linux has no more descriptors or ports than these for one process.
 const (
 	maxFlows     = 1 << 20
 	maxPerSource = 1 << 20
+	maxFastOpen  = 4096 // a usual net.core.somaxconn, which bounds it
 )
 
 func init() { plugin.Register(name, setup) }
@@ -71,6 +79,24 @@ func directive(s *proxy.Settings) block.Directive {
 				Set: func(args []string) error {
 					word, err := block.Word(args[0], listenPool, listenAddress)
 					s.PerAddress = word == listenAddress
+					return err
+				},
+			},
+			{
+				Name: "engine", Usage: "epoll|portable", Min: 1, Max: 1,
+				Set: func(args []string) error {
+					word, err := block.Word(args[0], engineEpoll, enginePortable)
+					if word == engineEpoll && !proxy.HasEpoll {
+						return errors.New("this build has none")
+					}
+					s.Portable = word == enginePortable
+					return err
+				},
+			},
+			{
+				Name: "fast_open", Usage: "N", Min: 1, Max: 1,
+				Set: func(args []string) (err error) {
+					s.FastOpen, err = block.Int(args[0], 1, maxFastOpen)
 					return err
 				},
 			},

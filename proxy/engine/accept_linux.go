@@ -170,6 +170,15 @@ func (l *listener) Close() error {
 	return l.leave()
 }
 
+// Control implements [Listener].
+func (l *listener) Control(f func(fd uintptr)) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.fd >= 0 {
+		f(uintptr(l.fd))
+	}
+}
+
 // leave closes the socket. It is taken out of every epoll before: where another process has it too, closing alone wouldn't.
 // The caller holds mu.
 func (l *listener) leave() error {

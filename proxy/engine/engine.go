@@ -62,6 +62,8 @@ type Listener interface {
 	// Close ends it. When it has returned, no connection is given away any more. It must not be called by what
 	// connections are given to.
 	Close() error
+	// Control calls f with the descriptor, which stays open meanwhile; nothing is called after Close.
+	Control(f func(fd uintptr))
 }
 
 // Conn is a TCP connection. One goroutine may read and write it, until it is copied; the other methods

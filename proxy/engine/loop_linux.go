@@ -24,8 +24,8 @@ type epollEngine struct {
 	asking  sync.WaitGroup
 }
 
-// New returns the engine that is best on this platform.
-func New() (Engine, error) {
+// newEpoll starts a loop for each processor.
+func newEpoll() (Engine, error) {
 	e := &epollEngine{stop: make(chan struct{})}
 	for range max(1, runtime.GOMAXPROCS(0)) {
 		l, err := newLoop(e)

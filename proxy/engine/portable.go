@@ -88,6 +88,13 @@ func (l *tcpListener) Close() error {
 	return err
 }
 
+// Control implements [Listener].
+func (l *tcpListener) Control(f func(fd uintptr)) {
+	if raw, err := l.SyscallConn(); err == nil {
+		_ = raw.Control(f) // fails for one that is closed
+	}
+}
+
 // Unmapped returns an address of the standard library as we keep them: IPv4 is IPv4. A zone stays,
 // and matches no prefix.
 func Unmapped(a net.Addr) netip.AddrPort {

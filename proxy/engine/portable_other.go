@@ -8,9 +8,6 @@ import (
 	"sync"
 )
 
-// New returns the engine that is best on this platform.
-func New() (Engine, error) { return Portable(), nil }
-
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 type transfer struct{}

@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFastOpen: a client that was here before sends its first bytes with the SYN where settings allow it, and as ever where they
+// don't. Settings reach listeners that are open already. The listeners are in a namespace of the test's, which allows it.
+func TestFastOpen(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for a network namespace")
+	}
+	far := echo(t)
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v: %s", err, out)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("3"), 0); err != nil { // of this namespace
+		t.Fatal(err)
+	}
+	w := newWorld(t, Settings{}, service("s", 7001, far), endpoint("e", "s", "127.77.0.5"))
+	addr := netip.MustParseAddrPort(w.first())
+	for _, tt := range []struct {
+		name     string
+		fastOpen int
+		with     bool
+	}{
+		{"off", 0, false},
+		{"switched on", 16, true},
+		{"switched off", 0, false},
+	} {
+		// Not a subtest, which would be in another thread.
+		next, err := w.proxy.Prepare(w.now.Load(), Settings{FastOpen: tt.fastOpen})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next.Commit()
+		fastDial(t, addr) // is given the cookie
+		if with := fastDial(t, addr); with != tt.with {
+			t.Errorf("%s: bytes with the SYN: %v", tt.name, with)
+		}
+	}
+}
+
+// fastDial sends bytes with its SYN if it can, and has them echoed. It reports whether it could.
+func fastDial(t *testing.T, addr netip.AddrPort) (with bool) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "client")
+	defer f.Close()
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		t.Fatal(err)
+	}
+	const said = "first bytes"
+	if err := unix.Sendto(fd, []byte(said), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, len(said))
+	if _, err := io.ReadFull(f, b); err != nil || string(b) != said {
+		t.Fatalf("read %q, %v", b, err)
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const synData = 32 // TCPI_OPT_SYN_DATA of linux/tcp.h
+	return info.Options&synData != 0
+}
