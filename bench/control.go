@@ -211,6 +211,7 @@ type controlNode struct {
 	token  string
 	client *http.Client
 	target netip.AddrPort
+	more   string // lines of its Corefile
 }
 
 // startControl starts a node on bolt, or on etcd where there are endpoints of it. Several nodes differ by
@@ -272,9 +273,9 @@ func (n *controlNode) configure(b *bench, dir, endpoints string) ([]string, erro
   limit pendingPerConsumer 200000
   limit services 100000
  }
- privatelink
+%s privatelink
 }
-`, n.dns.Port(), n.dns.Addr(), store, strings.TrimPrefix(n.api, "https://"), filepath.Join(dir, "identities.json")))
+`, n.dns.Port(), n.dns.Addr(), store, strings.TrimPrefix(n.api, "https://"), filepath.Join(dir, "identities.json"), n.more))
 }
 
 // do sends one request and decodes the answer into v, nil for none.
@@ -395,10 +396,12 @@ func (n *controlNode) decide(worker, i int, guid string) error {
 		object{"properties": object{"privateLinkServiceConnectionState": object{"status": "Approved", "description": "bench"}}}, nil)
 }
 
-// ask returns the addresses that a node answers a client of a worker's network with.
-func (n *controlNode) ask(b *bench, worker int, name string) ([]dns.RR, error) {
+// workerAddr is where a client of a worker's network asks DNS from.
+func workerAddr(worker int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(100 + worker), 255, 1}) }
+
+// ask returns the addresses that a node answers a client with.
+func (n *controlNode) ask(from netip.Addr, name string) ([]dns.RR, error) {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
-	from := netip.AddrFrom4([4]byte{10, byte(100 + worker), 255, 1})
 	c := dns.Client{Timeout: time.Second, Dialer: &net.Dialer{LocalAddr: &net.UDPAddr{IP: from.AsSlice()}, Timeout: time.Second}}
 	r, _, err := c.Exchange(m, n.dns.String())
 	if err != nil {

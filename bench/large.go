@@ -49,7 +49,7 @@ func (b *bench) measureFollow() (map[string]float64, float64, error) {
 		if err := nodes[0].approve(0, i*perSubnet); err != nil {
 			return nil, 0, err
 		}
-		took, err := nodes[1].answers(b, serviceName(0, i*perSubnet)+".bench.example", 0)
+		took, err := nodes[1].answers(serviceName(0, i*perSubnet)+".bench.example", 0)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -60,10 +60,10 @@ func (b *bench) measureFollow() (map[string]float64, float64, error) {
 }
 
 // answers waits until the node answers a name with an address, and returns how long that took.
-func (n *controlNode) answers(b *bench, name string, worker int) (time.Duration, error) {
+func (n *controlNode) answers(name string, worker int) (time.Duration, error) {
 	began := time.Now()
 	for time.Since(began) < 10*time.Second {
-		if rrs, err := n.ask(b, worker, name); err == nil && len(rrs) > 0 {
+		if rrs, err := n.ask(workerAddr(worker), name); err == nil && len(rrs) > 0 {
 			return time.Since(began), nil
 		}
 		time.Sleep(200 * time.Microsecond)
@@ -150,7 +150,7 @@ func (b *bench) measureLarge() (map[string]float64, float64, error) {
 	n.process = p
 	defer n.stop()
 	last := fmt.Sprintf("s%d.bench.example", largeServices-1)
-	if _, err := n.answers(b, last, 0); err != nil {
+	if _, err := n.answers(last, 0); err != nil {
 		return nil, 0, err
 	}
 	values := map[string]float64{keyStart: time.Since(began).Seconds()}

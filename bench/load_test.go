@@ -71,6 +71,50 @@ func TestLoadAgainstSink(t *testing.T) {
 	}
 }
 
+// The proxy that this program is itself carries requests and bulk, and the backend takes headers off.
+func TestRelay(t *testing.T) {
+	b := &bench{self: os.Args[0], net: plan(127)}
+	for i, target := range b.net.targets {
+		b.net.targets[i] = netip.AddrPortFrom(target.Addr(), freeport.Get(t))
+	}
+	b.net.endpoint = netip.AddrPortFrom(b.net.endpoint.Addr(), freeport.Get(t))
+	b.dir = t.TempDir()
+	if err := b.startSink(); err != nil {
+		t.Fatal(err)
+	}
+	defer b.sink.stop()
+	p, err := b.start(b.relay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	if err := p.await(func() error { return b.ask(proxyTest{}) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, first := range []string{"", "PROXY UNKNOWN\r\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"} {
+		o := order{Kind: loadConnect, Target: b.net.endpoint, Sources: b.net.sources, Conns: 4, Seconds: 0.2, Warm: 0.02}
+		if first != "" {
+			o.First = append([]byte(first+string(modeEcho)), make([]byte, messageSize-1)...)
+		}
+		l, err := b.begun(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.stop()
+		if out, err := l.outcome(); err != nil || out.Count == 0 || out.Errors > 0 {
+			t.Errorf("behind %q: %+v, %v", first, out, err)
+		}
+	}
+	l, err := b.begun(order{Kind: loadUpload, Target: b.net.endpoint, Sources: b.net.sources, Conns: 4, Seconds: 0.2, Warm: 0.02})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.stop()
+	if out, err := l.outcome(); err != nil || out.Bytes == 0 {
+		t.Errorf("bulk: %+v, %v", out, err)
+	}
+}
+
 // A load without a backend says so instead of reporting nothing as a figure.
 func TestLoadWithoutBackend(t *testing.T) {
 	b := &bench{self: os.Args[0], net: plan(127)}

@@ -150,3 +150,29 @@ func TestQueries(t *testing.T) {
 		t.Errorf("%d endpoint addresses, or outside of the pool", len(addrs))
 	}
 }
+
+func TestHeaderSize(t *testing.T) {
+	const v2 = "\r\n\r\n\x00\r\nQUIT\n\x21\x11"
+	for _, c := range []struct {
+		name, in string
+		want     int
+		bad      bool
+	}{
+		{"none", "exxx", 0, false},
+		{"a hello", "\x16\x03\x01", 0, false},
+		{"version 1", "PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\nexx", 33, false},
+		{"version 1, cut", "PROXY TCP4 1.2.3.4", 0, true},
+		{"version 2", v2 + "\x00\x0c............exx", 28, false},
+		{"version 2 alone", v2 + "\x00\x00", 16, false},
+		{"version 2, cut", v2 + "\x00\x0c.......", 0, true},
+		{"version 2, its length cut", v2 + "\x00", 0, true},
+		{"what isn't one", "\r\n\r\nGET / HTTP/1.1\r\n", 0, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, ok := headerSize([]byte(c.in))
+			if ok == c.bad || ok && got != c.want {
+				t.Errorf("headerSize = %d, %v; want %d", got, ok, c.want)
+			}
+		})
+	}
+}

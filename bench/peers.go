@@ -25,6 +25,9 @@ const (
 	serverHAProxy      = "HAProxy"
 	serverHAProxyTuned = "HAProxy tuned"
 	serverNginx        = "nginx stream"
+	serverNginxTuned   = "nginx stream tuned"
+	serverNginxV1      = "nginx stream, PROXY v1"
+	serverRelay        = "Go, io.Copy"
 )
 
 // server is one contestant: how to write its configuration to a new directory, and the command that
@@ -170,6 +173,17 @@ backend b%s
 
 // nginx returns nginx with its stream module, one worker, everything else at its default.
 func (b *bench) nginx() server { return b.nginxBy(serverNginx, "", "proxy_pass b;") }
+
+// relay returns the proxy that this program is itself.
+func (b *bench) relay() server {
+	return server{serverRelay, func(string) ([]string, error) {
+		args := []string{b.self, "-role", "relay", b.net.endpoint.String()}
+		for _, t := range b.net.targets {
+			args = append(args, t.String())
+		}
+		return args, nil
+	}}
+}
 
 // nginxBy is nginx with lines of the stream section, and words that say where a connection goes.
 func (b *bench) nginxBy(name, stream, to string) server {

@@ -14,10 +14,45 @@ func (b *bench) posternHead(dir string) string {
 	return fmt.Sprintf(`.:%d {
  bind %s
  linkstore bolt %s
- linknetwork consumer %s {
-  endpoints %s
+%s`, b.net.dns.Port(), b.net.dns.Addr(), filepath.Join(dir, "state.db"), b.consumer())
+}
+
+// consumer declares the network of the load generator.
+func (b *bench) consumer() string {
+	return fmt.Sprintf(" linknetwork consumer %s {\n  endpoints %s\n }\n", b.net.clients, b.net.pool)
+}
+
+// metrics serves them: who operates a node has them on.
+func (b *bench) metrics() string {
+	return fmt.Sprintf(" prometheus %s:%d\n", b.net.dns.Addr(), metricsPort)
+}
+
+// published declares the backend as a service that has these lines too, and its endpoint, and carries flows to it.
+func (b *bench) published(lines string) string {
+	targets := make([]string, len(b.net.targets))
+	for i, t := range b.net.targets {
+		targets[i] = t.String()
+	}
+	return fmt.Sprintf(` linkservice backend {
+%s  port %d
+  target %s
+  approve consumer
  }
-`, b.net.dns.Port(), b.net.dns.Addr(), filepath.Join(dir, "state.db"), b.net.clients, b.net.pool)
+ linkendpoint consumer-backend {
+  service backend
+  network consumer
+  address %s
+ }
+ linkproxy {
+  max_flows %d
+  max_per_source %[5]d
+ }
+`, lines, b.net.endpoint.Port(), strings.Join(targets, " "), b.net.endpoint.Addr(), b.flows+300)
+}
+
+// posternWith configures a node with the backend as a service that has these lines, and more in the Corefile.
+func (b *bench) posternWith(dir, lines, more string) ([]string, error) {
+	return b.corefile(b.postern, dir, b.posternHead(dir)+b.metrics()+more+b.published(lines)+" privatelink\n}\n")
 }
 
 // posternDNS configures one service and one endpoint for each name. All services have the same
@@ -50,5 +85,10 @@ func (b *bench) posternDNS(dir string, proxying bool) ([]string, error) {
 // posternProxy configures one service with the backend as its targets, no names and no PROXY
 // header: what the peers do.
 func (b *bench) posternProxy(dir string) ([]string, error) {
-	return b.posternBy(dir, "pin address", "")
+	return b.posternWith(dir, "  pin address\n", "")
+}
+
+// posternHeader also tells the targets who the client is.
+func (b *bench) posternHeader(dir string) ([]string, error) {
+	return b.posternWith(dir, "  pin address\n  proxy_protocol v2\n", "")
 }

@@ -31,76 +31,8 @@ const (
 	keyIdleTotal   = "idle_total"  // bytes per flow that the proxy costs
 	keyDescriptors = "descriptors" // per flow
 	keyOwnKernel   = "idle_own"    // idle_kernel without what the direct flow costs
+	keyTimes       = "times"       // CPU time of a request, in that of the test with few flows
 )
-
-// proxyTest is one kind of load.
-type proxyTest struct {
-	test
-	kind    string
-	conns   int
-	servers func(b *bench) []server // nil: proxyServers
-	hello   bool                    // connections begin with a ClientHello
-}
-
-// Requests per second of the test with a fixed rate.
-const fixedRate = 5000
-
-var (
-	columnGbit = column{key: keyGbit, head: "Gbit/s", digits: 1, better: higher}
-	columnIdle = column{key: keyIdleTotal, head: "KiB per flow", scale: 1024, digits: 1, better: lower}
-	columnCore = column{key: keyServerCPU, head: "core %", scale: 0.01}
-)
-
-func (b *bench) proxyTests() []proxyTest {
-	of := func(name, title string, saturates bool, columns ...column) test {
-		return test{name: name, title: title, baseline: serverNginx, columns: columns, saturates: saturates}
-	}
-	bulk := []column{columnGbit, {key: keyCPUPerGB, head: "CPU s/GB", digits: 3, better: lower}, columnCore}
-	each := func(head string) []column {
-		return []column{
-			{key: keyRate, head: head, scale: 1e3, digits: 1, better: higher},
-			{key: keyEachCPU, head: "CPU us each", scale: 1e-6, digits: 1, better: lower},
-			{key: keyP50, head: "p50 us", scale: 1e-6},
-			{key: keyP99, head: "p99 us", scale: 1e-6},
-			columnCore,
-		}
-	}
-	tests := []proxyTest{
-		{test: of("up-1", "Proxy: client to provider, 1 stream", true, bulk...), kind: loadUpload, conns: 1},
-		{test: of("up-16", "Proxy: client to provider, 16 streams", true, bulk...), kind: loadUpload, conns: 16},
-		{test: of("down-1", "Proxy: provider to client, 1 stream", true, bulk...), kind: loadDownload, conns: 1},
-		{test: of("down-16", "Proxy: provider to client, 16 streams", true, bulk...), kind: loadDownload, conns: 16},
-		{test: of("connect", "Proxy: connect, one request and response, close; 32 at a time", true, each("k connections/s")...), kind: loadConnect, conns: 32},
-		{test: of("request", "Proxy: requests on 64 persistent connections", true, each("k requests/s")...), kind: loadRequest, conns: 64},
-		{test: of("rate", fmt.Sprintf("Proxy: %d requests/s on 64 persistent connections", fixedRate), false,
-			column{key: keyP50, head: "p50 us", scale: 1e-6, digits: 0, better: lower},
-			column{key: keyP99, head: "p99 us", scale: 1e-6, digits: 0, better: lower},
-			column{key: keyEachCPU, head: "CPU us each", scale: 1e-6, digits: 1, better: lower},
-			columnCore), kind: loadRate, conns: 64},
-		{test: of("idle", fmt.Sprintf("Proxy: %d idle flows", b.flows), false, columnIdle,
-			column{key: keyIdleRSS, head: "resident KiB", scale: 1024, digits: 1},
-			column{key: keyOwnKernel, head: "kernel KiB", scale: 1024, digits: 1},
-			column{key: keyDescriptors, head: "descriptors", digits: 1},
-			column{key: keyFlows, head: "flows"}), kind: loadIdle, conns: b.flows},
-	}
-	return append(tests, b.tlsTests()...)
-}
-
-// proxyServers returns the servers of the proxy tests that can be run.
-func (b *bench) proxyServers() []server {
-	servers := []server{{name: serverDirect}}
-	if b.has("haproxy") {
-		servers = append(servers, b.haproxy(serverHAProxy, "", ""),
-			b.haproxy(serverHAProxyTuned, "  tune.bufsize 262144\n  tune.pipesize 1048576\n  maxpipes 128", "  option splice-auto"))
-	}
-	if b.has("nginx") {
-		servers = append(servers, b.nginx())
-	}
-	if b.postern != "" {
-		servers = append(servers, server{serverPostern, b.posternProxy})
-	}
-	return servers
-}
 
 // runProxy measures every server under every load once per round, in turn.
 func (b *bench) runProxy(round int) {
@@ -114,6 +46,7 @@ func (b *bench) runProxy(round int) {
 	}
 	b.results.ownKernel()
 	b.results.addedLatency()
+	b.results.costOfMany()
 }
 
 // serversOf returns the servers of a test.
@@ -145,24 +78,45 @@ func (b *bench) measureProxy(t proxyTest, s server) (map[string]float64, float64
 	if t.hello {
 		o.First = b.hello
 	}
+	if t.kind == loadRate {
+		o.Warm = max(o.Warm, 1.2*float64(t.conns)/fixedRate) // each connection has its first request before
+	}
 	if t.kind == loadIdle {
 		return b.measureIdle(o, pids)
 	}
-	l, err := b.startLoad(o)
+	loads := []int{b.sink.cmd.Process.Pid}
+	var bulk *role // whose window is around the other one
+	if t.beside > 0 {
+		var err error
+		if bulk, err = b.begun(order{Kind: loadUpload, Target: target, Sources: o.Sources, Conns: t.beside, Seconds: o.Warm + o.Seconds + 0.5, Warm: 0.2}); err != nil {
+			return nil, 0, err
+		}
+		defer bulk.stop()
+		loads = append(loads, tree(bulk.cmd.Process.Pid)...)
+	}
+	l, err := b.begun(o)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer l.stop()
-	if err := l.awaitBegan(); err != nil {
-		return nil, 0, err
-	}
-	w := observe(pids, append(tree(l.cmd.Process.Pid), b.sink.cmd.Process.Pid))
+	w := observe(pids, append(loads, tree(l.cmd.Process.Pid)...))
 	out, err := l.outcome()
 	if err != nil {
 		return nil, 0, err
 	}
 	u := w.end(0)
-	return figures(t, out, u, pids != nil), u.others, nil
+	if out.Count == 0 && out.Bytes == 0 {
+		return nil, 0, errors.New("nothing came through")
+	}
+	v := figures(t, out, u, pids != nil)
+	if bulk != nil {
+		out, err := bulk.outcome()
+		if err != nil {
+			return nil, 0, err
+		}
+		v[keyGbit] = 8 * float64(out.Bytes) / 1e9 / out.Seconds
+	}
+	return v, u.others, nil
 }
 
 // figures turns what was seen into the values of a sample.
@@ -174,7 +128,7 @@ func figures(t proxyTest, out outcome, u usage, proxied bool) map[string]float64
 		n, key = float64(out.Bytes)/1e9, keyCPUPerGB
 		v[keyGbit] = 8 * n / out.Seconds
 	default:
-		v[keyRate], v[keyP50], v[keyP99] = n/out.Seconds, out.P50, out.P99
+		v[keyRate], v[keyP50], v[keyP99], v[keyFlows] = n/out.Seconds, out.P50, out.P99, float64(t.conns)
 	}
 	if proxied {
 		v[keyServerCPU] = u.server.Seconds() / u.elapsed.Seconds()
@@ -322,6 +276,15 @@ func (b *bench) startLoad(o order) (*role, error) {
 		return nil, fmt.Errorf("the load: %w", err)
 	}
 	return r, nil
+}
+
+// begun starts a load and waits for its window.
+func (b *bench) begun(o order) (*role, error) {
+	l, err := b.startLoad(o)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.awaitBegan()
 }
 
 func (r *role) awaitBegan() error { return r.expect(began) }

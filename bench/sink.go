@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -108,8 +109,18 @@ func (s *sink) step(fd int, c *sinkConn, events uint32) bool {
 		if err != nil || n <= 0 {
 			return false
 		}
-		if c.mode == 0 && !s.begin(fd, c, s.buf[0]) {
-			return false
+		if c.mode == 0 {
+			header, ok := headerSize(s.buf[:n])
+			if !ok {
+				return false
+			}
+			copy(s.buf, s.buf[header:n])
+			if n -= header; n == 0 {
+				return true // what it is about comes behind the header
+			}
+			if !s.begin(fd, c, s.buf[0]) {
+				return false
+			}
 		}
 		if c.mode == modeEcho && !s.answer(fd, c, n) || c.mode == modeTLS && !s.serverHello(fd, c, n) {
 			return false
@@ -120,6 +131,24 @@ func (s *sink) step(fd int, c *sinkConn, events uint32) bool {
 		return err == nil || err == unix.EAGAIN || err == unix.EINTR
 	}
 	return true
+}
+
+// headerSize returns the length of the PROXY header, version 1 or 2, that a connection begins with, 0 for none. It reports
+// false where it isn't whole, which on loopback none is that was sent at once.
+func headerSize(b []byte) (int, bool) {
+	const v1, v2 = "PROXY ", "\r\n\r\n\x00\r\nQUIT\n"
+	if bytes.HasPrefix(b, []byte(v1)) {
+		end := bytes.Index(b, []byte("\r\n"))
+		return end + 2, end >= 0
+	}
+	if b[0] != v2[0] {
+		return 0, true
+	}
+	if len(b) < len(v2)+4 || !bytes.HasPrefix(b, []byte(v2)) {
+		return 0, false
+	}
+	size := len(v2) + 4 + int(binary.BigEndian.Uint16(b[len(v2)+2:]))
+	return size, size <= len(b)
 }
 
 // begin takes the first byte of a connection.

@@ -99,28 +99,38 @@ func (r results) values(test, server, key string) spread {
 	return spreadOf(vs)
 }
 
-// ratio returns the spread, over the rounds, of server to baseline in the same round. Above 1 is
-// better than the baseline, whichever way the figure itself is better.
-func (r results) ratio(test, server, baseline string, c column) spread {
+// ratio returns the spread, over the rounds, of server to the best of others in the same round. Above 1 is
+// better than all of them, whichever way the figure itself is better.
+func (r results) ratio(test, server string, c column, others ...string) spread {
 	var vs []float64
 	for _, s := range r {
 		if s.Test != test || s.Server != server || s.Err != "" {
 			continue
 		}
-		base, ok := r.find(s.Round, test, baseline)
-		if !ok {
-			continue
+		least := math.Inf(1)
+		for _, other := range others {
+			if base, ok := r.find(s.Round, test, other); ok {
+				least = min(least, quotient(s, base, c))
+			}
 		}
-		a, aok := s.Values[c.key]
-		b, bok := base.Values[c.key]
-		if c.better == lower {
-			a, b = b, a
-		}
-		if q := a / b; aok && bok && !math.IsNaN(q) && !math.IsInf(q, 0) {
-			vs = append(vs, q)
+		if !math.IsInf(least, 0) {
+			vs = append(vs, least)
 		}
 	}
 	return spreadOf(vs)
+}
+
+// quotient compares a figure of two samples. It is infinite where it can't.
+func quotient(s, base sample, c column) float64 {
+	a, aok := s.Values[c.key]
+	b, bok := base.Values[c.key]
+	if c.better == lower {
+		a, b = b, a
+	}
+	if q := a / b; aok && bok && !math.IsNaN(q) {
+		return q
+	}
+	return math.Inf(1)
 }
 
 // servers returns the servers of a test in the order they first appear.
@@ -157,7 +167,7 @@ func (t test) table(r results) string {
 			}
 			fmt.Fprintf(&b, " %s |", c.cell(r.values(t.name, server, c.key), mark))
 			if c.better != neither {
-				fmt.Fprintf(&b, " %s |", ratioCell(r.ratio(t.name, server, t.baseline, c)))
+				fmt.Fprintf(&b, " %s |", ratioCell(r.ratio(t.name, server, c, t.baseline)))
 			}
 		}
 		fmt.Fprintf(&b, " %s |\n", r.notes(t.name, server))
@@ -229,16 +239,16 @@ type goal struct {
 	test   string
 	server string
 	column column
-	// baseline: the ratio to it must be at least bound. Without one, the median must be at most bound,
+	// against: the ratio to the best of them must be at least bound. Without them, the median must be at most bound,
 	// which is in the unit that the column shows.
-	baseline string
-	bound    float64
+	against []string
+	bound   float64
 }
 
-// verdict returns a line for the report: pass, FAIL or not measured, and the figure.
+// verdict returns a line for the report: met, NOT MET or not measured, and the figure.
 func (g goal) verdict(r results) string {
-	if g.baseline != "" {
-		s := r.ratio(g.test, g.server, g.baseline, g.column)
+	if len(g.against) > 0 {
+		s := r.ratio(g.test, g.server, g.column, g.against...)
 		return verdictLine(g.text, s, s.median >= g.bound, ratioCell(s))
 	}
 	s := r.values(g.test, g.server, g.column.key)
@@ -250,8 +260,8 @@ func verdictLine(text string, s spread, ok bool, figure string) string {
 	case s.n == 0:
 		return fmt.Sprintf("- not measured: %s", text)
 	case ok:
-		return fmt.Sprintf("- pass: %s: %s", text, figure)
+		return fmt.Sprintf("- met: %s: %s", text, figure)
 	default:
-		return fmt.Sprintf("- FAIL: %s: %s", text, figure)
+		return fmt.Sprintf("- NOT MET: %s: %s", text, figure)
 	}
 }

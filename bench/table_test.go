@@ -51,7 +51,7 @@ func TestRatioWithinTheRound(t *testing.T) {
 		{"a figure that nobody has", column{key: "none", better: higher}, spread{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := rounds.ratio("t", "ours", "base", c.column); got != c.want {
+			if got := rounds.ratio("t", "ours", c.column, "base"); got != c.want {
 				t.Errorf("ratio = %+v, want %+v", got, c.want)
 			}
 		})
@@ -82,13 +82,13 @@ func TestVerdict(t *testing.T) {
 		goal goal
 		want string
 	}{
-		{"ratio met", goal{text: "x", test: "t", server: "ours", column: rate, baseline: "base", bound: 2}, "- pass: x: 2.75"},
-		{"ratio missed", goal{text: "x", test: "t", server: "ours", column: rate, baseline: "base", bound: 3}, "- FAIL: x: 2.75"},
-		{"bound met", goal{text: "x", test: "t", server: "ours", column: rate, bound: 500}, "- pass: x: 500"},
-		{"bound missed", goal{text: "x", test: "t", server: "ours", column: rate, bound: 499}, "- FAIL: x: 500"},
-		{"bound met, in the unit shown", goal{text: "x", test: "t", server: "ours", column: column{key: "rate", scale: 100}, bound: 5}, "- pass: x: 5"},
+		{"ratio met", goal{text: "x", test: "t", server: "ours", column: rate, against: []string{"base"}, bound: 2}, "- met: x: 2.75"},
+		{"ratio missed", goal{text: "x", test: "t", server: "ours", column: rate, against: []string{"base"}, bound: 3}, "- NOT MET: x: 2.75"},
+		{"bound met", goal{text: "x", test: "t", server: "ours", column: rate, bound: 500}, "- met: x: 500"},
+		{"bound missed", goal{text: "x", test: "t", server: "ours", column: rate, bound: 499}, "- NOT MET: x: 500"},
+		{"bound met, in the unit shown", goal{text: "x", test: "t", server: "ours", column: column{key: "rate", scale: 100}, bound: 5}, "- met: x: 5"},
 		{"not measured is no pass", goal{text: "x", test: "t", server: "none", column: rate, bound: 1}, "- not measured: x"},
-		{"no baseline is no pass", goal{text: "x", test: "t", server: "ours", column: rate, baseline: "none", bound: 1}, "- not measured: x"},
+		{"no baseline is no pass", goal{text: "x", test: "t", server: "ours", column: rate, against: []string{"none"}, bound: 1}, "- not measured: x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.goal.verdict(rounds); !strings.HasPrefix(got, c.want) {
@@ -98,23 +98,80 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// Every goal names a test, a server and a figure that exist; else it would never be measured.
+// Every goal names a test, a server and a figure that exist, and servers to be better than; else it would never be measured.
 func TestGoalsExist(t *testing.T) {
 	b := &bench{flows: 1, net: plan(10), postern: "there"}
+	names := append([]string{serverPostern, serverBolt, serverPosternPinned, serverPosternProgram, serverHAProxySNI, serverNginxV1}, everyPeer...)
+	for name := range b.dnsServers() {
+		names = append(names, name)
+	}
 	for _, g := range goals {
 		found := false
 		for _, tt := range b.tests() {
 			for _, c := range tt.columns {
-				found = found || tt.name == g.test && c.key == g.column.key && (g.baseline == "" || g.baseline == tt.baseline)
+				found = found || tt.name == g.test && c == g.column
 			}
 		}
 		if !found {
 			t.Errorf("goal %q is about no column of a test", g.text)
 		}
-		names := []string{serverPostern, serverBolt, serverPosternPinned, serverPosternProgram}
-		if _, dns := b.dnsServers()[g.server]; !dns && !slices.Contains(names, g.server) {
-			t.Errorf("goal %q is about no server", g.text)
+		if g.column.better == neither && len(g.against) > 0 {
+			t.Errorf("goal %q compares what is neither better nor worse", g.text)
 		}
+		for _, server := range append(g.against, g.server) {
+			if !slices.Contains(names, server) {
+				t.Errorf("goal %q is about no server: %q", g.text, server)
+			}
+		}
+	}
+}
+
+// The best of several counts, in each round for itself; who has no figure doesn't.
+func TestRatioToTheBest(t *testing.T) {
+	r := results{
+		{Round: 0, Test: "t", Server: "a", Values: map[string]float64{"rate": 10, "cost": 5}},
+		{Round: 0, Test: "t", Server: "b", Values: map[string]float64{"rate": 20, "cost": 4}},
+		{Round: 0, Test: "t", Server: "c", Values: map[string]float64{}},
+		{Round: 0, Test: "t", Server: "ours", Values: map[string]float64{"rate": 40, "cost": 2}},
+		{Round: 1, Test: "t", Server: "a", Values: map[string]float64{"rate": 100, "cost": 1}},
+		{Round: 1, Test: "t", Server: "b", Err: "away"},
+		{Round: 1, Test: "t", Server: "ours", Values: map[string]float64{"rate": 50, "cost": 4}},
+	}
+	for _, c := range []struct {
+		name   string
+		column column
+		others []string
+		want   spread
+	}{
+		{"the higher the better", column{key: "rate", better: higher}, []string{"a", "b", "c"}, spread{1.25, 0.5, 2, 2}},
+		{"the lower the better", column{key: "cost", better: lower}, []string{"a", "b", "c"}, spread{1.125, 0.25, 2, 2}},
+		{"nobody", column{key: "rate", better: higher}, nil, spread{}},
+		{"nobody with a figure", column{key: "rate", better: higher}, []string{"c"}, spread{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := r.ratio("t", "ours", c.column, c.others...); got != c.want {
+				t.Errorf("ratio = %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// What a request costs on many flows is compared with the same server in the same round.
+func TestCostOfMany(t *testing.T) {
+	r := results{
+		{Round: 0, Test: "flat-few", Server: "p", Values: map[string]float64{keyEachCPU: 10}},
+		{Round: 0, Test: "flat-most", Server: "p", Values: map[string]float64{keyEachCPU: 15}},
+		{Round: 0, Test: "flat-most", Server: "other", Values: map[string]float64{keyEachCPU: 1}},
+		{Round: 1, Test: "flat-most", Server: "p", Values: map[string]float64{keyEachCPU: 99}},
+		{Round: 2, Test: "flat-few", Server: "p", Values: map[string]float64{keyEachCPU: 0}},
+		{Round: 2, Test: "flat-most", Server: "p", Values: map[string]float64{keyEachCPU: 99}},
+	}
+	r.costOfMany()
+	if got := r.values("flat-most", "p", keyTimes); got != (spread{1.5, 1.5, 1.5, 1}) {
+		t.Errorf("times = %+v, want 1.5 in the first round alone", got)
+	}
+	if got := r.values("flat-most", "other", keyTimes); got.n != 0 {
+		t.Errorf("without the test with few flows: %+v", got)
 	}
 }
 

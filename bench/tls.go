@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 
 	"github.com/postern-link/postern/policy/policyplugin"
 )
@@ -61,8 +60,6 @@ func (b *bench) tlsTests() []proxyTest {
 		},
 	}
 }
-
-var columnConnections = column{key: keyRate, head: "k connections/s", scale: 1e3, digits: 1, better: higher}
 
 // namePeers are those that look at the server name of a hello too.
 func (b *bench) namePeers() []server {
@@ -142,30 +139,9 @@ func (allowAll) Authorize(context.Context, *policyplugin.Flow) (policyplugin.Ver
 
 // posternBy configures one service with the backend as its targets and a way to pin it.
 func (b *bench) posternBy(dir, pin, more string) ([]string, error) {
-	targets := make([]string, len(b.net.targets))
-	for i, t := range b.net.targets {
-		targets[i] = t.String()
-	}
 	names := ""
 	if pin != "pin address" {
 		names = "  names " + serverName + "\n"
 	}
-	return b.corefile(b.postern, dir, b.posternHead(dir)+more+fmt.Sprintf(` linkservice backend {
-%s  port %d
-  target %s
-  %s
-  approve consumer
- }
- linkendpoint consumer-backend {
-  service backend
-  network consumer
-  address %s
- }
- privatelink
- linkproxy {
-  max_flows %d
-  max_per_source %[6]d
- }
-}
-`, names, b.net.endpoint.Port(), strings.Join(targets, " "), pin, b.net.endpoint.Addr(), b.flows+300))
+	return b.posternWith(dir, names+"  "+pin+"\n", more)
 }
