@@ -30,21 +30,28 @@ type manifestNetwork struct {
 }
 
 type manifestService struct {
-	Name           string   `json:"name" yaml:"name"`
-	Names          []string `json:"names,omitempty" yaml:"names,omitempty"`
-	Port           uint16   `json:"port" yaml:"port"`
-	Targets        []string `json:"targets" yaml:"targets"`
-	Visible        []string `json:"visible,omitempty" yaml:"visible,omitempty"`
-	Approve        []string `json:"approve,omitempty" yaml:"approve,omitempty"`
-	Reject         []string `json:"reject,omitempty" yaml:"reject,omitempty"`
-	Pin            string   `json:"pin,omitempty" yaml:"pin,omitempty"`
-	ProxyProtocol  string   `json:"proxyProtocol,omitempty" yaml:"proxyProtocol,omitempty"`
-	NAT            []string `json:"nat,omitempty" yaml:"nat,omitempty"`
-	MaxConnections int      `json:"maxConnections,omitempty" yaml:"maxConnections,omitempty"`
-	MaxPerConsumer int      `json:"maxPerConsumer,omitempty" yaml:"maxPerConsumer,omitempty"`
-	IdleTimeout    string   `json:"idleTimeout,omitempty" yaml:"idleTimeout,omitempty"`
-	Strict         bool     `json:"strict,omitempty" yaml:"strict,omitempty"`
-	ECHOuter       bool     `json:"echOuter,omitempty" yaml:"echOuter,omitempty"`
+	Name           string         `json:"name" yaml:"name"`
+	Names          []string       `json:"names,omitempty" yaml:"names,omitempty"`
+	Port           uint16         `json:"port" yaml:"port"`
+	Protocol       string         `json:"protocol,omitempty" yaml:"protocol,omitempty"`
+	Targets        []string       `json:"targets" yaml:"targets"`
+	Weights        map[string]int `json:"weights,omitempty" yaml:"weights,omitempty"`
+	Balance        string         `json:"balance,omitempty" yaml:"balance,omitempty"`
+	Probe          string         `json:"probe,omitempty" yaml:"probe,omitempty"`
+	MaxPerTarget   int            `json:"maxPerTarget,omitempty" yaml:"maxPerTarget,omitempty"`
+	MaxWaiting     *int           `json:"maxWaiting,omitempty" yaml:"maxWaiting,omitempty"`
+	Visible        []string       `json:"visible,omitempty" yaml:"visible,omitempty"`
+	Approve        []string       `json:"approve,omitempty" yaml:"approve,omitempty"`
+	Reject         []string       `json:"reject,omitempty" yaml:"reject,omitempty"`
+	Pin            string         `json:"pin,omitempty" yaml:"pin,omitempty"`
+	ProxyProtocol  string         `json:"proxyProtocol,omitempty" yaml:"proxyProtocol,omitempty"`
+	NAT            []string       `json:"nat,omitempty" yaml:"nat,omitempty"`
+	MaxConnections int            `json:"maxConnections,omitempty" yaml:"maxConnections,omitempty"`
+	MaxPerConsumer int            `json:"maxPerConsumer,omitempty" yaml:"maxPerConsumer,omitempty"`
+	IdleTimeout    string         `json:"idleTimeout,omitempty" yaml:"idleTimeout,omitempty"`
+	Strict         bool           `json:"strict,omitempty" yaml:"strict,omitempty"`
+	ECHOuter       bool           `json:"echOuter,omitempty" yaml:"echOuter,omitempty"`
+	FallbackPublic bool           `json:"fallbackPublic,omitempty" yaml:"fallbackPublic,omitempty"`
 }
 
 type manifestEndpoint struct {

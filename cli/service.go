@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -19,7 +21,7 @@ var services = kind{word: "service", typ: "privateLinkServices", detail: service
 				pending++
 			}
 		}
-		t.row(r.Name, r.group(), words(r.Properties.FQDNs), cmp.Or(r.Tags["postern-port"], defaultPort), strconv.Itoa(len(r.Properties.Connections)), strconv.Itoa(pending), r.Properties.Alias)
+		t.row(r.Name, r.group(), words(r.Properties.FQDNs), servicePort(&r), strconv.Itoa(len(r.Properties.Connections)), strconv.Itoa(pending), r.Properties.Alias)
 	}
 	return t, nil
 }}
@@ -27,20 +29,36 @@ var services = kind{word: "service", typ: "privateLinkServices", detail: service
 // serviceDetail shows one service, a line for each of its fields.
 func serviceDetail(r *resource) table {
 	p := &r.Properties
-	port := cmp.Or(r.Tags["postern-port"], defaultPort)
 	targets := r.Tags["postern-targets"]
 	if targets == "" && p.Destination != "" {
-		targets = net.JoinHostPort(p.Destination, port)
+		targets = net.JoinHostPort(p.Destination, cmp.Or(r.Tags["postern-port"], defaultPort))
 	}
 	var frontends []string
 	for _, f := range p.Frontends {
 		frontends = append(frontends, f.ID)
 	}
-	return table{rows: [][]string{
-		{"name", r.Name}, {"group", r.group()}, {"names", words(p.FQDNs)}, {"port", port}, {"targets", cmp.Or(targets, words(frontends))},
+	t := table{rows: [][]string{
+		{"name", r.Name}, {"group", r.group()}, {"names", words(p.FQDNs)}, {"port", servicePort(r)}, {"targets", cmp.Or(targets, words(frontends))},
+	}}
+	for _, name := range []string{"weights", "balance", "probe", "max-per-target", "pin", "proxy-protocol", "idle-timeout", "fallback"} {
+		if said := r.Tags["postern-"+name]; said != "" {
+			t.rows = append(t.rows, []string{name, said})
+		}
+	}
+	t.rows = append(t.rows, [][]string{
 		{"visible", words(p.Visibility.Subscriptions)}, {"approve", words(p.AutoApproval.Subscriptions)}, {"reject", r.Tags["postern-reject"]},
 		{"connections", strconv.Itoa(len(p.Connections))}, {"alias", p.Alias},
-	}}
+	}...)
+	return t
+}
+
+// servicePort is the port of a service, with its protocol where that isn't TCP.
+func servicePort(r *resource) string {
+	port := cmp.Or(r.Tags["postern-port"], defaultPort)
+	if protocol := r.Tags["postern-protocol"]; protocol != "" && protocol != "tcp" {
+		port += "/" + protocol
+	}
+	return port
 }
 
 // defaultPort is that of a service that says none.
@@ -56,7 +74,14 @@ func (a *app) serviceCommand() *cobra.Command {
 func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.StringSliceVar(&s.Names, "name", nil, "DNS names that are this service")
 	f.Uint16Var(&s.Port, "port", 443, "port that endpoints listen on")
+	f.StringVar(&s.Protocol, "protocol", "", "tcp or udp (default tcp)")
 	f.StringSliceVar(&s.Targets, "target", nil, "backends, ADDRESS:PORT")
+	f.StringToIntVar(&s.Weights, "weight", nil, "what backends weigh, ADDRESS:PORT=N, 0 to 1000; with 0 one gets no new flow (default 1)")
+	f.StringVar(&s.Balance, "balance", "", "round-robin, least-connections or source-hash (default round-robin)")
+	f.StringVar(&s.Probe, "probe", "", "how a node asks whether a backend answers: tcp, \"tls [NAME]\" or \"http PATH [STATUS]\" (default tcp)")
+	f.IntVar(&s.MaxPerTarget, "max-per-target", 0, "flows of a node with one backend, 0 for no bound")
+	s.MaxWaiting = new(int)
+	f.IntVar(s.MaxWaiting, "max-waiting", 0, "flows of a node that wait for a place at a backend (default as --max-per-target)")
 	f.StringSliceVar(&s.Visible, "visible", nil, "who may ask: *, tenant/NAME, subscription/ID, or the ID of a network")
 	f.StringSliceVar(&s.Approve, "approve", nil, "who of them needs no decision")
 	f.StringSliceVar(&s.Reject, "reject", nil, "who may not, whatever the others say")
@@ -68,6 +93,7 @@ func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.StringVar(&s.IdleTimeout, "idle-timeout", "", "when a silent flow ends, such as 300s")
 	f.BoolVar(&s.ECHOuter, "ech-outer", false, "let clients send encrypted hellos, held to their outer name")
 	f.BoolVar(&s.Strict, "strict", false, "a node that can't confirm its view of the state cuts the flows")
+	f.BoolVar(&s.FallbackPublic, "fallback-public", false, "while no backend answers, let DNS pass the names on to their public addresses")
 }
 
 func (a *app) createService() *cobra.Command {
@@ -75,7 +101,9 @@ func (a *app) createService() *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME", Short: "publish a service", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			s.Name = args[0]
+			if s.Name = args[0]; !c.Flags().Changed("max-waiting") {
+				s.MaxWaiting = nil
+			}
 			return a.applyOne(c.Context(), true, "service", s.Name, func(m, _ *manifest) { m.Services = []manifestService{s} })
 		},
 	}
@@ -122,7 +150,22 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 	}
 	set("name", func() { s.Names = n.Names })
 	set("port", func() { s.Port = n.Port })
-	set("target", func() { s.Targets = n.Targets })
+	set("protocol", func() { s.Protocol = n.Protocol })
+	set("target", func() { s.Targets, s.Weights = n.Targets, among(s.Weights, n.Targets) })
+	set("weight", func() { // of those that are named: who drains one backend leaves the others as they are
+		if s.Weights == nil {
+			s.Weights = map[string]int{}
+		}
+		maps.Copy(s.Weights, n.Weights)
+	})
+	set("balance", func() { s.Balance = n.Balance })
+	set("probe", func() { s.Probe = n.Probe })
+	set("max-per-target", func() {
+		if s.MaxPerTarget = n.MaxPerTarget; s.MaxPerTarget == 0 {
+			s.MaxWaiting = nil // nobody waits where there is no bound
+		}
+	})
+	set("max-waiting", func() { s.MaxWaiting = n.MaxWaiting })
 	set("visible", func() { s.Visible = n.Visible })
 	set("approve", func() { s.Approve = n.Approve })
 	set("reject", func() { s.Reject = n.Reject })
@@ -134,5 +177,13 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 	set("idle-timeout", func() { s.IdleTimeout = n.IdleTimeout })
 	set("ech-outer", func() { s.ECHOuter = n.ECHOuter })
 	set("strict", func() { s.Strict = n.Strict })
+	set("fallback-public", func() { s.FallbackPublic = n.FallbackPublic })
 	return s
+}
+
+// among returns the weights of those that are targets: a backend that is taken away takes its weight along.
+func among(weights map[string]int, targets []string) map[string]int {
+	kept := maps.Clone(weights)
+	maps.DeleteFunc(kept, func(target string, _ int) bool { return !slices.Contains(targets, target) })
+	return kept
 }

@@ -13,20 +13,29 @@ import (
 // What a service of a tenant may not send to, unless the operator gave the tenant the prefix: else a
 // provider could reach through the proxy what only this machine, its cloud or another tenant reaches.
 
-// hostPorts are what no service of a tenant listens on, with the word for each: the data plane may have to
+// hostPorts are what no service of TCP of a tenant listens on, with the word for each: the data plane may have to
 // open the port for all addresses of the machine, which others on it need, if not now then after a restart.
 var hostPorts = map[uint16]string{22: "SSH", 53: "DNS", 2379: "the state", 2380: "the state"}
+
+// hostPortsUDP are the same for services of UDP: what hosts send from and receive on at one and the same port.
+var hostPortsUDP = map[uint16]string{
+	53: "DNS", 67: "DHCP", 68: "DHCP", 123: "NTP", 500: "IKE", 546: "DHCPv6", 547: "DHCPv6", 4500: "IKE", 5353: "multicast DNS", 5355: "LLMNR",
+}
 
 // checkPort returns an error wrapping [ErrAddress] unless a service may have its port. old is the service
 // as it is, whose port stays, nil for none.
 func (c *Control) checkPort(owner Tenant, old, v *link.Service) error {
-	if owner.Operator || old != nil && old.Port == v.Port {
+	if owner.Operator || old != nil && old.Port == v.Port && old.Protocol == v.Protocol {
 		return nil
 	}
+	theirs, own := hostPorts, c.sockets().beside
+	if v.Protocol == link.UDP {
+		theirs, own = hostPortsUDP, c.config.OwnUDP
+	}
 	why := ""
-	if what, ok := hostPorts[v.Port]; ok {
+	if what, ok := theirs[v.Port]; ok {
 		why = "it is that of " + what
-	} else if slices.ContainsFunc(c.sockets().beside, func(l netip.AddrPort) bool { return l.Port() == v.Port }) {
+	} else if slices.ContainsFunc(own, func(l netip.AddrPort) bool { return l.Port() == v.Port }) {
 		why = "this node listens on it itself"
 	}
 	if why == "" {

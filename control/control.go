@@ -104,9 +104,12 @@ type Config struct {
 	Resolver interface {
 		LookupTXT(ctx context.Context, name string) ([]string, error)
 	}
-	// Own are addresses and ports that the node itself listens on: no service has them as targets, no
-	// service of a tenant has their ports, and no endpoint or network their addresses.
+	// Own are addresses and ports of TCP that the node itself listens on: no service has them as targets, no
+	// service of a tenant has their ports with that protocol, and no endpoint or network their addresses.
 	Own func() []netip.AddrPort
+	// OwnUDP are addresses and ports of UDP that the node itself listens on beside the data plane: no service of a
+	// tenant has their ports with that protocol.
+	OwnUDP []netip.AddrPort
 	// Local returns the addresses of this machine: no service of a tenant has them as targets on any port, and
 	// no network of a tenant holds them unless it was granted. The address of the resolver isn't among them:
 	// Reserved is for it, and holds for networks alone.

@@ -52,8 +52,13 @@ func exportNetwork(n *link.Network) ManifestNetwork {
 func exportService(v *link.Service) ManifestService {
 	m := ManifestService{
 		Name: v.ID.Last(), Port: v.Port, NAT: texts(v.NAT), Pin: string(v.Pin), ProxyProtocol: string(v.ProxyProtocol),
-		MaxConnections: v.MaxConnections, MaxPerConsumer: v.MaxPerConsumer, Strict: v.Strict, ECHOuter: v.ECHOuter, Targets: []string{},
+		MaxConnections: v.MaxConnections, MaxPerConsumer: v.MaxPerConsumer, Strict: v.Strict, ECHOuter: v.ECHOuter,
+		FallbackPublic: v.FallbackPublic, Targets: []string{},
 	}
+	if v.Protocol != link.TCP {
+		m.Protocol = v.Protocol.String()
+	}
+	m.exportSpread(v)
 	for _, n := range v.Names {
 		m.Names = append(m.Names, string(n.Public))
 	}

@@ -31,7 +31,7 @@ type Manifest struct {
 // Named is what a manifest says of an object and the object itself doesn't keep.
 type Named struct {
 	Name       string // as it is spelt
-	Retargeted bool   // of a service: it has other targets than before
+	Retargeted bool   // of a service: it has other targets than before, or they are spoken to in another protocol
 	Alias      string // of an endpoint: the alias that it asks for its service by, if it does
 	Manual     bool   // of an endpoint: the provider decides
 	Message    string // of an endpoint
@@ -45,12 +45,21 @@ type ManifestNetwork struct {
 	Egress   []string          `json:"egress,omitempty"`
 }
 
-// ManifestService is a service of a manifest.
+// ManifestService is a service of a manifest. What it says nothing of is what linkservice has where it says nothing.
 type ManifestService struct {
-	Name           string   `json:"name"`
-	Names          []string `json:"names,omitempty"`
-	Port           uint16   `json:"port"`
-	Targets        []string `json:"targets"`
+	Name     string   `json:"name"`
+	Names    []string `json:"names,omitempty"`
+	Port     uint16   `json:"port"`
+	Protocol string   `json:"protocol,omitempty"` // "tcp", which is meant without a word, or "udp"
+	Targets  []string `json:"targets"`
+	// Weights are those of targets that don't weigh 1, 0 to [link.MaxWeight]: with 0 a target gets no new flow.
+	Weights map[string]int `json:"weights,omitempty"`
+	Balance string         `json:"balance,omitempty"` // "round-robin", which is meant without a word, "least-connections" or "source-hash"
+	Probe   string         `json:"probe,omitempty"`   // in the words of [link.ParseProbe]
+	// MaxPerTarget bounds the flows that a node has with one target, 0 for no bound, and MaxWaiting those that wait for
+	// a place; nil: as many as MaxPerTarget.
+	MaxPerTarget   int      `json:"maxPerTarget,omitempty"`
+	MaxWaiting     *int     `json:"maxWaiting,omitempty"`
 	Visible        []string `json:"visible,omitempty"`
 	Approve        []string `json:"approve,omitempty"`
 	Reject         []string `json:"reject,omitempty"`
@@ -62,6 +71,7 @@ type ManifestService struct {
 	IdleTimeout    string   `json:"idleTimeout,omitempty"`
 	Strict         bool     `json:"strict,omitempty"`
 	ECHOuter       bool     `json:"echOuter,omitempty"`
+	FallbackPublic bool     `json:"fallbackPublic,omitempty"`
 }
 
 // ManifestEndpoint is an endpoint of a manifest.
@@ -202,9 +212,17 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 	if err != nil {
 		return nil, err
 	}
-	targets, err := parseAll(v.Targets, addrPort)
+	targets, err := parseAll(v.Targets, target)
 	if err != nil {
 		return nil, fmt.Errorf("target: %w", err)
+	}
+	protocol, err := v.protocol()
+	if err != nil {
+		return nil, err
+	}
+	spread, err := v.spread(targets)
+	if err != nil {
+		return nil, err
 	}
 	nat, err := parseAll(v.NAT, addr)
 	if err != nil {
@@ -227,7 +245,7 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 		header = link.ProxyOff
 	}
 	if pin == "" {
-		pin = link.DefaultPin(v.Port, len(names))
+		pin = link.DefaultPin(protocol, v.Port, len(names))
 	}
 	return func(o *link.Service) {
 		o.Names, o.Targets = nil, nil
@@ -235,11 +253,12 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 			o.Names = append(o.Names, link.ResourceName{Public: n})
 		}
 		for _, t := range targets {
-			o.Targets = append(o.Targets, link.Target{Addr: netip.AddrPortFrom(t.Addr().Unmap(), t.Port())})
+			o.Targets = append(o.Targets, link.Target{Addr: t})
 		}
 		o.Port, o.Visible, o.AutoApprove, o.Reject = v.Port, lists[0], lists[1], lists[2]
 		o.Pin, o.ProxyProtocol, o.NAT, o.IdleTimeout, o.Strict = pin, header, nat, idle, v.Strict
 		o.MaxConnections, o.MaxPerConsumer, o.ECHOuter = v.MaxConnections, v.MaxPerConsumer, v.ECHOuter
+		o.Protocol, o.Spread, o.FallbackPublic = protocol, spread, v.FallbackPublic
 	}, nil
 }
 
@@ -284,6 +303,12 @@ var (
 	addr     = inWords(netip.ParseAddr, "an address such as 10.1.0.4")
 	addrPort = inWords(netip.ParseAddrPort, "ADDRESS:PORT such as 10.1.0.4:443")
 )
+
+// target reads the address of a target.
+func target(s string) (netip.AddrPort, error) {
+	at, err := addrPort(s)
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), err
+}
 
 // inWords makes the errors of a parser say what is expected, and not which function of ours has found it wrong.
 func inWords[T any](parse func(string) (T, error), expected string) func(string) (T, error) {

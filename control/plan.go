@@ -195,9 +195,9 @@ func (a *application) decide(s *link.Snapshot, at time.Time) (verdict, error) {
 		if old := now.Service(w.id); old != nil {
 			n = *old
 		}
-		targets := n.Targets
+		was := n
 		w.edit(&n)
-		a.facet(&n, &n.Facet, Named{Name: w.name, Retargeted: !slices.Equal(targets, n.Targets)})
+		a.facet(&n, &n.Facet, Named{Name: w.name, Retargeted: n.Protocol != was.Protocol || !slices.Equal(was.Targets, n.Targets)})
 		v, err := a.putService(now, a.op.Caller, w.id, n, a.proofs)
 		if err := step(link.KindService, w.id, v, err); err != nil {
 			return all, err

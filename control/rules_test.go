@@ -105,18 +105,25 @@ func TestPorts(t *testing.T) {
 			return found
 		}
 	}
-	tests := map[uint16]string{
-		443: "", 8443: "", 22: "SSH", 53: "DNS", 2379: "the state", 2380: "the state",
-		18443: "this node listens", 9153: "this node listens", 6053: "this node listens", 7001: "",
+	type spot struct {
+		protocol link.Protocol
+		port     uint16
 	}
-	for port, why := range tests {
-		t.Run(strconv.Itoa(int(port)), func(t *testing.T) {
+	tests := map[spot]string{
+		{"", 443}: "", {"", 8443}: "", {"", 22}: "SSH", {"", 53}: "DNS", {"", 2379}: "the state", {"", 2380}: "the state",
+		{"", 18443}: "this node listens", {"", 9153}: "this node listens", {"", 6053}: "this node listens", {"", 7001}: "", {"", 853}: "", {"", 68}: "",
+		{"udp", 443}: "", {"udp", 22}: "", {"udp", 18443}: "", {"udp", 53}: "DNS", {"udp", 68}: "DHCP", {"udp", 853}: "this node listens",
+	}
+	for at, why := range tests {
+		port := at.port
+		t.Run(at.protocol.String()+" "+strconv.Itoa(int(port)), func(t *testing.T) {
 			w := furnished(t, func(c *Config) {
 				c.Own = listens("10.50.0.1:18443", "127.0.0.1:9153", "[::]:6053", "0.0.0.0:7001", "10.1.1.4:7001")
 				c.Plane = listens("0.0.0.0:7001", "10.1.1.4:7001")
+				c.OwnUDP = listens("[::]:853")()
 			})
 			v := service(subC + "/rg/port")
-			v.Port = port
+			v.Port, v.Protocol = port, at.protocol
 			before := w.state()
 			if _, err := w.putServiceAs(op(Owner, subC), v); why == "" {
 				if err != nil {

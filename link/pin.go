@@ -33,9 +33,9 @@ var startTLS = map[uint16]struct {
 
 // DefaultPin returns the pin of a service that says none, by the port that its endpoints listen on: that of the
 // protocol of a well-known port, address for those that go over to TLS in words that no pin reads, and tls for all
-// others. A service without names has nothing to hold a client to.
-func DefaultPin(port uint16, names int) Pin {
-	if _, ok := startTLS[port]; ok || names == 0 {
+// others. A service without names has nothing to hold a client to, and one of UDP can hold it to none.
+func DefaultPin(p Protocol, port uint16, names int) Pin {
+	if _, ok := startTLS[port]; ok || names == 0 || p == UDP {
 		return PinAddress
 	}
 	switch port {

@@ -7,6 +7,9 @@ import (
 )
 
 func TestDefaultPin(t *testing.T) {
+	if got := DefaultPin(UDP, 443, 1); got != PinAddress {
+		t.Errorf("of UDP: %q", got)
+	}
 	for _, test := range []struct {
 		port  uint16
 		names int
@@ -15,7 +18,7 @@ func TestDefaultPin(t *testing.T) {
 		{443, 1, PinTLS}, {443, 0, PinAddress}, {5432, 1, PinPostgres}, {1433, 1, PinTDS}, {3306, 2, PinMySQL}, {3306, 0, PinAddress},
 		{25, 1, PinAddress}, {587, 1, PinAddress}, {465, 1, PinTLS}, {389, 1, PinAddress}, {636, 1, PinTLS},
 	} {
-		if got := DefaultPin(test.port, test.names); got != test.want {
+		if got := DefaultPin(TCP, test.port, test.names); got != test.want {
 			t.Errorf("port %d, %d names: %s, want %s", test.port, test.names, got, test.want)
 		}
 	}

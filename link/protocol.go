@@ -65,6 +65,9 @@ func (s *Service) checkProtocol() error {
 	if s.Protocol != TCP && s.Protocol != UDP {
 		return fmt.Errorf("%w: protocol %q: tcp and udp are allowed", ErrInvalid, clip(string(s.Protocol)))
 	}
+	if s.Protocol == UDP && s.Probe != (Probe{}) {
+		return fmt.Errorf("%w: probe %s with protocol udp: the targets of a service of UDP can't be probed", ErrInvalid, s.Probe)
+	}
 	return CheckDatagrams(s.Protocol, s.Pin, s.ProxyProtocol)
 }
 

@@ -25,6 +25,7 @@ func TestProtocol(t *testing.T) {
 		{"PROXY v2", func(v *Service) { v.ProxyProtocol = ProxyV2 }, ""},
 		{"idle for long", func(v *Service) { v.IdleTimeout = MaxUDPIdleTimeout + time.Second }, "5s to 10m0s are allowed for udp"},
 		{"idle for the least", func(v *Service) { v.IdleTimeout = MinUDPIdleTimeout }, ""},
+		{"probed", func(v *Service) { v.Probe = Probe{Kind: ProbeTLS} }, "can't be probed"},
 		{"idle for the least, of tcp", func(v *Service) { v.Protocol, v.IdleTimeout = TCP, MinUDPIdleTimeout }, "allowed for tcp"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,7 +1,7 @@
 package armapi
 
 // A load balancer as it is on the wire. What a private link service needs of it is a frontend, the one
-// TCP rule of that, and the addresses of the rule's backend pool; the rest is kept and shown.
+// rule of that, and the addresses of the rule's backend pool; the rest is kept and shown.
 
 type loadBalancer struct {
 	head

@@ -181,8 +181,8 @@ func ownName(p *balancerProperties, typ, name string) string {
 	return names[i]
 }
 
-// retarget sets port and targets of a service from the frontend of a load balancer, which has exactly one
-// TCP rule: a service has one port.
+// retarget sets port, protocol and targets of a service from the frontend of a load balancer, which has exactly one
+// rule: a service has one port of one protocol.
 func (r *request) retarget(v *link.Service, f *serviceFacet, p balancerProperties) error {
 	if ownName(&p, typeFrontend, f.Frontend) == "" {
 		return unreferenced(f.Frontend)
@@ -193,11 +193,17 @@ func (r *request) retarget(v *link.Service, f *serviceFacet, p balancerPropertie
 			rules = append(rules, rule)
 		}
 	}
-	if len(rules) != 1 || rules[0].Properties.Protocol != "Tcp" {
-		return fail(http.StatusBadRequest, "InvalidRequestFormat", "Frontend %s has %d rules; that of a private link service has exactly one, of protocol Tcp.", quote(f.Frontend), len(rules))
+	protocols := map[string]link.Protocol{"Tcp": link.TCP, "Udp": link.UDP}
+	if len(rules) != 1 {
+		return fail(http.StatusBadRequest, "InvalidRequestFormat", "Frontend %s has %d rules; that of a private link service has exactly one, of protocol Tcp or Udp.", quote(f.Frontend), len(rules))
 	}
 	rule := rules[0].Properties
-	v.Port, v.Targets = uint16(rule.FrontendPort), nil
+	protocol, ok := protocols[rule.Protocol]
+	if !ok || rule.FrontendPort == 0 || rule.BackendPort == 0 {
+		return fail(http.StatusBadRequest, "InvalidRequestFormat", "The rule of frontend %s is of protocol %s, ports %d and %d; that of a private link service is of Tcp or Udp, with ports of 1 to 65535.",
+			quote(f.Frontend), rule.Protocol, rule.FrontendPort, rule.BackendPort)
+	}
+	v.Port, v.Protocol, v.Targets = uint16(rule.FrontendPort), protocol, nil
 	for _, pool := range p.Pools {
 		if rule.Pool == nil || !strings.EqualFold(pool.Name, rule.Pool.ID) {
 			continue

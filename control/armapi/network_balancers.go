@@ -167,7 +167,7 @@ func servicesOn(s *link.Snapshot, balancer link.ID) func(yield func(*link.Servic
 	}
 }
 
-// retargeted returns the services of a load balancer whose port or targets it changes, as they shall be.
+// retargeted returns the services of a load balancer whose port, protocol or targets it changes, as they shall be.
 func (r *request) retargeted(s *link.Snapshot, balancer link.ID, p balancerProperties) ([]link.Service, error) {
 	var all []link.Service
 	for old, f := range servicesOn(s, balancer) {
@@ -175,7 +175,7 @@ func (r *request) retargeted(s *link.Snapshot, balancer link.ID, p balancerPrope
 		if err := r.retarget(&v, &f, p); err != nil {
 			return nil, err
 		}
-		if v.Port != old.Port || !sameTargets(v.Targets, old.Targets) {
+		if v.Port != old.Port || v.Protocol != old.Protocol || !sameTargets(v.Targets, old.Targets) {
 			all = append(all, v)
 		}
 	}

@@ -81,7 +81,7 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 	if err := r.aim(s, &v, &f, body); err != nil {
 		return nil, err
 	}
-	v.Pin = cmp.Or(v.Pin, link.DefaultPin(v.Port, len(v.Names))) // once the port is known
+	v.Pin = cmp.Or(v.Pin, link.DefaultPin(v.Protocol, v.Port, len(v.Names))) // once the port is known
 	v.API, err = writeFacet(f)
 	return &v, err
 }
@@ -90,6 +90,7 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 func (r *request) setSettings(v *link.Service, tags map[string]string, proxy bool) error {
 	v.Port, v.Pin, v.ProxyProtocol, v.Reject, v.IdleTimeout, v.Strict = 0, "", "", nil, 0, false
 	v.Targets, v.MaxConnections, v.MaxPerConsumer, v.ECHOuter = nil, 0, 0, false
+	v.Protocol, v.Spread, v.FallbackPublic = link.TCP, link.Spread{}, false
 	if err := applyTags(r.api, serviceSettings, tags, v); err != nil {
 		return invalid("tags", "%v", err)
 	}
@@ -276,9 +277,12 @@ func (r *request) aim(s *link.Snapshot, v *link.Service, f *serviceFacet, body *
 	if doc == nil {
 		return unreferenced(p.Frontends[0].ID)
 	}
-	port := v.Port
+	port, protocol := v.Port, v.Protocol
 	if err := r.retarget(v, f, facetOf[balancerFacet](doc.API).Properties); err != nil {
 		return err
+	}
+	if protocol != link.TCP && protocol != v.Protocol {
+		return invalid("tags", "tag %sprotocol says %s, the rule of the frontend %s", tagPrefix, protocol, v.Protocol)
 	}
 	if port != 0 && port != v.Port {
 		return invalid("tags", "tag %sport says %d, the rule of the frontend %d", tagPrefix, port, v.Port)

@@ -115,11 +115,11 @@ var serviceSettings = []setting[*link.Service]{
 	{"targets", func(_ *API, v *link.Service, value string) error {
 		v.Targets = nil
 		for _, w := range words(value) {
-			t, err := netip.ParseAddrPort(w)
-			if err != nil || t.Addr().Zone() != "" || t.Port() == 0 {
-				return fmt.Errorf("%s isn't ADDRESS:PORT", quote(w))
+			t, err := parseTarget(w)
+			if err != nil {
+				return err
 			}
-			v.Targets = append(v.Targets, link.Target{Addr: netip.AddrPortFrom(t.Addr().Unmap(), t.Port())})
+			v.Targets = append(v.Targets, link.Target{Addr: t})
 		}
 		return nil
 	}},
@@ -143,9 +143,9 @@ var serviceSettings = []setting[*link.Service]{
 		return nil
 	}},
 	{"idle-timeout", func(_ *API, v *link.Service, value string) error {
-		d, err := time.ParseDuration(value)
-		if err != nil || d < link.MinIdleTimeout || d > link.MaxIdleTimeout {
-			return fmt.Errorf("%s isn't a duration of %s to %s", quote(value), link.MinIdleTimeout, link.MaxIdleTimeout)
+		d, err := time.ParseDuration(value) // the domain knows the bounds, which are those of the protocol
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%s isn't a duration such as 300s", quote(value))
 		}
 		v.IdleTimeout = d
 		return nil
@@ -165,6 +165,71 @@ var serviceSettings = []setting[*link.Service]{
 		v.Strict = on
 		return nil
 	}},
+	{"protocol", func(_ *API, v *link.Service, value string) (err error) {
+		v.Protocol, err = link.ParseProtocol(strings.ToLower(value))
+		return err
+	}},
+	{"balance", func(_ *API, v *link.Service, value string) error {
+		v.Balance = link.Balance(strings.ToLower(value))
+		err := oneOf(v.Balance, link.Balances()...)
+		if v.Balance == link.RoundRobin {
+			v.Balance = "" // which is what is meant without a word
+		}
+		return err
+	}},
+	{"weights", func(_ *API, v *link.Service, value string) error {
+		v.Weights = nil
+		for _, w := range words(value) {
+			target, number, _ := strings.Cut(w, "=")
+			at, err := parseTarget(target)
+			n, nerr := strconv.ParseUint(number, 10, 16)
+			if err != nil || nerr != nil || n > link.MaxWeight {
+				return fmt.Errorf("%s isn't ADDRESS:PORT=WEIGHT with a weight of 0 to %d", quote(w), link.MaxWeight)
+			}
+			if _, twice := v.Weights[at]; twice {
+				return fmt.Errorf("the weight of %s is given twice", at)
+			}
+			if v.Weights == nil {
+				v.Weights = map[netip.AddrPort]int{}
+			}
+			v.Weights[at] = int(n)
+		}
+		return nil
+	}},
+	{"probe", func(_ *API, v *link.Service, value string) (err error) {
+		v.Probe, err = link.ParseProbe(value)
+		return err
+	}},
+	{"max-per-target", func(_ *API, v *link.Service, value string) error {
+		bounds := words(value)
+		if len(bounds) == 0 || len(bounds) > 2 {
+			return fmt.Errorf("%s isn't FLOWS, or FLOWS WAITING", quote(value))
+		}
+		for i, to := range []*int{&v.MaxPerTarget, &v.MaxWaiting} {
+			n, err := strconv.ParseUint(bounds[min(i, len(bounds)-1)], 10, 31)
+			if err != nil || n > link.MaxOfTarget {
+				return fmt.Errorf("%s isn't a number of flows, 0 to %d", quote(bounds[min(i, len(bounds)-1)]), link.MaxOfTarget)
+			}
+			*to = int(n)
+		}
+		return nil
+	}},
+	{"fallback", func(_ *API, v *link.Service, value string) error {
+		if strings.ToLower(value) != "public" {
+			return fmt.Errorf("%s: public is allowed", quote(value))
+		}
+		v.FallbackPublic = true
+		return nil
+	}},
+}
+
+// parseTarget reads ADDRESS:PORT.
+func parseTarget(s string) (netip.AddrPort, error) {
+	t, err := netip.ParseAddrPort(s)
+	if err != nil || t.Addr().Zone() != "" || t.Port() == 0 {
+		return t, fmt.Errorf("%s isn't ADDRESS:PORT", quote(s))
+	}
+	return netip.AddrPortFrom(t.Addr().Unmap(), t.Port()), nil
 }
 
 // connectionBound reads a number of connections.

@@ -60,7 +60,7 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 		f.Balancer, f.Frontend = "", ""
 	}
 	pin, header := string(v.Pin), string(v.ProxyProtocol)
-	if v.Pin == link.DefaultPin(v.Port, len(v.Names)) {
+	if v.Pin == link.DefaultPin(v.Protocol, v.Port, len(v.Names)) {
 		pin = "" // what it is without a word
 	}
 	if v.ProxyProtocol == link.ProxyOff || v.ProxyProtocol == link.ProxyAzure {
@@ -69,7 +69,20 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 	settings := map[string]string{
 		"port": figure(int(v.Port), defaultPort), "pin": pin, "proxy-protocol": header,
 		"max-connections": figure(v.MaxConnections, 0), "max-per-consumer": figure(v.MaxPerConsumer, 0), "targets": "",
-		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "", "ech": "",
+		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "", "ech": "", "fallback": "",
+		"protocol": "", "balance": string(v.Balance), "weights": weightWords(v), "probe": "", "max-per-target": "",
+	}
+	if v.Protocol != link.TCP && f.Balancer == "" {
+		settings["protocol"] = v.Protocol.String()
+	}
+	if v.Probe != (link.Probe{}) {
+		settings["probe"] = v.Probe.String()
+	}
+	if v.MaxPerTarget != 0 {
+		settings["max-per-target"] = strconv.Itoa(v.MaxPerTarget) + " " + strconv.Itoa(v.MaxWaiting)
+	}
+	if v.FallbackPublic {
+		settings["fallback"] = "public"
 	}
 	if v.IdleTimeout != 0 {
 		settings["idle-timeout"] = v.IdleTimeout.String()
@@ -89,6 +102,17 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 	}
 	f.Tags = withSettings(f.Tags, settings)
 	f.connectFrom(v)
+}
+
+// weightWords writes the weights of the targets that don't weigh 1.
+func weightWords(v *link.Service) string {
+	var all []string
+	for _, t := range v.Targets {
+		if w := v.Weight(t.Addr); w != 1 {
+			all = append(all, t.Addr.String()+"="+strconv.Itoa(w))
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // connectFrom makes the facet say where the service connects from. One configuration there always is, of the node's

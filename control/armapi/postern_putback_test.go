@@ -2,6 +2,8 @@ package armapi
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,8 +35,13 @@ func TestPutBackManifestService(t *testing.T) {
 		{"many", `"port":443,"targets":[` + strings.Join(many, ",") + `]`, strings.ReplaceAll(strings.Join(many, " "), `"`, "")},
 		{"everything", `"names":["db.contoso.example"],"port":1433,"targets":["10.20.0.4:1433","10.20.0.5:1433"],"visible":["*","tenant/fabrikam"],
 			"approve":["tenant/fabrikam"],"reject":["tenant/ops"],"pin":"address","proxyProtocol":"v1","nat":["10.20.1.7","10.20.1.8"],
-			"maxConnections":9,"maxPerConsumer":2,"idleTimeout":"5m0s","strict":true`, "10.20.0.4:1433 10.20.0.5:1433"},
+			"maxConnections":9,"maxPerConsumer":2,"idleTimeout":"5m0s","strict":true,"fallbackPublic":true,"balance":"least-connections",
+			"weights":{"10.20.0.5:1433":0},"probe":"http /up 204","maxPerTarget":20,"maxWaiting":5`, "10.20.0.4:1433 10.20.0.5:1433"},
+		{"nobody waits", `"port":443,"targets":["10.20.0.4:443"],"maxPerTarget":20,"maxWaiting":0,"balance":"source-hash","weights":{"10.20.0.4:443":7}`, ""},
+		{"tls", `"names":["db.contoso.example"],"port":443,"targets":["10.20.0.4:443"],"probe":"tls probe.contoso.example","echOuter":true`, ""},
+		{"udp", `"names":["db.contoso.example"],"port":1514,"protocol":"udp","targets":["10.20.0.4:514"],"idleTimeout":"5s","proxyProtocol":"v2","maxPerTarget":9`, "10.20.0.4:514"},
 	}
+	seen := map[string]bool{}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r, provider, _ := neighbours(t)
@@ -50,6 +57,16 @@ func TestPutBackManifestService(t *testing.T) {
 				return v
 			}
 			before := service()
+			for i := range reflect.TypeFor[link.Service]().NumField() {
+				if f := reflect.ValueOf(before).Field(i); !f.IsZero() {
+					seen[reflect.TypeFor[link.Service]().Field(i).Name] = true
+				}
+			}
+			for i := range reflect.TypeFor[link.Spread]().NumField() {
+				if f := reflect.ValueOf(before.Spread).Field(i); !f.IsZero() {
+					seen[reflect.TypeFor[link.Spread]().Field(i).Name] = true
+				}
+			}
 			got := succeed[armnetwork.PrivateLinkServicesClientGetResponse](t)(provider.services.Get(t.Context(), "rg", "db", nil)).PrivateLinkService
 			tag := ""
 			if got.Tags["postern-targets"] != nil {
@@ -77,6 +94,92 @@ func TestPutBackManifestService(t *testing.T) {
 			}
 		})
 	}
+	for _, typ := range []reflect.Type{reflect.TypeFor[link.Service](), reflect.TypeFor[link.Spread]()} {
+		for i := range typ.NumField() {
+			// The facet is the API's own, origins and names of targets are a Corefile's, and nobody has granted the tenant anything.
+			if name := typ.Field(i).Name; !seen[name] && !slices.Contains([]string{"Facet", "Origin", "Reach", "TargetNames", "NameWeights", "Within"}, name) {
+				t.Errorf("no service here has a field %s: say it in a manifest, and keep it over a put", name)
+			}
+		}
+	}
+}
+
+// TestSpreadTags: the settings of targets and protocols can be written as tags, and what can't be meant is refused and names the tag.
+func TestSpreadTags(t *testing.T) {
+	r, _, _ := neighbours(t)
+	for _, tt := range []struct {
+		tags   string
+		status int
+	}{
+		{`"postern-pin":"address","postern-protocol":"UDP","postern-idle-timeout":"5s"`, 201},
+		{`"postern-pin":"address","postern-protocol":"tcp","postern-idle-timeout":"5s"`, 400},
+		{`"postern-idle-timeout":"-5s"`, 400},
+		{`"postern-protocol":"sctp"`, 400},
+		{`"postern-protocol":"udp","postern-pin":"tls"`, 400},
+		{`"postern-protocol":"udp","postern-probe":"tls"`, 400},
+		{`"postern-protocol":"udp","postern-proxy-protocol":"v1"`, 400},
+		{`"postern-balance":"Source-Hash","postern-weights":"10.20.0.5:443=0, [2001:db8::1]:1=3","postern-max-per-target":"20 5","postern-probe":"http /up"`, 200},
+		{`"postern-balance":"random"`, 400},
+		{`"postern-weights":"10.20.0.5:443"`, 400},
+		{`"postern-weights":"10.20.0.5:443=1001"`, 400},
+		{`"postern-weights":"10.20.0.5:443=1 10.20.0.5:443=2"`, 400},
+		{`"postern-max-per-target":"20 5 1"`, 400},
+		{`"postern-max-per-target":""`, 400},
+		{`"postern-max-per-target":"0 5"`, 400},
+		{`"postern-max-per-target":"1000001"`, 400},
+		{`"postern-probe":"http"`, 400},
+		{`"postern-fallback":"private"`, 400},
+		{`"postern-fallback":"public"`, 200},
+	} {
+		a := putTagged(r, "db", tt.tags)
+		if a.status != tt.status {
+			t.Errorf("%s: status %d: %s", tt.tags, a.status, a.body)
+		}
+	}
+}
+
+// TestBalancerOfUDP: the rule of a frontend says which protocol a service is of, also when it changes.
+func TestBalancerOfUDP(t *testing.T) {
+	r, _, _ := neighbours(t)
+	put := func(protocol string, status int) {
+		t.Helper()
+		r.do("contoso", "PUT", armPath(contosoSub, "loadBalancers/lb"), balancerJSON(contosoSub, "lb", protocol)).want(status)
+	}
+	is := func(p link.Protocol, targets int) {
+		t.Helper()
+		s, err := r.store.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := s.Service(contosoSub + "/rg/syslog"); v == nil || v.Protocol != p || v.Port != 1514 || len(v.Targets) != targets {
+			t.Fatalf("%+v", v)
+		}
+	}
+	service := func(tags string) answer {
+		return r.do("contoso", "PUT", armPath(contosoSub, "privateLinkServices/syslog"), `{"location":"local","tags":{`+tags+`},"properties":{"ipConfigurations":[{"name":"nat"}],
+			"loadBalancerFrontendIpConfigurations":[{"id":"`+armPath(contosoSub, "loadBalancers/lb/frontendIPConfigurations/fe")+`"}]}}`)
+	}
+	put("Udp", 201)
+	service(`"postern-protocol":"tcp"`).want(201)
+	is(link.UDP, 1)
+	service(`"postern-protocol":"udp"`).want(200)
+	put("Tcp", 200)
+	is(link.TCP, 1)
+	service(`"postern-protocol":"udp"`).want(400)
+	put("All", 400)
+	is(link.TCP, 1)
+}
+
+// balancerJSON is a load balancer with one rule of a protocol.
+func balancerJSON(sub, name, protocol string) string {
+	part := func(kind, name2 string) string {
+		return `{"id":"` + armPath(sub, "loadBalancers/"+name+"/"+kind+"/"+name2) + `"}`
+	}
+	return `{"location":"local","sku":{"name":"Standard"},"properties":{
+		"frontendIPConfigurations":[{"name":"fe","properties":{"privateIPAddress":"10.20.0.4"}}],
+		"backendAddressPools":[{"name":"pool","properties":{"loadBalancerBackendAddresses":[{"name":"a","properties":{"ipAddress":"10.20.0.4"}}]}}],
+		"loadBalancingRules":[{"name":"rule","properties":{"protocol":"` + protocol + `","frontendPort":1514,"backendPort":514,
+		"frontendIPConfiguration":` + part("frontendIPConfigurations", "fe") + `,"backendAddressPool":` + part("backendAddressPools", "pool") + `}}]}}`
 }
 
 // TestTargetsTag: what can't be meant is refused, and names the tag.

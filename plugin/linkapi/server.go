@@ -290,6 +290,9 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Ground:    n.Ground,
 		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
+	if c.Proxy != nil {
+		config.OwnUDP = c.Proxy.OwnUDP
+	}
 	if s.Resolver.IsValid() {
 		config.Reserved = []netip.Addr{s.Resolver.Addr().Unmap()}
 		config.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -49,10 +49,7 @@ func complete(at block.Position, s *link.Service) error {
 		}
 	}
 	if s.Pin == "" {
-		s.Pin = link.DefaultPin(s.Port, len(s.Names))
-		if s.Protocol == link.UDP {
-			s.Pin = link.PinAddress
-		}
+		s.Pin = link.DefaultPin(s.Protocol, s.Port, len(s.Names))
 	}
 	if s.Pin != link.PinAddress && len(s.Names) == 0 {
 		return at.Property("pin").Errorf("pin %s needs names to hold clients to; add the line %q or say %q", s.Pin, "names NAME...", "pin address")
