@@ -249,6 +249,9 @@ func (s sample) brief() string {
 
 // rotated returns the items beginning with another one in each round, so that none is always first.
 func rotated[T any](items []T, round int) []T {
+	if len(items) == 0 {
+		return nil
+	}
 	n := round % len(items)
 	return append(append([]T(nil), items[n:]...), items[:n]...)
 }

@@ -192,6 +192,9 @@ func TestOwnKernel(t *testing.T) {
 }
 
 func TestRotated(t *testing.T) {
+	if got := rotated([]string{}, 3); len(got) > 0 { // as where Postern isn't measured and no peer does the same
+		t.Errorf("nothing, rotated: %q", got)
+	}
 	items := []string{"a", "b", "c"}
 	for round, want := range []string{"abc", "bca", "cab", "abc"} {
 		if got := strings.Join(rotated(items, round), ""); got != want {
