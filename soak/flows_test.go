@@ -128,8 +128,9 @@ func drink(c *net.TCPConn, want *rand.ChaCha8, pause time.Duration, first func()
 	}
 }
 
+// reset reports whether an error is that of a connection that was reset: ENOTCONN is what shutdown says of one.
 func reset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
 // client has one flow, and returns whether it came about.
