@@ -189,6 +189,9 @@ func (r *runner) follow(s os.Signal, stopped *chan int) (code int, end bool) {
 		switch {
 		case *stopped == nil:
 			clog.Infof("%s: ending; a second signal ends at once", signalName(s))
+			if err := r.manager.keep(); err != nil {
+				clog.Warningf("the service manager can't keep what is listened on: %v", err)
+			}
 			r.manager.tell("STOPPING=1")
 			*stopped = make(chan int, 1)
 			go func() { *stopped <- stop(signalName(s)) }()

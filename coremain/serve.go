@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"os"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -98,6 +99,10 @@ func start(o *options, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err)
 	}
+	kept := receiveKept(os.Getenv)
+	if before == nil {
+		before = kept.estate()
+	}
 	refuse := func(err error) int {
 		before.fail(err)
 		fmt.Fprintln(stderr, err)
@@ -135,6 +140,7 @@ func start(o *options, stderr io.Writer) int {
 		}
 		before.ready()
 	}
+	m.forget(kept.names)
 	if !dnsserver.Quiet {
 		// Through the log, so that it has the log's format.
 		clog.Infof("%s-%s", Name, Version())

@@ -27,7 +27,7 @@ const estateTime = 30 * time.Second
 
 // estate is what this process has of the one whose place it takes.
 type estate struct {
-	conn    *succession.Conn
+	conn    *succession.Conn // nil: that process has ended, and the service manager kept what it listened on
 	sandbox []confine.Rules
 	notify  int // descriptor of the service manager's socket, -1: none
 	version string
@@ -110,6 +110,11 @@ func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 			}
 		}
 	}
+	for at, all := range udp { // what has no TCP beside it is of nobody
+		for _, c := range all[min(len(all), len(tcp[at])):] {
+			c.Close()
+		}
+	}
 	return nil
 }
 
@@ -145,6 +150,9 @@ func (e *estate) closeDNS() {
 
 // claim returns when the state may be opened.
 func (e *estate) claim(ctx context.Context) error {
+	if e.conn == nil {
+		return nil
+	}
 	if d, ok := ctx.Deadline(); ok {
 		if err := e.conn.SetReadDeadline(d); err != nil {
 			return err
@@ -180,12 +188,14 @@ func unfit() error {
 // ready tells the other process to accept no more, and judges its flows from now on.
 func (e *estate) ready() {
 	e.left.Close()
-	if err := e.conn.Send(succession.Message{Kind: succession.Ready}); err != nil {
-		clog.Warning("the process before this one has ended during the upgrade, and its flows with it")
-	}
-	clog.Infof("this process has taken the place of one with version %s", e.version)
-	if n := linkstore.Running(); n != nil {
-		n.Host(e.conn)
+	if e.conn != nil {
+		if err := e.conn.Send(succession.Message{Kind: succession.Ready}); err != nil {
+			clog.Warning("the process before this one has ended during the upgrade, and its flows with it")
+		}
+		clog.Infof("this process has taken the place of one with version %s", e.version)
+		if n := linkstore.Running(); n != nil {
+			n.Host(e.conn)
+		}
 	}
 	if caddy.PidFile != "" {
 		if err := os.WriteFile(caddy.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
@@ -213,7 +223,7 @@ func (e *estate) rules() []confine.Rules {
 // fail tells the other process why this one won't take its place. It reports false where there is none, or none any more.
 // e may be nil.
 func (e *estate) fail(err error) bool {
-	return e != nil && e.conn.Send(succession.Message{Kind: succession.Failed, Why: err.Error()}) == nil
+	return e != nil && e.conn != nil && e.conn.Send(succession.Message{Kind: succession.Failed, Why: err.Error()}) == nil
 }
 
 // inheritedType is the type of servers that only hold inherited sockets, until those of the Corefile take them.

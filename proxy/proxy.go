@@ -281,9 +281,9 @@ func (p *Proxy) quiesce() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ending = true
+	p.closeListeners(false) // before: what was accepted is let in still, and what wasn't may wait for another process
 	p.live.shut()
 	p.datagrams.shut()
-	p.closeListeners(false)
 }
 
 // cutAll resets every live flow.

@@ -32,6 +32,12 @@ func Predecessor() (*Conn, error) { return nil, nil }
 // SendSockets is for Linux.
 func (c *Conn) SendSockets(Message, int) error { return errSystem }
 
+// Listening is for Linux.
+func Listening(func(Socket, int) error) error { return errSystem }
+
+// Describe is for Linux.
+func Describe(int) (Socket, bool) { return Socket{}, false }
+
 // Listener is for Linux.
 func Listener(int) (*net.TCPListener, error) { return nil, errSystem }
 

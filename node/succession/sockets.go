@@ -12,14 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SendSockets sends all that this process listens on, whoever has opened it, and then that this is all. TCP sockets that
-// accept count, and UDP sockets that share their port (SO_REUSEPORT), as those of DNS do. They are found among
-// the descriptors of the process: neither CoreDNS nor Caddy gives theirs out.
+// SendSockets sends all that [Listening] finds, and then that this is all.
 func (c *Conn) SendSockets(begin Message, notify int) error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
 	var batch []Socket
 	var fds []int
 	defer func() { CloseAll(fds) }()
@@ -32,26 +26,18 @@ func (c *Conn) SendSockets(begin Message, notify int) error {
 		batch, fds = nil, nil
 		return err
 	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || !candidate(fd) {
-			continue
-		}
-		// Held, and looked at again: another goroutine may have closed it, and the number be another's now.
+	err := Listening(func(s Socket, fd int) error {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			continue
-		}
-		s, ok := describe(dup)
-		if !ok {
-			_ = unix.Close(dup)
-			continue
+			return os.NewSyscallError("fcntl", err)
 		}
 		if batch, fds = append(batch, s), append(fds, dup); len(fds) == MaxSockets {
-			if err := flush(); err != nil {
-				return err
-			}
+			return flush()
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := flush(); err != nil {
 		return err
@@ -63,14 +49,43 @@ func (c *Conn) SendSockets(begin Message, notify int) error {
 	return c.Send(begin)
 }
 
+// Listening calls f with each socket that this process listens on, whoever has opened it, until it returns an error. The
+// descriptor is open for as long as f runs. TCP sockets that accept count, and UDP sockets that share their port
+// (SO_REUSEPORT), as those of DNS do. They are found among the descriptors of the process: neither CoreDNS nor Caddy gives theirs out.
+func Listening(f func(s Socket, fd int) error) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || !candidate(fd) {
+			continue
+		}
+		// Held, and looked at again: another goroutine may have closed it, and the number be another's now.
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		if s, ok := Describe(dup); ok {
+			err = f(s, dup)
+		}
+		_ = unix.Close(dup)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // candidate reports whether a descriptor may be of a socket that is listened on, which most aren't.
 func candidate(fd int) bool {
-	_, ok := describe(fd)
+	_, ok := Describe(fd)
 	return ok
 }
 
-// describe returns what a socket is listened on for; false where it isn't.
-func describe(fd int) (Socket, bool) {
+// Describe returns what a socket is listened on for; false where it isn't.
+func Describe(fd int) (Socket, bool) {
 	get := func(name int) int {
 		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
 		if err != nil {
