@@ -33,6 +33,7 @@ func TestDatagramsBesideStreams(t *testing.T) {
 				c.Write([]byte("x"))
 				said(t, c)
 			}
+			w.answeredUDP(most)
 			udpDial(t, w.first()).Write([]byte("x"))
 			w.refusedUDP(policy.Limit, 1)
 		}

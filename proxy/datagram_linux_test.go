@@ -387,9 +387,8 @@ func TestDatagramsNAT(t *testing.T) {
 // TestDatagramsFlood: P09 of datagrams, from as many addresses and ports as it takes: no more flows and descriptors than
 // there may be, other endpoints and TCP served, a bounded number of lines, and all as before when it is over.
 func TestDatagramsFlood(t *testing.T) {
-	target := udpTarget(t)
 	w := newWorld(t, Settings{MaxFlows: 80, MaxPerSource: 8},
-		service("svc", 7001, udpAddr(target), ofUDP), service("other", 7002, udpEcho(t), ofUDP), service("tcp", 7003, echo(t)),
+		service("svc", 7001, udpEcho(t), ofUDP), service("other", 7002, udpEcho(t), ofUDP), service("tcp", 7003, echo(t)),
 		endpoint("e", "svc", nextAddr(t)), endpoint("o", "other", nextAddr(t)), endpoint("t", "tcp", nextAddr(t)))
 	all, ofEndpoint, ofSource := w.proxy.settings.Load().datagramShares()
 	if all != 40 || ofEndpoint != 20 || ofSource != 8 {
@@ -403,6 +402,10 @@ func TestDatagramsFlood(t *testing.T) {
 		}
 		c := udpDial(t, w.first(), from)
 		c.Write([]byte("flood"))
+		if i < ofSource || i >= one && i < one+ofEndpoint-ofSource {
+			said(t, c) // it is in use, and stays
+			w.answeredUDP(min(i+1, ofSource) + max(0, i+1-one))
+		}
 		if i == one-1 {
 			w.refusedUDP(policy.Limit, float64(one-ofSource))
 		}

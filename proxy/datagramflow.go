@@ -25,7 +25,8 @@ type grams struct {
 	engine.Conn // nil
 	of          *datagram.Flow
 	flow        *flow
-	unattended  bool // nobody works for the flow: who ends it has it finished. Under the flow's mu
+	counted
+	unattended bool // nobody works for the flow: who ends it has it finished. Under the flow's mu
 }
 
 // Reset lets nothing pass any more. The caller holds the flow's mu.
@@ -63,21 +64,26 @@ func (d *datagrams) Begin(of *datagram.Flow) bool {
 			endpoint = e.ID
 		}
 	}
-	if r := d.enter(settings, who.client.Addr(), endpoint); r != nil {
-		d.turnAway(settings, who, r)
+	out, refused := d.enter(settings, who.client.Addr(), endpoint)
+	for _, g := range out {
+		g.flow.fail(&gaveWay)
+	}
+	if refused != nil {
+		d.turnAway(settings, who, refused)
 		return false
 	}
 	f := p.newDatagrams(settings, who)
-	g := &grams{of: of, flow: f}
-	f.client, f.entered = g, endpoint
+	g := &grams{of: of, flow: f, counted: counted{source: sourceOf(who.client.Addr()), endpoint: endpoint}}
+	f.client = g
 	of.Own(f, datagram.Account{ToTarget: &f.toTarget, ToClient: &f.toClient, Moved: &f.moved})
 	if reason := p.live.enter(f, settings.MaxFlows); reason != "" {
 		f.fail(&refusal{reason, "the node takes no more flows: max_flows"})
 		f.close()
 		p.record(f)
-		d.leave(who.client.Addr(), endpoint)
+		d.leave(g)
 		return false
 	}
+	d.stand(g)
 	r := f.admitDatagrams()
 	if r == nil && hasPrograms(p.policy()) {
 		if d.asking.Add(1) <= maxAsking {
@@ -185,9 +191,8 @@ func (f *flow) carry(r *refusal) bool {
 
 // finishDatagrams is the last step of a flow that was let in.
 func (f *flow) finishDatagrams() {
-	source := f.peer.Addr()
 	f.settle()
-	f.proxy.datagrams.leave(source, f.entered)
+	f.proxy.datagrams.leave(f.client.(*grams))
 }
 
 // connect opens the socket towards a target and lets datagrams pass. A target isn't asked whether it is there: its

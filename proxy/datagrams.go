@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/link"
-	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/proxy/datagram"
 )
 
@@ -23,9 +22,10 @@ type datagrams struct {
 
 	mu        sync.Mutex // taken last
 	closed    bool       // no more flows
-	total     int
-	endpoints map[link.ID]int    // flows of each
-	sources   map[netip.Addr]int // the same, by sourceOf
+	all       share
+	endpoints map[link.ID]*share    // flows of each
+	sources   map[netip.Addr]*share // the same, by sourceOf
+	leaving   int                   // flows that gave way to others and aren't finished yet
 	denied    map[asker]time.Time
 	avoided   map[netip.AddrPort]time.Time // targets that said that their port is closed
 
@@ -52,7 +52,7 @@ const (
 
 func (d *datagrams) init(p *Proxy) {
 	d.proxy, d.wake = p, make(chan struct{}, 1)
-	d.endpoints, d.sources = make(map[link.ID]int), make(map[netip.Addr]int)
+	d.endpoints, d.sources = make(map[link.ID]*share), make(map[netip.Addr]*share)
 	d.denied, d.avoided = make(map[asker]time.Time), make(map[netip.AddrPort]time.Time)
 }
 
@@ -100,7 +100,7 @@ func (d *datagrams) close() {
 func (d *datagrams) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.total
+	return d.all.n
 }
 
 // datagramShares are the bounds of flows of UDP: in all, of one endpoint, of one source. Who sends from addresses that
@@ -109,50 +109,6 @@ func (d *datagrams) count() int {
 func (s *Settings) datagramShares() (all, endpoint, source int) {
 	all = max(1, s.MaxFlows/2)
 	return all, max(1, all/2), max(1, min(s.MaxPerSource, all/2))
-}
-
-// enter counts a flow, or says which bound is against it. Before it nothing is made for a datagram.
-func (d *datagrams) enter(settings *Settings, source netip.Addr, endpoint link.ID) *refusal {
-	all, ofEndpoint, ofSource := settings.datagramShares()
-	source = sourceOf(source)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.closed:
-		return &refusal{policy.Drain, "the node is ending"}
-	case d.sources[source] >= ofSource:
-		return &tooManyOfSource
-	case d.total >= all:
-		return &tooManyDatagrams
-	case d.endpoints[endpoint] >= ofEndpoint:
-		return &tooManyOfEndpoint
-	}
-	d.total++
-	d.sources[source]++
-	d.endpoints[endpoint]++
-	d.proxy.flows.Add(1) // which nobody waits for before shut
-	return nil
-}
-
-var (
-	tooManyDatagrams  = refusal{policy.Limit, "too many flows of UDP"}
-	tooManyOfEndpoint = refusal{policy.Limit, "too many flows of UDP of the endpoint"}
-	tooManyOfSource   = refusal{policy.Limit, "too many flows of the source"}
-)
-
-// leave gives back what enter took.
-func (d *datagrams) leave(source netip.Addr, endpoint link.ID) {
-	source = sourceOf(source)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.total--
-	if d.sources[source]--; d.sources[source] <= 0 {
-		delete(d.sources, source)
-	}
-	if d.endpoints[endpoint]--; d.endpoints[endpoint] <= 0 {
-		delete(d.endpoints, endpoint)
-	}
-	d.proxy.flows.Done()
 }
 
 // deny remembers for a moment that a program refused a client.

@@ -28,7 +28,6 @@ type flow struct {
 	late      *time.Timer // ends a flow whose client says nothing; owned by hear
 	by        time.Time   // when the hello must be whole; zero: HelloTimeout from when it is read. Owned by hear, then by run
 	claimed   netip.Addr  // the source that the flow counts for; owned by run
-	entered   link.ID     // of datagrams: the endpoint that it counts for
 	admission             // of the limits and rules
 	seat                  // at a target
 	stranger  bool        // peers send PROXY headers here, and this one may not
