@@ -156,6 +156,23 @@ func TestRatioToTheBest(t *testing.T) {
 	}
 }
 
+// Who needs more descriptors than there are isn't measured.
+func TestServersForTheDescriptors(t *testing.T) {
+	b := &bench{flows: 9500, limit: 20_000, net: plan(10), postern: "there"}
+	for _, tt := range b.proxyTests() {
+		if tt.servers != nil {
+			continue
+		}
+		has := slices.ContainsFunc(b.serversOf(tt), func(s server) bool { return s.name == serverRelay })
+		if few := tt.conns < 3000; has != few {
+			t.Errorf("%s with %d flows: measured %v", tt.name, tt.conns, has)
+		}
+		if !slices.ContainsFunc(b.serversOf(tt), func(s server) bool { return s.name == serverPostern }) {
+			t.Errorf("%s isn't measured", tt.name)
+		}
+	}
+}
+
 // What a request costs on many flows is compared with the same server in the same round.
 func TestCostOfMany(t *testing.T) {
 	r := results{
