@@ -397,7 +397,9 @@ func (n *controlNode) decide(worker, i int, guid string) error {
 }
 
 // workerAddr is where a client of a worker's network asks DNS from.
-func workerAddr(worker int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(100 + worker), 255, 1}) }
+func workerAddr(worker int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(100 + worker), 255, 1})
+}
 
 // ask returns the addresses that a node answers a client with.
 func (n *controlNode) ask(from netip.Addr, name string) ([]dns.RR, error) {
