@@ -2,7 +2,10 @@ package cli
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -19,6 +22,36 @@ type nodeStatus struct {
 	Services  int     `json:"services"`
 	Endpoints int     `json:"endpoints"`
 	Flows     int     `json:"flows"`
+
+	TargetNames []nameStatus `json:"targetNames,omitempty"`
+	NamesInAll  int          `json:"namesInAll,omitempty"`
+}
+
+// nameStatus is where a name of targets leads on that node.
+type nameStatus struct {
+	Service   string            `json:"service"`
+	Target    string            `json:"target"`
+	Addresses []string          `json:"addresses"`
+	Refused   map[string]string `json:"refused,omitempty"`
+	Age       float64           `json:"ageSeconds"`
+	Error     string            `json:"error,omitempty"`
+}
+
+// leads says where the name leads, what is wrong with it in brackets.
+func (n *nameStatus) leads() string {
+	said := []string{strings.Join(n.Addresses, " ")}
+	if len(n.Addresses) == 0 {
+		said = []string{"nowhere"}
+	}
+	if n.Error != "" && len(n.Addresses) > 0 {
+		said = append(said, fmt.Sprintf("(last found %.0f s ago: %s)", n.Age, n.Error))
+	} else if n.Error != "" {
+		said = append(said, "("+n.Error+")")
+	}
+	for _, a := range slices.Sorted(maps.Keys(n.Refused)) {
+		said = append(said, fmt.Sprintf("(%s refused: %s)", a, n.Refused[a]))
+	}
+	return strings.Join(said, " ")
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -44,6 +77,12 @@ func (a *app) statusCommand() *cobra.Command {
 				t.row("services", strconv.Itoa(s.Services))
 				t.row("endpoints", strconv.Itoa(s.Endpoints))
 				t.row("flows", strconv.Itoa(s.Flows))
+				for _, n := range s.TargetNames {
+					t.row("target of "+n.Service, n.Target+" leads to "+n.leads())
+				}
+				if more := s.NamesInAll - len(s.TargetNames); more > 0 {
+					t.row("targets", fmt.Sprintf("%d more that are names", more))
+				}
 				return t
 			})
 		},

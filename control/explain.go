@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/postern-link/postern/link"
@@ -151,7 +150,7 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	if x.policySteps(by, by.Find(s, ask)); !x.Allowed {
 		return
 	}
-	x.targetStep(s, v, o, c.ground(), sees)
+	c.targetStep(x, s, v, o, sees)
 }
 
 // policySteps says what each set of rules finds, and what explain can't know: how much of a limit is used, and
@@ -221,20 +220,17 @@ func (x *Explanation) connectionStep(e *link.Endpoint, provider bool) {
 
 // targetStep says what the data plane observes of the targets, and which rule keeps it from them. Their addresses
 // are for the provider.
-func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, g link.Ground, sees scope) {
+func (c *Control) targetStep(x *Explanation, s *link.Snapshot, v *link.Service, o observed, sees scope) {
 	rule := ""
+	list, none := c.aims(s, v, c.ground(), sees)
 	if sees.holds(v.ID) {
-		list := make([]string, len(v.Targets))
-		for i, t := range v.Targets {
-			list[i] = t.Addr.String()
-		}
 		rule = "targets " + commas(list)
 	}
 	switch {
-	case len(v.Targets) == 0:
+	case len(v.Targets)+len(v.TargetNames) == 0:
 		x.step("target", "none", "the service has no target yet")
-	case !slices.ContainsFunc(v.Targets, func(t link.Target) bool { return s.Refuses(v, t.Addr, g) == "" }):
-		x.step("target", "none is allowed: "+sees.refusal(v.ID, s.Refuses(v, v.Targets[0].Addr, g)), rule)
+	case none != "":
+		x.step("target", none, rule)
 	case o.healthy(v.ID):
 		x.step("target", "answers", rule)
 		return
@@ -247,7 +243,7 @@ func (x *Explanation) targetStep(s *link.Snapshot, v *link.Service, o observed, 
 // refusal is why the bytes of a service may not go to a target, as far as the scope may know: of what others have
 // nothing, and of the provider's backend only the provider.
 func (s scope) refusal(service link.ID, why string) string {
-	foreign := why == link.TargetIsEndpoint || why == link.TargetIsPool || why == link.TargetIsForeign
+	foreign := why == link.TargetIsEndpoint || why == link.TargetIsPool || why == link.TargetIsForeign || why == link.TargetIsAnothers
 	if s.all || s.holds(service) && !foreign {
 		return why
 	}

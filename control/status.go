@@ -18,6 +18,10 @@ type Status struct {
 	Services  int     `json:"services"`
 	Endpoints int     `json:"endpoints"`
 	Flows     int     `json:"flows"` // live ones
+	// TargetNames are names that services have targets by, of at most 100, those that something is wrong with first;
+	// NamesInAll is how many there are.
+	TargetNames []NameStatus `json:"targetNames,omitempty"`
+	NamesInAll  int          `json:"namesInAll,omitempty"`
 }
 
 // Status says how this node is, to an operator.
@@ -47,6 +51,7 @@ func (c *Control) Status(caller Caller) (Status, error) {
 			st.Flows++
 		}
 	}
+	st.TargetNames, st.NamesInAll = c.nameStatus(s)
 	return st, nil
 }
 

@@ -100,6 +100,14 @@ func (n *Node) Listeners() []netip.AddrPort {
 	return nil
 }
 
+// TargetNames returns what the data plane finds of the names of a service's targets; nothing without one.
+func (n *Node) TargetNames(service link.ID) []proxy.NameStatus {
+	if p := n.proxy.Load(); p != nil {
+		return p.Names(service)
+	}
+	return nil
+}
+
 // Ground returns what the data plane knows of this node, for the rules about targets; nothing without one.
 func (n *Node) Ground() link.Ground {
 	if p := n.proxy.Load(); p != nil {

@@ -285,10 +285,11 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 	config := control.Config{
 		Store: n.Store(), Snapshot: n.Snapshot, Tenants: s.directory, Limits: s.Limits, Zones: s.zones(),
 		Own: ownListeners, Plane: n.Listeners,
-		Local:     func() []netip.Addr { return ownAddresses(n.Snapshot()) },
-		Flows:     func(yield func(control.Flow) bool) { flows(n, yield) },
-		Ground:    n.Ground,
-		Published: n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
+		Local:       func() []netip.Addr { return ownAddresses(n.Snapshot()) },
+		Flows:       func(yield func(control.Flow) bool) { flows(n, yield) },
+		Ground:      n.Ground,
+		TargetNames: func(service link.ID) []control.TargetName { return targetNames(n, service) },
+		Published:   n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
 	if c.Proxy != nil {
 		config.OwnUDP = c.Proxy.OwnUDP
@@ -300,6 +301,14 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		}}
 	}
 	return config
+}
+
+// targetNames are the names of a service's targets as the operations have them.
+func targetNames(n *node.Node, service link.ID) (all []control.TargetName) {
+	for _, one := range n.TargetNames(service) {
+		all = append(all, control.TargetName(one))
+	}
+	return all
 }
 
 // flows yields the live flows as the operations have them.

@@ -4,6 +4,8 @@ package linkproxy
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -33,6 +35,9 @@ const (
 	maxPerSource = 1 << 20
 	maxFastOpen  = 4096 // a usual net.core.somaxconn, which bounds it
 )
+
+// maxResolvers bounds the servers for names of targets: each that doesn't answer costs two seconds of every lookup.
+const maxResolvers = 8
 
 func init() { plugin.Register(name, setup) }
 
@@ -75,6 +80,13 @@ func directive(s *proxy.Settings) block.Directive {
 				},
 			},
 			{
+				Name: "resolver", Usage: "ADDR[:PORT]...", Min: 1, Max: maxResolvers,
+				Set: func(args []string) (err error) {
+					s.Resolvers, err = block.List(args, resolver)
+					return err
+				},
+			},
+			{
 				Name: "listen", Usage: "pool|address", Min: 1, Max: 1,
 				Set: func(args []string) error {
 					word, err := block.Word(args[0], listenPool, listenAddress)
@@ -102,6 +114,23 @@ func directive(s *proxy.Settings) block.Directive {
 			},
 		},
 	}
+}
+
+// resolver parses a server for names of targets.
+func resolver(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		s = netip.AddrPortFrom(a, 53).String()
+	}
+	ap, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		return ap, fmt.Errorf("%s is not an address of a DNS server; one looks like 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:53", block.Quote(s))
+	case ap.Port() == 0:
+		return ap, fmt.Errorf("%s has port 0; 1 to 65535 is allowed", block.Quote(s))
+	case ap.Addr().IsUnspecified() || ap.Addr().IsMulticast():
+		return ap, fmt.Errorf("%s is not an address to ask", ap)
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
 }
 
 // drain is how long live flows may go on at the end, and after another process has taken the place of this one.

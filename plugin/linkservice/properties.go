@@ -2,7 +2,6 @@ package linkservice
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/postern-link/postern/link"
@@ -49,8 +48,15 @@ func directive(s *link.Service) block.Directive {
 				},
 			},
 			{
-				Name: "target", Usage: "ADDR:PORT... [weight=N]", Min: 1, Max: block.Any, Repeat: true,
+				Name: "target", Usage: "ADDR:PORT|NAME:PORT... [weight=N]", Min: 1, Max: block.Any, Repeat: true,
 				Set: func(args []string) error { return targets(s, args) },
+			},
+			{
+				Name: "within", Usage: "PREFIX...", Min: 1, Max: link.MaxWithin,
+				Set: func(args []string) (err error) {
+					s.Within, err = block.List(args, block.Prefix)
+					return err
+				},
 			},
 			{
 				Name: "balance", Usage: "round-robin|least-connections|source-hash", Min: 1, Max: 1,
@@ -146,60 +152,6 @@ func directive(s *link.Service) block.Directive {
 			},
 		},
 	}
-}
-
-// targets adds to the targets, which may stand on several lines, each with its weight at the end.
-func targets(s *link.Service, args []string) error {
-	weight := 1
-	if last := args[len(args)-1]; strings.HasPrefix(last, weightPrefix) {
-		if args = args[:len(args)-1]; len(args) == 0 {
-			return fmt.Errorf("%s has no target in front of it", block.Quote(last))
-		}
-		var err error
-		if weight, err = block.Int(last[len(weightPrefix):], 0, link.MaxWeight); err != nil {
-			return fmt.Errorf("weight: %w", err)
-		}
-	}
-	all := make([]netip.AddrPort, 0, len(s.Targets)+len(args))
-	for _, t := range s.Targets {
-		all = append(all, t.Addr)
-	}
-	list, err := block.List(args, target)
-	if err != nil {
-		return err
-	}
-	for _, addr := range list {
-		for _, there := range all {
-			if there == addr {
-				return fmt.Errorf("%s is given twice", addr)
-			}
-		}
-		s.Targets = append(s.Targets, link.Target{Addr: addr})
-		if weight != 1 {
-			if s.Weights == nil {
-				s.Weights = make(map[netip.AddrPort]int)
-			}
-			s.Weights[addr] = weight
-		}
-	}
-	return nil
-}
-
-// weightPrefix begins the word behind the targets of a line that says what they weigh.
-const weightPrefix = "weight="
-
-func target(s string) (netip.AddrPort, error) {
-	if strings.HasPrefix(s, weightPrefix) {
-		return netip.AddrPort{}, fmt.Errorf("%s stands at the end of a line, behind the targets that have it", block.Quote(s))
-	}
-	ap, err := block.AddrPort(s)
-	if err != nil {
-		return ap, err
-	}
-	if a := ap.Addr(); a.IsUnspecified() || a.IsMulticast() {
-		return ap, fmt.Errorf("%s is not an address to connect to", ap)
-	}
-	return ap, nil
 }
 
 // parties is a property that lists who may do something.

@@ -36,17 +36,21 @@ func setup(c *caddy.Controller) error {
 
 // complete gives the properties that were left out their values, and refuses what doesn't fit together.
 func complete(at block.Position, s *link.Service) error {
-	if len(s.Targets) == 0 {
+	all := writtenOf(s)
+	if len(all) == 0 {
 		return at.Errorf("service %s has no target; add the line %q", s.ID, "target ADDR:PORT")
 	}
 	if s.Port == 0 {
-		s.Port = s.Targets[0].Addr.Port()
-		for _, t := range s.Targets[1:] {
-			if t.Addr.Port() != s.Port {
+		s.Port = all[0].port()
+		for _, t := range all[1:] {
+			if t.port() != s.Port {
 				return at.Property("target").Errorf("targets have the ports %d and %d; say with %q which one endpoints have",
-					s.Port, t.Addr.Port(), "port PORT")
+					s.Port, t.port(), "port PORT")
 			}
 		}
+	}
+	if len(s.Within) > 0 && len(s.TargetNames) == 0 {
+		return at.Property("within").Errorf("within says where names of targets may lead to, and every target is an address")
 	}
 	if s.Pin == "" {
 		s.Pin = link.DefaultPin(s.Protocol, s.Port, len(s.Names))
