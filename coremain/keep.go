@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-link/postern/node/succession"
+	"github.com/postern-link/postern/plugin/privatelink/fastpath"
 )
 
 // The sockets that a process listens on outlive it with a service manager that keeps descriptors (sd_notify(3), FDSTORE=1;
@@ -45,6 +46,9 @@ func (m *manager) keep() error {
 		return err
 	}
 	return succession.Listening(func(s succession.Socket, kept int) error {
+		if fastpath.Owns(kept) {
+			return nil // it is emptied and closed, and nobody would read it meanwhile
+		}
 		var failed error
 		text := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + keptName(s))
 		err := raw.Write(func(fd uintptr) bool { // WriteMsgUnix refuses a socket that is connected

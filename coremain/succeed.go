@@ -20,6 +20,7 @@ import (
 	"github.com/postern-link/postern/node/confine"
 	"github.com/postern-link/postern/node/succession"
 	"github.com/postern-link/postern/plugin/linkstore"
+	"github.com/postern-link/postern/plugin/privatelink/fastpath"
 )
 
 // estateTime bounds the wait for what the process before this one hands over at first.
@@ -86,7 +87,11 @@ func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 			if err != nil {
 				return err
 			}
-			udp[s.Addr] = append(udp[s.Addr], c)
+			if s.Apart {
+				fastpath.Inherit(c)
+			} else {
+				udp[s.Addr] = append(udp[s.Addr], c)
+			}
 			continue
 		}
 		l, err := succession.Listener(fds[i])
@@ -188,6 +193,7 @@ func unfit() error {
 // ready tells the other process to accept no more, and judges its flows from now on.
 func (e *estate) ready() {
 	e.left.Close()
+	fastpath.DropInherited()
 	if e.conn != nil {
 		if err := e.conn.Send(succession.Message{Kind: succession.Ready}); err != nil {
 			clog.Warning("the process before this one has ended during the upgrade, and its flows with it")

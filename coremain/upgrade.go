@@ -19,6 +19,8 @@ import (
 	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/node/succession"
 	"github.com/postern-link/postern/plugin/linkstore"
+	"github.com/postern-link/postern/plugin/privatelink"
+	"github.com/postern-link/postern/plugin/privatelink/fastpath"
 )
 
 // How long the steps of an upgrade may take. Changes of the state are refused from the end of the second to that of the third.
@@ -139,7 +141,7 @@ func (r *runner) upgrade(ctx context.Context) error {
 // handOver goes through the steps until the new process is ready.
 func (r *runner) handOver(n *node.Node, child *succession.Child) error {
 	begin := succession.Message{Version: Version(), Sandbox: r.loader.sandbox.Rules()}
-	if err := r.manager.with(func(fd int) error { return child.SendSockets(begin, fd) }); err != nil {
+	if err := r.manager.with(func(fd int) error { return child.SendSockets(begin, fd, fastpath.Owns) }); err != nil {
 		return err
 	}
 	if err := await(child, succession.Claim, claimTime); err != nil {
@@ -205,7 +207,8 @@ func (r *runner) retire() int {
 	child := r.upgrades.child
 	r.manager.tell(fmt.Sprintf("MAINPID=%d", child.Pid()))
 	clog.Infof("upgrade: process %d serves now; connections that this one has go on here", child.Pid())
-	caddy.PidFile = "" // the file is the other process's
+	caddy.PidFile = ""     // the file is the other process's
+	privatelink.StopFast() // else it would answer from a state that isn't followed any more, for as long as flows last
 	instances := slices.Clone(caddy.Instances())
 	code := 0
 	if err := caddy.Stop(); err != nil {

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SendSockets sends all that [Listening] finds, and then that this is all.
-func (c *Conn) SendSockets(begin Message, notify int) error {
+// SendSockets sends all that [Listening] finds, and then that this is all. apart reports which of them are marked as [Socket]
+// has it.
+func (c *Conn) SendSockets(begin Message, notify int, apart func(fd int) bool) error {
 	var batch []Socket
 	var fds []int
 	defer func() { CloseAll(fds) }()
@@ -31,6 +32,7 @@ func (c *Conn) SendSockets(begin Message, notify int) error {
 		if err != nil {
 			return os.NewSyscallError("fcntl", err)
 		}
+		s.Apart = s.Network == "udp" && apart(dup)
 		if batch, fds = append(batch, s), append(fds, dup); len(fds) == MaxSockets {
 			return flush()
 		}

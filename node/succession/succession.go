@@ -37,7 +37,7 @@ import (
 )
 
 // Protocol is the number of the messages' meaning. Processes with different ones don't follow each other.
-const Protocol = 1
+const Protocol = 2
 
 // Kind is what a message is about.
 type Kind string
@@ -76,6 +76,7 @@ type Socket struct {
 	Network string         `json:"network"` // tcp or udp
 	Addr    netip.AddrPort `json:"addr"`
 	Shared  bool           `json:"shared,omitempty"` // SO_REUSEPORT is set
+	Apart   bool           `json:"apart,omitempty"`  // it is none of CoreDNS's, but of who answers beside it
 }
 
 // Flow is a live flow as the process that carries it knows it: what it takes to say whether it may go on

@@ -28,6 +28,9 @@ type generation struct {
 
 // generation returns that of a snapshot.
 func (p *Privatelink) generation(s *link.Snapshot) *generation {
+	if p.noted != nil {
+		p = p.noted
+	}
 	g := p.current.Load()
 	if g != nil && g.snapshot == s {
 		return g

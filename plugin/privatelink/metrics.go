@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/metrics/vars"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -46,6 +47,34 @@ type counterKey struct {
 	network link.ID
 }
 
+// The metrics of the fast path, by server.
+var (
+	fastInUse = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace, Subsystem: name, Name: "fastpath",
+		Help: "1 where queries by UDP are answered without the plugins, 0 where they aren't, with the reason.",
+	}, []string{"server", "reason"})
+	fastAnswers = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name, Name: "fastpath_answers_total",
+		Help: "Queries that were answered without the plugins; other metrics count them, too.",
+	}, []string{"server"})
+)
+
+// setFast notes whether a server has a fast path: it has where the reason is "".
+func setFast(server, reason string) {
+	fastInUse.DeletePartialMatch(prometheus.Labels{"server": server})
+	in := fastInUse.WithLabelValues(server, reason)
+	if reason == "" {
+		in.Set(1)
+	}
+}
+
+// observe has the sizes and times of what is answered counted as prometheus does.
+func (f *fast) observe() {
+	f.target.Requests = vars.RequestSize.WithLabelValues(f.server.Addr, ".", "", "udp")
+	f.target.Responses = vars.ResponseSize.WithLabelValues(f.server.Addr, ".", "", "udp")
+	f.target.Duration = vars.RequestDuration.WithLabelValues(f.server.Addr, ".", "")
+}
+
 // shared are the counters of this process: like all of CoreDNS, they outlive a reload.
 var shared = newCounters(prometheus.DefaultRegisterer)
 
@@ -70,12 +99,16 @@ func newCounters(r prometheus.Registerer) *counters {
 
 // answer counts a query. The network is "" where the client belongs to none.
 func (c *counters) answer(server string, network link.ID, r result) {
+	c.of(server, network)[r].Inc()
+}
+
+// of returns the counters of a network by result.
+func (c *counters) of(server string, network link.ID) *[results]prometheus.Counter {
 	key := counterKey{server, network}
-	by := (*c.known.Load())[key]
-	if by == nil {
-		by = c.learn(key)
+	if by := (*c.known.Load())[key]; by != nil {
+		return by
 	}
-	by[r].Inc()
+	return c.learn(key)
 }
 
 // learn adds the counters of a network.
@@ -95,13 +128,15 @@ func (c *counters) learn(key counterKey) *[results]prometheus.Counter {
 	return by
 }
 
-// miss counts a name without an endpoint. The zone is as the table writes it: a template is one
+// miss counts a name without an endpoint, and returns the counter. The zone is as the table writes it: a template is one
 // zone here, or clients could make as many labels as they like.
-func (c *counters) miss(server, zone string, p policy) {
+func (c *counters) miss(server, zone string, p policy) prometheus.Counter {
 	if zone == "" {
 		zone = "other" // that of a service, in no table
 	}
-	c.misses.WithLabelValues(server, zone, string(p)).Inc()
+	counter := c.misses.WithLabelValues(server, zone, string(p))
+	counter.Inc()
+	return counter
 }
 
 // forget removes the counters of networks that are no more.

@@ -51,6 +51,7 @@ type Privatelink struct {
 	settings
 	stats   *counters
 	current atomic.Pointer[generation]
+	noted   *Privatelink // that this one takes notes for, see [note]; else nil
 }
 
 // settings is what the block of the directive says.
@@ -80,6 +81,7 @@ type query struct {
 	server string // the listener, for the counters
 	hops   int    // how often an alias of a linked zone has led to the next plugin
 	old    bool   // the snapshot is too old for some names
+	note   *note  // nil: the answer is not to be given again
 }
 
 // ServeDNS implements [plugin.Handler].
@@ -90,9 +92,12 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	if opt := r.IsEdns0(); opt != nil && opt.UDPSize() > maxUDP {
 		opt.SetUDPSize(maxUDP) // also for answers of others (D08)
 	}
-	q := query{w: w, r: r, server: metrics.WithServer(ctx)}
+	q := query{w: w, r: r, server: metrics.WithServer(ctx), note: noteOf(ctx)}
 	if isProbe(r.Question[0].Name) {
 		return p.failFor(&q, leadsBack)
+	}
+	if q.note != nil {
+		p = p.noting(q.note)
 	}
 	s := p.Snapshot()
 	if s == nil {
@@ -158,7 +163,7 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 	case foundEmpty:
 		return p.negative(q, dns.RcodeSuccess, f.zone)
 	case foundMiss:
-		p.stats.miss(q.server, p.Zones.Template([]byte(f.zone)), f.policy)
+		q.note.miss(p.stats.miss(q.server, p.Zones.Template([]byte(f.zone)), f.policy))
 		switch f.policy {
 		case missNXDomain:
 			return p.negative(q, dns.RcodeNameError, f.zone)

@@ -157,6 +157,7 @@ func (p *Privatelink) failFor(q *query, why *dns.EDNS0_EDE) (int, error) {
 // write sends a whole answer. The code says that it is written, whatever its own code is.
 func (p *Privatelink) write(q *query, m *dns.Msg, res result) (int, error) {
 	p.stats.answer(q.server, q.view.network, res)
+	q.note.keep(q, m, res)
 	if err := q.w.WriteMsg(m); err != nil {
 		return dns.RcodeSuccess, err
 	}

@@ -62,6 +62,7 @@ func setup(c *caddy.Controller) error {
 		p.Zones = draft.Zones() // complete only now: any server block may add one
 		return nil
 	})
+	(&fasts{word: parsed.fastpath, at: parsed.at, p: p, config: config, keys: len(c.ServerBlockKeys)}).register(c)
 	config.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		p.Next = next
 		return p
@@ -76,6 +77,7 @@ type parsed struct {
 	zones    []addedZone
 	missAt   map[link.Name]block.Position // where missIn says so
 	missSeen bool                         // a policy without zones was given
+	fastpath string                       // on, off, or "" for on where it changes nothing
 }
 
 // addedZone is a zone line.
@@ -125,6 +127,10 @@ func (d *parsed) directive(c *caddy.Controller) block.Directive {
 		{Name: "ptr", Usage: "on|off", Min: 1, Max: 1, Set: func(args []string) error {
 			word, err := block.Word(args[0], "on", "off")
 			d.ptr = word == "on"
+			return err
+		}},
+		{Name: "fastpath", Usage: "on|off", Min: 1, Max: 1, Set: func(args []string) (err error) {
+			d.fastpath, err = block.Word(args[0], "on", "off")
 			return err
 		}},
 	}}

@@ -36,7 +36,7 @@ func TestSetup(t *testing.T) {
 			}
 		}, ""},
 		{"argument", "privatelink corp", nil, "1 argument given, none allowed; usage: privatelink"},
-		{"C02 unknown property", "privatelink {\nfallthrough\n}", nil, `:2 - privatelink: unknown property "fallthrough"; known are ttl, network, miss, zone, ecs_from, ptr`},
+		{"C02 unknown property", "privatelink {\nfallthrough\n}", nil, `:2 - privatelink: unknown property "fallthrough"; known are ttl, network, miss, zone, ecs_from, ptr, fastpath`},
 		{"C03 property twice", "privatelink {\nttl 5\nttl 6\n}", nil, ":3 - privatelink: ttl is given already at Testfile:2 and may be given once"},
 		{"C03 directive twice", "privatelink\nprivatelink", nil, ":2 - privatelink: given already at Testfile:1 and may be given once in a server block"},
 		{"C09 ttl 0", "privatelink {\nttl 0\n}", nil, `:2 - privatelink: ttl: "0" is out of range; 1 to 3600 is allowed`},

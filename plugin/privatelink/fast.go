@@ -1,0 +1,124 @@
+package privatelink
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin/metrics/vars"
+	"github.com/coredns/coredns/plugin/pkg/rcode"
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/privatelink/fastpath"
+)
+
+// fast answers for one address of a server block without its plugins. It implements [fastpath.Backend].
+type fast struct {
+	p       *Privatelink
+	server  *dnsserver.Server
+	at      netip.AddrPort
+	sockets int    // of CoreDNS
+	counted string // the plugin behind prometheus, which counts it as the one that answers; "": there is no prometheus
+	target  *fastpath.Target
+	served  bool // a group has served the target; the carrier's lock is held
+
+	moment atomic.Pointer[fastpath.Moment]
+}
+
+// epochs numbers the moments of this process.
+var epochs atomic.Uint64
+
+// Now implements [fastpath.Backend]: a moment is a snapshot that is fresh enough for every name.
+func (f *fast) Now() *fastpath.Moment {
+	s := f.p.Snapshot()
+	if s == nil || f.p.Stale(true) != "" {
+		return nil
+	}
+	if m := f.moment.Load(); m != nil && m.State == any(s) {
+		return m
+	}
+	return f.begin(s)
+}
+
+// begin returns the moment of a new snapshot.
+func (f *fast) begin(s *link.Snapshot) *fastpath.Moment {
+	next := &fastpath.Moment{Epoch: epochs.Add(1), State: s}
+	for {
+		m := f.moment.Load()
+		if m != nil {
+			switch now := m.State.(*link.Snapshot); {
+			case now == s:
+				return m
+			case now.Revision() > s.Revision():
+				return nil // what began before the newest snapshot doesn't bring the old one back
+			}
+		}
+		if f.moment.CompareAndSwap(m, next) {
+			return next
+		}
+	}
+}
+
+// View implements [fastpath.Backend] as viewOf does for a query without a client subnet that counts.
+func (f *fast) View(m *fastpath.Moment, client netip.Addr) (string, bool) {
+	s := m.State.(*link.Snapshot)
+	if f.p.network != "" {
+		return string(f.p.network), s.Network(f.p.network) != nil
+	}
+	if n := s.NetworkOf(client); n != nil {
+		return string(n.ID), true
+	}
+	return "", false
+}
+
+// Serve implements [fastpath.Backend].
+func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Answer {
+	ctx := context.WithValue(context.Background(), dnsserver.Key{}, f.server)
+	ctx = context.WithValue(ctx, dnsserver.LoopKey{}, 0)
+	if !learn {
+		f.server.ServeDNS(ctx, w, r)
+		return nil
+	}
+	n := new(note)
+	f.server.ServeDNS(context.WithValue(ctx, noteKey{}, n), w, r)
+	m := f.moment.Load()
+	if n.msg == nil || n.msg.Compress || n.msg.Truncated || m == nil || m.State != any(n.snapshot) {
+		return nil
+	}
+	return &fastpath.Answer{
+		Epoch: m.Epoch, View: string(n.network), Holds: n.holds(f.p), Counts: f.counts(r, n),
+		Size: float64(n.size), Loose: n.result == nxdomain || n.result == refused,
+	}
+}
+
+// counts returns the counters that the plugins have raised for an answer.
+func (f *fast) counts(r *dns.Msg, n *note) []prometheus.Counter {
+	all := append(n.misses, f.p.stats.of(f.server.Addr, n.network)[n.result])
+	if f.counted == "" {
+		return all
+	}
+	family := "1"
+	if f.at.Addr().Is6() {
+		family = "2"
+	}
+	if opt := r.IsEdns0(); opt != nil && opt.Do() {
+		all = append(all, vars.RequestDo.WithLabelValues(f.server.Addr, ".", ""))
+	}
+	return append(all,
+		vars.RequestCount.WithLabelValues(f.server.Addr, ".", "", "udp", family, typeLabel(r.Question[0].Qtype)),
+		vars.ResponseRcode.WithLabelValues(f.server.Addr, ".", "", rcode.ToString(n.msg.Rcode), f.counted))
+}
+
+// typeLabel is what prometheus calls a type.
+func typeLabel(qtype uint16) string {
+	switch qtype {
+	case dns.TypeAAAA, dns.TypeA, dns.TypeCNAME, dns.TypeDNSKEY, dns.TypeDS, dns.TypeMX, dns.TypeNSEC3, dns.TypeNSEC,
+		dns.TypeNS, dns.TypePTR, dns.TypeRRSIG, dns.TypeSOA, dns.TypeSRV, dns.TypeTXT, dns.TypeHTTPS, dns.TypeSVCB,
+		dns.TypeIXFR, dns.TypeAXFR, dns.TypeANY:
+		return dns.Type(qtype).String()
+	}
+	return "other"
+}

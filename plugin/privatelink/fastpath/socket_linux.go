@@ -1,0 +1,230 @@
+package fastpath
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+// socket is one socket of a group with the goroutine that reads it. It is the [net.PacketConn] of a dns.Server, which
+// reads from it what the table doesn't have and has the plugins answer it, as CoreDNS has for its own socket.
+type socket struct {
+	group *Group
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	srv   *dns.Server
+	ended chan error // of srv
+
+	// What follows is the reading goroutine's.
+	ring    *ring
+	key     [maxKey + maxView]byte
+	tally   tally
+	receive func(fd uintptr) bool // these two are allocated once
+	flush   func(fd uintptr)
+	errno   syscall.Errno
+
+	stopping atomic.Bool
+	idle     chan struct{} // closed when nothing is read any more and nothing is left
+	quit     chan struct{}
+	quitOnce sync.Once
+}
+
+// maxView is the longest view for which keys need no allocation.
+const maxView = 256
+
+func newSocket(g *Group, conn *net.UDPConn) (*socket, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{group: g, conn: conn, raw: raw, ring: newRing(), ended: make(chan error, 1), idle: make(chan struct{}), quit: make(chan struct{})}
+	s.receive = func(fd uintptr) bool {
+		s.errno = s.ring.receive(fd)
+		return s.errno != unix.EAGAIN
+	}
+	s.flush = s.ring.send
+	// The empty secrets are CoreDNS's for a server without tsig: a signature is looked at and found wanting.
+	s.srv = &dns.Server{PacketConn: s, Net: "udp", Handler: dns.HandlerFunc(s.serve), TsigSecret: map[string]string{}}
+	return s, nil
+}
+
+// run serves until stop.
+func (s *socket) run() { s.ended <- s.srv.ActivateAndServe() }
+
+// stop ends reading and waits until what was read is answered, at most for the given time.
+func (s *socket) stop(atMost time.Duration) {
+	s.stopping.Store(true)
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	<-s.idle
+	ctx, cancel := context.WithTimeout(context.Background(), atMost)
+	defer cancel()
+	_ = s.srv.ShutdownContext(ctx)
+	<-s.ended
+}
+
+// ReadFrom implements [net.PacketConn]: it returns the next datagram that is the plugins' to answer.
+func (s *socket) ReadFrom(p []byte) (int, net.Addr, error) {
+	r := s.ring
+	for {
+		t := s.group.target.Load()
+		m := t.Backend.Now()
+		began := s.tally.start(t)
+		for r.next < r.count {
+			i := r.next
+			r.next++
+			b := r.datagram(i)
+			known, learn := s.answer(t, m, i, b)
+			if known {
+				continue
+			}
+			miss := &miss{addr: r.udpAddr(i)}
+			if learn {
+				miss.query = bytes.Clone(b)
+			}
+			return copy(p, b), miss, nil
+		}
+		if r.queued > 0 {
+			_ = s.raw.Control(s.flush)
+			s.tally.end(t, began)
+		}
+		if err := s.wait(); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// wait returns when datagrams have come.
+func (s *socket) wait() error {
+	for {
+		if s.stopping.Load() {
+			close(s.idle)
+			<-s.quit
+			return net.ErrClosed
+		}
+		err := s.raw.Read(s.receive)
+		switch {
+		case err != nil && s.stopping.Load():
+		case err != nil:
+			return err
+		case s.errno != 0:
+			return &net.OpError{Op: "read", Net: "udp", Err: again{s.errno}}
+		default:
+			return nil
+		}
+	}
+}
+
+// again is an error of a socket that can be read again.
+type again struct{ error }
+
+// Temporary is asked by dns.Server, which would end otherwise.
+func (again) Temporary() bool { return true }
+
+// Timeout implements [net.Error].
+func (again) Timeout() bool { return false }
+
+// answer queues the answer to a datagram where it is known. Else learn says whether that of the plugins may be kept.
+func (s *socket) answer(t *Target, m *Moment, i int, b []byte) (known, learn bool) {
+	if s.group.probe.Load() != nil && s.group.probed(s, b) {
+		return true, false
+	}
+	e, n, learn := t.find(s.key[:0], m, s.ring.client(i), b)
+	if e == nil {
+		return false, learn
+	}
+	s.ring.reply(i, e.appendTo(s.ring.answer[s.ring.queued][:0], b, n))
+	s.tally.add(e.answer, len(b))
+	return true, false
+}
+
+// miss is the address of a query that the plugins answer, with what is kept of it.
+type miss struct {
+	addr  net.UDPAddr
+	query []byte // as it came; nil: the answer is not to be kept
+
+	mu     sync.Mutex
+	wire   []byte // the answer
+	writes int
+}
+
+// Network implements [net.Addr].
+func (m *miss) Network() string { return m.addr.Network() }
+
+// String implements [net.Addr].
+func (m *miss) String() string { return m.addr.String() }
+
+// writer shows the plugins the address of the client as CoreDNS does.
+type writer struct {
+	dns.ResponseWriter
+	miss *miss
+}
+
+// RemoteAddr implements [dns.ResponseWriter].
+func (w *writer) RemoteAddr() net.Addr { return &w.miss.addr }
+
+// serve has the plugins answer, and keeps the answer.
+func (s *socket) serve(w dns.ResponseWriter, r *dns.Msg) {
+	m, ok := w.RemoteAddr().(*miss)
+	if !ok {
+		return // not reached: ReadFrom has made it
+	}
+	t := s.group.enter()
+	defer t.leave()
+	a := t.Backend.Serve(&writer{w, m}, r, m.query != nil)
+	if a == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.writes == 1 {
+		t.keep(m.query, m.wire, a)
+	}
+}
+
+// WriteTo implements [net.PacketConn].
+func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
+	m, ok := to.(*miss)
+	if !ok {
+		return s.conn.WriteTo(b, to)
+	}
+	if m.query != nil {
+		m.mu.Lock()
+		m.wire = bytes.Clone(b)
+		m.writes++
+		m.mu.Unlock()
+	}
+	return s.conn.WriteTo(b, &m.addr)
+}
+
+// Close implements [net.PacketConn]. The dns.Server closes it after stop.
+func (s *socket) Close() error {
+	s.release()
+	return s.conn.Close()
+}
+
+func (s *socket) release() { s.quitOnce.Do(func() { close(s.quit) }) }
+
+// LocalAddr implements [net.PacketConn].
+func (s *socket) LocalAddr() net.Addr { return s.conn.LocalAddr() }
+
+// SetReadDeadline implements [net.PacketConn]. A dns.Server sets one in the past to end its reading, after stop has ended
+// ours; all others are for nothing.
+func (s *socket) SetReadDeadline(t time.Time) error {
+	if s.stopping.Load() && t.Before(time.Now()) {
+		s.release()
+	}
+	return nil
+}
+
+// SetDeadline implements [net.PacketConn].
+func (s *socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
+
+// SetWriteDeadline implements [net.PacketConn]: nothing waits here.
+func (s *socket) SetWriteDeadline(time.Time) error { return nil }
