@@ -36,6 +36,7 @@ func commands() []command {
 		{"backup", "[-conf FILE | -state FILE] [-o OUT]", "write the state, of a running node or of a file, to OUT or stdout", backup},
 		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin; -replace where there is a state", restore},
 		{"upgrade", "[-conf FILE | -state FILE]", "have the binary that is now at the path of the running process take its place, without an interruption", upgradeCommand},
+		{"doctor", doctorUsage, "look whether DNS around the node is as it must be: signed zones, loops, resolvers in front", doctor},
 		{"version", "", "print the version", func(_ []string, stdout, _ io.Writer) int { fmt.Fprint(stdout, banner()); return 0 }},
 		{"help", "[COMMAND]", "print this, or what a command takes", help},
 	}

@@ -141,8 +141,8 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 	}
 	switch f.kind {
 	case foundName:
-		if question.Qtype == dns.TypeDS && f.set.other[dns.TypeSOA] != nil {
-			return p.pass(ctx, q) // it is an apex of its own: see below
+		if question.Qtype == dns.TypeDS && (f.zone == "" || len(f.set.alias) > 0 && f.set.target == "") {
+			return p.pass(ctx, q) // a public name, in a zone of others: see below
 		}
 		if f.set.target != "" && !wantsAlias(question.Qtype) {
 			return p.follow(ctx, q, f)

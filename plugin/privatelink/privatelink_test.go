@@ -432,10 +432,10 @@ func TestEDNS(t *testing.T) {
 	})
 }
 
-// The parent speaks for DS of a name that is an apex of its own, as for that of a zone.
+// The parent speaks for DS of a public name, which is in a zone of others, as for that of a zone.
 func TestParentOfPlainName(t *testing.T) {
 	srv := newServer(t, world(t))
-	for _, name := range []string{"db.example.com", "5.0.200.10.in-addr.arpa"} {
+	for _, name := range []string{"db.example.com", "contoso.database.windows.net", "5.0.200.10.in-addr.arpa"} {
 		srv.up.asked = nil
 		srv.ask(t, corp, question(name+" DS"))
 		if len(srv.up.asked) != 1 {

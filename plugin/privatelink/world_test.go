@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,6 +110,7 @@ func world(t testing.TB) *link.Snapshot {
 
 // upstream is the next plugin: everything that it says is public.
 type upstream struct {
+	mu    sync.Mutex // probes of Upstream come at once
 	asked []string
 	// reply makes the answer; nil is an A record of 203.0.113.1 for whatever is asked.
 	reply func(r *dns.Msg) *dns.Msg
@@ -117,7 +119,9 @@ type upstream struct {
 func (u *upstream) Name() string { return "upstream" }
 
 func (u *upstream) ServeDNS(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	u.mu.Lock()
 	u.asked = append(u.asked, r.Question[0].Name+" "+dns.TypeToString[r.Question[0].Qtype])
+	u.mu.Unlock() // before the answer, which may lead here again
 	m := new(dns.Msg).SetReply(r)
 	m.RecursionAvailable = true
 	if u.reply != nil {

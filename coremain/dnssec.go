@@ -1,0 +1,138 @@
+package coremain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// asker asks DNS servers.
+type asker struct {
+	timeout time.Duration // of one question
+}
+
+// ask asks a server for a name, with RD and DO, and with CD where no validation is wanted. What is truncated is asked
+// for again by TCP.
+func (a asker) ask(ctx context.Context, server, name string, rrtype uint16, unchecked bool) (*dns.Msg, error) {
+	r := new(dns.Msg).SetQuestion(dns.Fqdn(name), rrtype).SetEdns0(1232, true)
+	r.CheckingDisabled = unchecked
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	m, _, err := (&dns.Client{Timeout: a.timeout}).ExchangeContext(ctx, r, server)
+	if err == nil && m.Truncated {
+		m, _, err = (&dns.Client{Net: "tcp", Timeout: a.timeout}).ExchangeContext(ctx, r, server)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s doesn't answer: %w", server, err)
+	}
+	return m, nil
+}
+
+// edeCode returns the extended error of an answer (RFC 8914), -1 where there is none.
+func edeCode(m *dns.Msg) int {
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				return int(e.InfoCode)
+			}
+		}
+	}
+	return -1
+}
+
+// securityKind is how a validating resolver sees a name that public DNS has or not.
+type securityKind string
+
+const (
+	unsignedParent     securityKind = "unsigned parent"     // no signature is expected
+	insecureDelegation securityKind = "insecure delegation" // a signed zone says that none is expected below
+	signedParent       securityKind = "signed parent"       // each answer must be signed
+)
+
+// security is a kind with the zone or the name that decides.
+type security struct {
+	kind securityKind
+	at   string
+}
+
+// errStripped: nothing can be told by way of a server that leaves the signatures out.
+var errStripped = errors.New("gives no signatures with the root zone: it can't tell what is signed")
+
+// securityOf asks a server for the chain of trust from the root to a name (RFC 4035 section 5): at each label for DS, and
+// for the signed proof where there is none. It verifies no signature; it tells how things are meant.
+func (a asker) securityOf(ctx context.Context, server, name string) (security, error) {
+	root, err := a.ask(ctx, server, ".", dns.TypeSOA, true)
+	if err != nil {
+		return security{}, err
+	}
+	if !signed(root.Answer) {
+		return security{}, fmt.Errorf("%s %w", server, errStripped)
+	}
+	secure := "." // the deepest zone that is known to be signed
+	labels := dns.SplitDomainName(dns.Fqdn(name))
+	for i := len(labels) - 1; i >= 0; i-- {
+		child := strings.Join(labels[i:], ".") + "."
+		m, err := a.ask(ctx, server, child, dns.TypeDS, true)
+		if err != nil {
+			return security{}, err
+		}
+		if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+			return security{}, fmt.Errorf("%s says %s for DS of %s", server, dns.RcodeToString[m.Rcode], child)
+		}
+		if slices.ContainsFunc(m.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeDS }) {
+			secure = child
+			continue
+		}
+		if !signed(m.Ns) && !signed(m.Answer) {
+			return security{unsignedParent, parentOf(m, child)}, nil
+		}
+		if delegated(m.Ns, child) {
+			return security{insecureDelegation, child}, nil
+		}
+		if m.Rcode == dns.RcodeNameError {
+			break // the signed zone says that nothing is there
+		}
+	}
+	return security{signedParent, secure}, nil
+}
+
+// signed reports whether a section has a signature.
+func signed(rrs []dns.RR) bool {
+	return slices.ContainsFunc(rrs, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
+}
+
+// parentOf returns the zone that says that a name has no DS.
+func parentOf(m *dns.Msg, child string) string {
+	for _, rr := range m.Ns {
+		if rr.Header().Rrtype == dns.TypeSOA {
+			return rr.Header().Name
+		}
+	}
+	return child
+}
+
+// delegated reports whether the proof that a name has no DS says that it is delegated: NS without SOA at the name itself,
+// or it is in a span that may hold such delegations (opt-out, RFC 5155 section 6).
+func delegated(rrs []dns.RR, child string) bool {
+	cut := func(types []uint16) bool {
+		return slices.Contains(types, dns.TypeNS) && !slices.Contains(types, dns.TypeSOA) && !slices.Contains(types, dns.TypeDS)
+	}
+	for _, rr := range rrs {
+		switch rr := rr.(type) {
+		case *dns.NSEC:
+			if strings.EqualFold(rr.Hdr.Name, child) && cut(rr.TypeBitMap) {
+				return true
+			}
+		case *dns.NSEC3:
+			if rr.Match(child) && cut(rr.TypeBitMap) || rr.Flags&1 != 0 && rr.Cover(child) {
+				return true
+			}
+		}
+	}
+	return false
+}
