@@ -163,6 +163,7 @@ func TestDatagramsRefused(t *testing.T) {
 			w := udpWorld(t, udpAddr(target), Settings{})
 			c := udpDial(t, w.first())
 			tt.change(w)
+			w.oneWindow()
 			for n := range 20 {
 				c.Write([]byte("x"))
 				w.refusedUDP(tt.reason, float64(n+1))
