@@ -183,7 +183,11 @@ func TestNamesKeepTheirForm(t *testing.T) {
 	z.set(nil) // the proof was shown once
 	before := w.state().Revision()
 	again := New(w.config)
-	again.config.Zones = link.DefaultZones().With("privatelink.other.example", "database.windows.net")
+	zones, err := link.DefaultZones().With(link.ZoneRow{Private: "privatelink.other.example", Public: "database.windows.net"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.config.Zones = zones
 	r, err := again.EditService(t.Context(), op(Provider, subC), svcC, func(*link.Snapshot, *link.Service) (*link.Service, error) { return &v, nil })
 	if err != nil || r.Changed || w.state().Revision() != before || z.asked() != asked {
 		t.Errorf("the same again: %v, %v, %d queries", r.Changed, err, z.asked()-asked)

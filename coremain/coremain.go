@@ -37,6 +37,7 @@ func commands() []command {
 		{"restore", "[-conf FILE | -state FILE] [-replace] IN", "make the state that of a backup; IN may be - for stdin; -replace where there is a state", restore},
 		{"upgrade", "[-conf FILE | -state FILE]", "have the binary that is now at the path of the running process take its place, without an interruption", upgradeCommand},
 		{"doctor", doctorUsage, "look whether DNS around the node is as it must be: signed zones, loops, resolvers in front", doctor},
+		{"zones", "[-conf FILE] [-o table|json] [NAME...]", "print the privatelink zones that are known, or what a name maps to", zones},
 		{"version", "", "print the version", func(_ []string, stdout, _ io.Writer) int { fmt.Fprint(stdout, banner()); return 0 }},
 		{"help", "[COMMAND]", "print this, or what a command takes", help},
 	}

@@ -1,36 +1,30 @@
 package link
 
 import (
-	_ "embed"
-	"encoding/csv"
-	"fmt"
 	"slices"
 	"strings"
-	"sync"
 )
-
-// ZonesVersion is the month of the table that [DefaultZones] returns.
-const ZonesVersion = "2026-11"
-
-// The published list of private DNS zones and public suffixes, one row a sub-resource. A row without
-// a private zone says that names of the suffix have none.
-//
-//go:embed zones.csv
-var zonesCSV string
 
 // Zones is the table of privatelink zones: which private zone belongs to which public suffix.
 // Immutable; the zero value knows no zone. [DefaultZones] is the table that ships with Postern.
 //
-// A private zone or public suffix of the shipped table may be a template: "{region}" stands for one
-// label, whatever the word in the braces.
+// A private zone or public suffix may be a template: "{region}" stands for one label. Where more than one row covers a
+// name, the first of these decides: the longest public suffix; the one with the fewest placeholders; what [Zones.With] added,
+// the last first; the private zone that has most labels in common with the name; "privatelink." and the suffix before others; the order of
+// the table. No suffix belongs to two clouds, so that the suffix says which cloud it is (docs/decisions/0036-zone-table.md).
 type Zones struct {
-	rules []zoneRule // those added last come first
-	root  *zoneNode  // the private zones, by labels from the right
+	version string
+	rows    []ZoneRow  // those added last come first
+	rules   []zoneRule // in the order of rows, one for each pair of zone and suffix
+	root    *zoneNode  // the private zones, by labels from the right
 }
 
-// zoneRule is one row of the table. Labels are kept from the left; "" is a placeholder.
+// zoneRule is what one or several rows say. Labels are kept from the left; "" is a placeholder.
 type zoneRule struct {
-	private, public []string // private: nil where the suffix has no zone
+	pair            [2]string // private and public as the table writes them
+	private, public []string  // private: nil where the suffix has no zone
+	// from says for each label of private that is a placeholder which label of public fills it; nil where one can't be filled.
+	from []int
 	// The private zone is before + marker + after. For privatelink.database.windows.net the marker is
 	// "privatelink" and after is database.windows.net, what the public names of the zone end in.
 	before []string
@@ -47,131 +41,39 @@ type zoneNode struct {
 	as      string    // the zone that ends here as the table writes it; "" where none does
 }
 
-// DefaultZones returns the table that ships with Postern.
-func DefaultZones() *Zones { return defaultZones() }
-
-var defaultZones = sync.OnceValue(func() *Zones {
-	z, err := parseZones(zonesCSV)
-	if err != nil {
-		panic("link: the embedded zone table: " + err.Error()) // a test reads it at build time
-	}
-	return z
-})
-
-// parseZones reads the table in the form of zones.csv: the last two of five columns are the private
-// zone and the public suffix.
-func parseZones(text string) (*Zones, error) {
-	r := csv.NewReader(strings.NewReader(text))
-	r.FieldsPerRecord = 5
-	rows, err := r.ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	z := &Zones{root: new(zoneNode)}
-	seen := make(map[[2]string]bool)
-	for _, row := range rows[min(1, len(rows)):] {
-		pair := [2]string{row[3], row[4]}
-		if seen[pair] {
-			continue
-		}
-		seen[pair] = true
-		rule, err := newZoneRule(row[3], row[4])
-		if err != nil {
-			return nil, err
-		}
-		z.add(rule)
-	}
-	return z, nil
-}
-
-// newZoneRule reads one private zone and one public suffix, either of which may be a template.
-func newZoneRule(private, public string) (zoneRule, error) {
-	pub, pubNames, err := templateLabels(public)
-	if err != nil {
-		return zoneRule{}, err
-	}
-	if private == "" {
-		return zoneRule{public: pub}, nil
-	}
-	priv, privNames, err := templateLabels(private)
-	if err != nil {
-		return zoneRule{}, err
-	}
-	// A leading placeholder that the public suffix doesn't have can't be filled from a public name. The
-	// rest is a zone of the table too, so the names of the narrower one are found in that.
-	for len(priv) > 0 && priv[0] == "" && !slices.Contains(pubNames, privNames[0]) {
-		priv, privNames = priv[1:], privNames[1:]
-	}
-	rule := zoneRule{private: priv, public: pub}
-	if i := slices.IndexFunc(priv, func(l string) bool { return strings.HasPrefix(l, "privatelink") }); i >= 0 {
-		rule.before, rule.marker, rule.after = priv[:i], priv[i], priv[i+1:]
-	} else if n := len(priv) - len(pub); n > 0 && slices.Equal(priv[n:], pub) {
-		rule.before, rule.marker, rule.after = nil, strings.Join(priv[:n], "."), pub
-	}
-	return rule, nil
-}
-
-// templateLabels cuts a template into labels, "" for a placeholder, and the placeholders' words.
-func templateLabels(s string) (labels, words []string, err error) {
-	for label := range strings.SplitSeq(s, ".") {
-		word := ""
-		if strings.HasPrefix(label, "{") && strings.HasSuffix(label, "}") {
-			word, label = label, ""
-		} else if n, err := ParseName(label); err != nil || string(n) != label {
-			return nil, nil, fmt.Errorf("%w: zone %q: label %q", ErrInvalid, s, label)
-		}
-		labels, words = append(labels, label), append(words, word)
-	}
-	return labels, words, nil
-}
-
-// With returns a table in which private is the zone of the public suffix, before all others of the
-// same suffix.
-func (z *Zones) With(private, public Name) *Zones {
-	rule, err := newZoneRule(string(private), string(public))
-	if err != nil {
-		return z // not reached with names that were parsed
-	}
-	rule.added = true
-	w := &Zones{root: new(zoneNode)}
-	w.add(rule)
-	for _, r := range z.rules {
-		w.add(r)
-	}
-	return w
-}
-
-// add makes a rule the last of the table.
-func (z *Zones) add(r zoneRule) {
-	z.rules = append(z.rules, r)
-	if len(r.private) > 0 {
-		z.root.add(r.private)
-	}
-}
-
 // Resource returns the resource name of a public name: with its private name and zone, both empty
-// where no zone covers it. The longest public suffix wins. A name that is a public suffix, that lies
-// in a private zone, or whose private name would be too long, has none.
+// where no zone covers it. A name that is a public suffix, that lies in a private zone, or whose private name
+// would be too long, has none; but an added row whose suffix is a whole name says where that name goes.
 func (z *Zones) Resource(public Name) ResourceName {
+	res, _ := z.resource(public)
+	return res
+}
+
+// resource is Resource, and returns the rule that decided, nil where none did.
+func (z *Zones) resource(public Name) (ResourceName, *zoneRule) {
 	res := ResourceName{Public: public}
 	if public == "" || z.Zone([]byte(public)) != "" {
-		return res
+		return res, nil
 	}
 	labels := strings.Split(string(public), ".")
 	for _, r := range z.rulesFor(labels) {
-		if len(r.private) == 0 || slices.Equal(labels, r.public) {
-			return res
+		whole := slices.Equal(labels, r.public)
+		if len(r.private) == 0 || whole && !r.added {
+			return res, r
 		}
 		private, zone := r.privateName(labels)
 		if private == "" || private == zone || z.Zone([]byte(private)) != zone {
+			if whole {
+				return res, r
+			}
 			continue // such as contoso.database.windows.net under {prefix}.database.windows.net
 		}
 		if _, err := ParsePattern(string(private)); err == nil {
 			res.Private, res.Zone = private, zone
-			return res
+			return res, r
 		}
 	}
-	return res
+	return res, nil
 }
 
 // rulesFor returns the rules whose public suffix the labels end in, the best first.
@@ -247,22 +149,17 @@ func (r *zoneRule) underMarker(labels []string) (host, apex []string) {
 }
 
 // underZone puts what is left of the public suffix under the zone: a.vault.azure.net is
-// a.privatelink.vaultcore.azure.net. Placeholders are filled in their order from the right.
+// a.privatelink.vaultcore.azure.net. Placeholders are filled with the labels of the same word.
 func (r *zoneRule) underZone(labels []string) (host, apex []string) {
 	cut := len(labels) - len(r.public)
+	if r.from == nil || cut < 0 {
+		return nil, nil
+	}
 	apex = slices.Clone(r.private)
-	from := len(r.public)
-	for i := len(apex) - 1; i >= 0; i-- {
-		if apex[i] != "" {
-			continue
+	for i, l := range apex {
+		if l == "" {
+			apex[i] = labels[cut+r.from[i]]
 		}
-		for from--; from >= 0 && r.public[from] != ""; {
-			from--
-		}
-		if from < 0 {
-			return nil, nil
-		}
-		apex[i] = labels[cut+from]
 	}
 	return labels[:cut], apex
 }
@@ -295,17 +192,9 @@ func (n *zoneNode) add(zone []string) {
 	for _, l := range slices.Backward(zone) {
 		n = n.child(l)
 	}
-	if n.as = strings.Join(zone, "."); !slices.Contains(zone, "") {
+	if n.as = writeZone(zone); !slices.Contains(zone, "") {
 		n.zone = Name(n.as)
-		return
 	}
-	labels := slices.Clone(zone)
-	for i, l := range labels {
-		if l == "" {
-			labels[i] = "*"
-		}
-	}
-	n.as = strings.Join(labels, ".")
 }
 
 // child returns the step of a label, which it makes if need be.

@@ -198,7 +198,10 @@ func TestWith(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			z := DefaultZones().With(Name(tt.private), Name(tt.public))
+			z, err := DefaultZones().With(ZoneRow{Private: tt.private, Public: tt.public})
+			if err != nil {
+				t.Fatal(err)
+			}
 			got := z.Resource(Name(tt.ask))
 			if string(got.Private) != tt.want || string(got.Zone) != tt.zone {
 				t.Errorf("got %+v, want %s in %s", got, tt.want, tt.zone)

@@ -36,7 +36,7 @@ func setup(c *caddy.Controller) error {
 		}
 	}
 	for _, z := range parsed.zones {
-		if err := draft.AddZone(z.at, z.private, z.public); err != nil {
+		if err := draft.AddZones(z.at, z.rows...); err != nil {
 			return err
 		}
 	}
@@ -74,16 +74,10 @@ func setup(c *caddy.Controller) error {
 type parsed struct {
 	settings
 	at       block.Position
-	zones    []addedZone
+	zones    []addedZones
 	missAt   map[link.Name]block.Position // where missIn says so
 	missSeen bool                         // a policy without zones was given
 	fastpath string                       // on, off, or "" for on where it changes nothing
-}
-
-// addedZone is a zone line.
-type addedZone struct {
-	at              block.Position
-	private, public link.Name
 }
 
 // parse reads the directive, which a server block has once.
@@ -117,8 +111,11 @@ func (d *parsed) directive(c *caddy.Controller) block.Directive {
 		{Name: "miss", Usage: "pass|nxdomain|refuse [ZONE...]", Min: 1, Max: block.Any, Repeat: true, Set: func(args []string) error {
 			return d.setMiss(block.Here(c, name), args[0], args[1:])
 		}},
-		{Name: "zone", Usage: "PRIVATE PUBLIC", Min: 2, Max: 2, Repeat: true, Set: func(args []string) error {
+		{Name: "zone", Usage: "PRIVATE|none PUBLIC", Min: 2, Max: 2, Repeat: true, Set: func(args []string) error {
 			return d.addZone(block.Here(c, name), args[0], args[1])
+		}},
+		{Name: "zones", Usage: "FILE", Min: 1, Max: 1, Repeat: true, Set: func(args []string) error {
+			return d.addFile(block.Here(c, name), args[0])
 		}},
 		{Name: "ecs_from", Usage: "PREFIX...", Min: 1, Max: block.Any, Set: func(args []string) (err error) {
 			d.ecsFrom, err = block.List(args, block.Prefix)
@@ -189,24 +186,5 @@ func (d *parsed) checkMiss(zones *link.Zones) error {
 			return d.missAt[zone].Errorf("miss: %s is no privatelink zone; did you mean %s?", zone, apex)
 		}
 	}
-	return nil
-}
-
-// addZone takes a zone line.
-func (d *parsed) addZone(at block.Position, private, public string) error {
-	names, err := block.List([]string{private, public}, block.Name)
-	if err != nil {
-		return err
-	}
-	z := addedZone{at: at, private: names[0], public: names[1]}
-	if strings.HasSuffix("."+string(z.public), "."+string(z.private)) {
-		return fmt.Errorf("the public suffix %s is inside the private zone %s, so no name could have a private one", z.public, z.private)
-	}
-	for _, other := range d.zones {
-		if other.private == z.private && other.public == z.public {
-			return fmt.Errorf("zone %s of %s is given already at %s", z.private, z.public, other.at)
-		}
-	}
-	d.zones = append(d.zones, z)
 	return nil
 }

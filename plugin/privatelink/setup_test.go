@@ -36,7 +36,7 @@ func TestSetup(t *testing.T) {
 			}
 		}, ""},
 		{"argument", "privatelink corp", nil, "1 argument given, none allowed; usage: privatelink"},
-		{"C02 unknown property", "privatelink {\nfallthrough\n}", nil, `:2 - privatelink: unknown property "fallthrough"; known are ttl, network, miss, zone, ecs_from, ptr, fastpath`},
+		{"C02 unknown property", "privatelink {\nfallthrough\n}", nil, `:2 - privatelink: unknown property "fallthrough"; known are ttl, network, miss, zone, zones, ecs_from, ptr, fastpath`},
 		{"C03 property twice", "privatelink {\nttl 5\nttl 6\n}", nil, ":3 - privatelink: ttl is given already at Testfile:2 and may be given once"},
 		{"C03 directive twice", "privatelink\nprivatelink", nil, ":2 - privatelink: given already at Testfile:1 and may be given once in a server block"},
 		{"C09 ttl 0", "privatelink {\nttl 0\n}", nil, `:2 - privatelink: ttl: "0" is out of range; 1 to 3600 is allowed`},
@@ -51,9 +51,14 @@ func TestSetup(t *testing.T) {
 			":3 - privatelink: miss: database.windows.net is no privatelink zone; add it with zone database.windows.net PUBLIC"},
 		{"miss for a name in a zone", "privatelink {\nmiss refuse contoso.privatelink.database.windows.net\n}", nil,
 			"contoso.privatelink.database.windows.net is no privatelink zone; did you mean privatelink.database.windows.net?"},
-		{"zone name", "privatelink {\nzone pl.corp_example corp.example\n}", nil, "labels are made of letters, digits and '-'"},
-		{"zone without suffix", "privatelink {\nzone pl.corp.example\n}", nil, "1 argument given, exactly 2 allowed; usage: zone PRIVATE PUBLIC"},
-		{"zone is its suffix", "privatelink {\nzone corp.example CORP.example\n}", nil, "corp.example is given twice"},
+		{"zone name", "privatelink {\nzone pl.corp_example corp.example\n}", nil, `zone "pl.corp_example": label "corp_example"; labels are made of small letters, digits and '-', or are a placeholder such as {region}`},
+		{"zone with a placeholder that nothing fills", "privatelink {\nzone {a}.x.{b}.lan {a}.example\n}", nil, `zone "{a}.x.{b}.lan" has a placeholder that "{a}.example" doesn't have, so no name could have a private one`},
+		{"suffix that is a placeholder", "privatelink {\nzone pl.lan {a}\n}", nil, `zone "{a}": the last label is no placeholder, and 253 bytes are allowed`},
+		{"zones without the file", "privatelink {\nzones /nonexistent/zones.csv\n}", nil, ":2 - privatelink: zones: stat /nonexistent/zones.csv: no such file or directory"},
+		{"zones of a directory", "privatelink {\nzones /\n}", nil, ":2 - privatelink: zones: / is not a file"},
+		{"zones of a file that is none", "privatelink {\nzones testdata/not-zones.csv\n}", nil, "not-zones.csv: line 3: invalid: zone \"un_der.example\": label \"un_der\"; labels are made of small letters, digits and '-', or are a placeholder such as {region}"},
+		{"zone without suffix", "privatelink {\nzone pl.corp.example\n}", nil, "1 argument given, exactly 2 allowed; usage: zone PRIVATE|none PUBLIC"},
+		{"zone is its suffix", "privatelink {\nzone corp.example CORP.example\n}", nil, "the public suffix corp.example is inside the private zone corp.example, so no name could have a private one"},
 		{"zone around its suffix", "privatelink {\nzone example a.example\n}", nil, "the public suffix a.example is inside the private zone example, so no name could have a private one"},
 		{"zone twice", "privatelink {\nzone pl.example example\nzone pl.example example\n}", nil, "zone pl.example of example is given already at Testfile:2"},
 		{"C05 ecs_from without a slash", "privatelink {\necs_from 10.0.0.53\n}", nil, `"10.0.0.53" has no prefix length; the address alone is 10.0.0.53/32`},
@@ -69,7 +74,9 @@ func TestSetup(t *testing.T) {
 			if err == nil {
 				zones := link.DefaultZones()
 				for _, z := range got.zones {
-					zones = zones.With(z.private, z.public)
+					if zones, err = zones.With(z.rows...); err != nil {
+						t.Fatal(err)
+					}
 				}
 				err = got.checkMiss(zones)
 			}

@@ -105,10 +105,14 @@ func (d *Draft) AddEndpoint(at block.Position, e link.Endpoint, message string) 
 	return d.apply(at, link.PutEndpoint{Endpoint: e, Message: message})
 }
 
-// AddZone adds a privatelink zone and the public suffix that it belongs to, before all that are known.
+// AddZones adds privatelink zones and the public suffixes that they belong to, before all that are known.
 // The services declared so far get their private names anew.
-func (d *Draft) AddZone(at block.Position, private, public link.Name) error {
-	d.zones = d.zones.With(private, public)
+func (d *Draft) AddZones(at block.Position, rows ...link.ZoneRow) error {
+	zones, err := d.zones.With(rows...)
+	if err != nil {
+		return at.Errorf("%w", block.Plain(err))
+	}
+	d.zones = zones
 	for _, s := range d.objects.services {
 		for _, n := range s.Names {
 			if zone := d.zones.Zone([]byte(n.Public)); zone != "" {

@@ -17,7 +17,7 @@ func TestAddZone(t *testing.T) {
 	if n := d.declaration().Services[0].Names[0]; n.Private != "" {
 		t.Fatalf("private name %s before the zone", n.Private)
 	}
-	if err := d.AddZone(at, "privatelink.example.com", "example.com"); err != nil {
+	if err := d.AddZones(at, link.ZoneRow{Private: "privatelink.example.com", Public: "example.com"}); err != nil {
 		t.Fatal(err)
 	}
 	want := link.ResourceName{Public: "a.example.com", Private: "a.privatelink.example.com", Zone: "privatelink.example.com"}
@@ -29,7 +29,7 @@ func TestAddZone(t *testing.T) {
 // A zone that has a service's public name in it is refused at the line of the service.
 func TestAddZoneAroundName(t *testing.T) {
 	d, at := service(t, "a.svc.example.com")
-	err := d.AddZone(at, "svc.example.com", "example.net")
+	err := d.AddZones(at, link.ZoneRow{Private: "svc.example.com", Public: "example.net"})
 	want := "Corefile:3 - linkservice: name a.svc.example.com is inside the privatelink zone svc.example.com; give the public name, its private one follows"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
