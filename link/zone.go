@@ -62,6 +62,9 @@ func (z *Zones) resource(public Name) (ResourceName, *zoneRule) {
 			return res, r
 		}
 		private, zone := r.privateName(labels)
+		if _, common := r.underMarker(labels); whole && common == nil && private == zone {
+			private = Name(labels[0]) + "." + zone // the whole suffix was taken for the zone's
+		}
 		if private == "" || private == zone || z.Zone([]byte(private)) != zone {
 			if whole {
 				return res, r

@@ -52,7 +52,8 @@ func TestMatch(t *testing.T) {
 		ZoneRow{Private: "privatelink-global.wvd.microsoft.com", Public: "rdweb.wvd.microsoft.com"},
 		ZoneRow{Private: "{b}.{a}.lan", Public: "{a}.{b}.words.example"},
 		ZoneRow{Private: "{b}.privatelink.{a}.swap.example", Public: "{a}.{b}.swap.example"},
-		ZoneRow{Private: "own.lan", Public: "whole.example"},
+		ZoneRow{Private: "own.zone", Public: "whole.example"},
+		ZoneRow{Private: "privatelink.plain.example", Public: "plain.example"},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +69,8 @@ func TestMatch(t *testing.T) {
 		{"two zones of one suffix", "x.wvd.microsoft.com", "x.privatelink.wvd.microsoft.com", "privatelink.wvd.microsoft.com", 2, "privatelink.wvd.microsoft.com", 1},
 		{"a whole name", "rdweb.wvd.microsoft.com", "rdweb.privatelink-global.wvd.microsoft.com", "privatelink-global.wvd.microsoft.com", 1, "privatelink-global.wvd.microsoft.com", 3},
 		{"a name below a whole name", "x.rdweb.wvd.microsoft.com", "x.rdweb.privatelink-global.wvd.microsoft.com", "privatelink-global.wvd.microsoft.com", 1, "privatelink-global.wvd.microsoft.com", 3},
-		{"a whole name that leaves no host", "whole.example", "", "", 1, "own.lan", 0},
+		{"a whole name in a zone elsewhere", "whole.example", "whole.own.zone", "own.zone", 1, "own.zone", 0},
+		{"a suffix is no whole name", "plain.example", "", "", 1, "privatelink.plain.example", 0},
 		{"taken away", "s.search.windows.net", "", "", 1, "", 1},
 		{"the last one added", "db.corp.example", "db.b.zone", "b.zone", 1, "b.zone", 1},
 		{"placeholders by their words", "h.one.two.words.example", "h.two.one.lan", "two.one.lan", 1, "{b}.{a}.lan", 0},
@@ -91,7 +93,7 @@ func TestMatch(t *testing.T) {
 			}
 		})
 	}
-	if added.Version() != DefaultZones().Version() || len(added.Rows()) != 238+7 || !added.Rows()[0].Added {
+	if added.Version() != DefaultZones().Version() || len(added.Rows()) != 238+8 || !added.Rows()[0].Added {
 		t.Errorf("version %q, %d rows", added.Version(), len(added.Rows()))
 	}
 }
