@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,25 +41,48 @@ var dnsColumns = []column{
 	{key: keyServerCPU, head: "core %", scale: 0.01},
 }
 
+// rateColumns are those of a test at a fixed rate.
+var rateColumns = []column{
+	{key: keyLatency, head: "average us", scale: 1e-6, digits: 1, better: lower},
+	{key: keyP99, head: "p99 us", scale: 1e-6, better: lower},
+	{key: keyQueryCPU, head: "CPU us/query", scale: 1e-6, digits: 2, better: lower},
+	{key: keyServerCPU, head: "core %", scale: 0.01},
+}
+
+// dnsRate is the rate of the test at a fixed one, in queries a second.
+const dnsRate = 20000
+
 // dnsTest is a mix of queries.
 type dnsTest struct {
 	test
 	public bool // the public names, whose answer is a CNAME and an address
 	misses int  // every how many names is unknown; 0: none
+	edns   bool // with EDNS and a client cookie
+	burst  bool // the generator of bursts instead of dnsperf
+	rate   int  // of the generator, in queries a second; 0: as fast as can be
+	wide   bool // the server has two cores, which it shares with the load where there are no more
 	// servers that take part
 	servers []string
 }
 
 func dnsTests() []dnsTest {
-	all := []string{serverFile, serverHosts, serverPostern}
+	servers := []string{serverFile, serverNSD, serverKnot, serverPostern, serverPosternFast}
+	all := append(slices.Clone(servers), serverHosts, serverUnbound)
 	of := func(name, title string) test {
 		return test{name: name, title: title, baseline: serverFile, columns: dnsColumns, saturates: true}
 	}
+	rate := test{name: "dns-rate", title: fmt.Sprintf("DNS: %d queries/s", dnsRate), baseline: serverNSD, columns: rateColumns}
+	wide := of("dns-two", "DNS: privatelink name, A, two cores")
+	wide.saturates = false // the load has no core of its own
 	return []dnsTest{
-		{test: of("dns-private", "DNS: privatelink name, A"), servers: append(all, serverPosternProxy)},
-		// hosts knows no CNAME.
-		{test: of("dns-public", "DNS: public name, CNAME and A"), public: true, servers: []string{serverFile, serverPostern}},
+		{test: of("dns-private", "DNS: privatelink name, A"), servers: append(slices.Clone(all), serverPosternProxy)},
+		// hosts knows no CNAME, and Unbound's local data follows none.
+		{test: of("dns-public", "DNS: public name, CNAME and A"), public: true, servers: servers},
 		{test: of("dns-misses", "DNS: privatelink name, A, every tenth unknown"), misses: 10, servers: all},
+		{test: of("dns-edns", "DNS: public name, EDNS and a cookie"), public: true, edns: true, servers: servers},
+		{test: of("dns-burst", "DNS: privatelink name, A, in bursts"), burst: true, servers: servers},
+		{test: wide, wide: true, servers: servers},
+		{test: rate, burst: true, rate: dnsRate, servers: all},
 	}
 }
 
@@ -89,8 +113,9 @@ func (t dnsTest) question(i int) string {
 
 // runDNS measures every server in every test once per round, in turn.
 func (b *bench) runDNS(round int) {
-	servers := b.dnsServers()
+	fast := b.knowsFastpath()
 	for _, t := range dnsTests() {
+		servers := b.dnsServers(t, fast)
 		for _, name := range rotated(t.servers, round) {
 			s, ok := servers[name]
 			if !ok || !b.wants(t.name, name) {
@@ -103,7 +128,11 @@ func (b *bench) runDNS(round int) {
 
 // measureDNS runs one server in one test.
 func (b *bench) measureDNS(t dnsTest, s server) (map[string]float64, float64, error) {
-	p, err := b.start(s)
+	on := *b
+	if t.wide {
+		on.serverCPUs = "" // all of them
+	}
+	p, err := on.start(s)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -121,29 +150,47 @@ func (b *bench) measureDNS(t dnsTest, s server) (map[string]float64, float64, er
 	if err != nil {
 		return nil, 0, err
 	}
-	if _, _, err := b.dnsperf(data, max(1, b.seconds/3)); err != nil {
+	if _, _, err := b.loadDNS(t, data, max(1, b.seconds/3)); err != nil {
 		return nil, 0, err
 	}
 	w := observe(tree(p.cmd.Process.Pid), nil)
-	out, spent, err := b.dnsperf(data, b.seconds)
+	report, spent, err := b.loadDNS(t, data, b.seconds)
 	if err != nil {
 		return nil, 0, err
 	}
 	u := w.end(spent)
-	report, err := parseDnsperf(out)
-	if err != nil {
-		return nil, 0, err
-	}
 	if report.completed == 0 {
-		return nil, 0, errors.New("dnsperf: no query was answered")
+		return nil, 0, errors.New("no query was answered")
 	}
-	return map[string]float64{
+	values := map[string]float64{
 		keyQPS:       report.qps,
 		keyQueryCPU:  u.server.Seconds() / report.completed,
-		keyLatency:   report.latency,
 		keyServerCPU: u.server.Seconds() / report.seconds,
 		keyLost:      report.lost,
-	}, u.others, nil
+	}
+	if report.latency > 0 {
+		values[keyLatency] = report.latency
+	}
+	if report.p99 > 0 {
+		values[keyP99] = report.p99
+	}
+	return values, u.others, nil
+}
+
+// loadDNS has the load of a test asked, and returns what came of it and the CPU time that the load used.
+func (b *bench) loadDNS(t dnsTest, data string, seconds float64) (dnsperfReport, time.Duration, error) {
+	if t.burst {
+		r, spent, err := b.burst(burstJob{To: b.net.dns, From: b.net.sources[0], Queries: data, EDNS: t.edns, Seconds: seconds, Rate: t.rate})
+		return dnsperfReport{
+			completed: float64(r.Completed), lost: float64(r.Lost), qps: r.QPS, latency: r.Average, seconds: r.Seconds, p99: r.P99,
+		}, spent, err
+	}
+	out, spent, err := b.dnsperf(t, data, seconds)
+	if err != nil {
+		return dnsperfReport{}, 0, err
+	}
+	report, err := parseDnsperf(out)
+	return report, spent, err
 }
 
 // checkAnswer asks for name number i and compares the answer with what the test expects.
@@ -185,16 +232,24 @@ func addressOf(a *dns.A) []byte {
 
 // dnsperf runs the load: 100 queries outstanding over 20 sockets. It returns its report and the CPU
 // time it used.
-func (b *bench) dnsperf(data string, seconds float64) (string, time.Duration, error) {
+func (b *bench) dnsperf(t dnsTest, data string, seconds float64) (string, time.Duration, error) {
 	args := b.pinned(b.loadCPUs, "dnsperf", "-s", b.net.dns.Addr().String(), "-p", strconv.Itoa(int(b.net.dns.Port())),
 		"-a", b.net.sources[0].String(), "-d", data, "-l", strconv.FormatFloat(seconds, 'f', -1, 64),
 		"-q", "100", "-c", "20", "-T", "1", "-t", "2")
+	if t.edns {
+		args = append(args, "-e", "-E", fmt.Sprintf("%d:%s", dns.EDNS0COOKIE, dnsCookie))
+	}
+	return b.generate(args)
+}
+
+// generate runs a load generator to its end. It returns what it printed and the CPU time it used.
+func (b *bench) generate(args []string) (string, time.Duration, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", 0, fmt.Errorf("dnsperf: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return "", 0, fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, strings.TrimSpace(stderr.String()))
 	}
 	return string(out), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
@@ -202,6 +257,7 @@ func (b *bench) dnsperf(data string, seconds float64) (string, time.Duration, er
 // dnsperfReport is what dnsperf says at its end.
 type dnsperfReport struct {
 	completed, lost, qps, latency, seconds float64
+	p99                                    float64 // of our generator alone
 }
 
 var dnsperfLine = regexp.MustCompile(`(?m)^\s*(Queries completed|Queries lost|Queries per second|Average Latency \(s\)|Run time \(s\)):\s+([0-9.]+)`)
@@ -224,55 +280,4 @@ func parseDnsperf(out string) (dnsperfReport, error) {
 		return r, fmt.Errorf("dnsperf's report has no %q", missing)
 	}
 	return r, nil
-}
-
-// dnsServers returns the servers of the DNS tests that can be run.
-func (b *bench) dnsServers() map[string]server {
-	servers := map[string]server{
-		serverFile:  {serverFile, b.coreFile},
-		serverHosts: {serverHosts, b.coreHosts},
-	}
-	if b.postern != "" {
-		servers[serverPostern] = server{serverPostern, func(dir string) ([]string, error) { return b.posternDNS(dir, false) }}
-		servers[serverPosternProxy] = server{serverPosternProxy, func(dir string) ([]string, error) { return b.posternDNS(dir, true) }}
-	}
-	return servers
-}
-
-// coreFile configures CoreDNS with one zone file per zone.
-func (b *bench) coreFile(dir string) ([]string, error) {
-	const head = "@ 3600 IN SOA ns.%[1]s. admin.%[1]s. 1 3600 1200 604800 10\n@ 3600 IN NS ns.%[1]s.\n"
-	var private, public strings.Builder
-	fmt.Fprintf(&private, "$TTL 10\n"+head, privateZone)
-	fmt.Fprintf(&public, "$TTL 10\n"+head, publicZone)
-	for i := range dnsNames {
-		fmt.Fprintf(&private, "%s A %s\n", label(i), b.net.address(i))
-		fmt.Fprintf(&public, "%[1]s CNAME %[1]s.privatelink\n%[1]s.privatelink A %[2]s\n", label(i), b.net.address(i))
-	}
-	if err := errors.Join(
-		os.WriteFile(dir+"/private.zone", []byte(private.String()), 0o644),
-		os.WriteFile(dir+"/public.zone", []byte(public.String()), 0o644),
-	); err != nil {
-		return nil, err
-	}
-	return b.corefile(b.coredns, dir, fmt.Sprintf("%s:%d {\n bind %s\n file %s/private.zone\n}\n%s:%d {\n bind %s\n file %s/public.zone\n}\n",
-		privateZone, b.net.dns.Port(), b.net.dns.Addr(), dir, publicZone, b.net.dns.Port(), b.net.dns.Addr(), dir))
-}
-
-// coreHosts configures CoreDNS with a hosts file.
-func (b *bench) coreHosts(dir string) ([]string, error) {
-	var hosts strings.Builder
-	for i := range dnsNames {
-		fmt.Fprintf(&hosts, "%s %s.%s\n", b.net.address(i), label(i), privateZone)
-	}
-	if err := os.WriteFile(dir+"/hosts", []byte(hosts.String()), 0o644); err != nil {
-		return nil, err
-	}
-	return b.corefile(b.coredns, dir, fmt.Sprintf("%s:%d {\n bind %s\n hosts %s/hosts\n}\n",
-		privateZone, b.net.dns.Port(), b.net.dns.Addr(), dir))
-}
-
-func (b *bench) corefile(program, dir, text string) ([]string, error) {
-	path, err := config(dir, "Corefile", text)
-	return []string{program, "-conf", path}, err
 }

@@ -119,6 +119,8 @@ func play(part string, args []string) error {
 	switch part {
 	case "load":
 		return runLoad()
+	case "burst":
+		return runBurst(args)
 	case "etcd":
 		return runMember(args)
 	case "policy":

@@ -102,7 +102,8 @@ func TestVerdict(t *testing.T) {
 func TestGoalsExist(t *testing.T) {
 	b := &bench{flows: 1, net: plan(10), postern: "there"}
 	names := append([]string{serverPostern, serverBolt, serverPosternPinned, serverPosternProgram, serverHAProxySNI, serverNginxV1}, everyPeer...)
-	for name := range b.dnsServers() {
+	names = append(names, serverNSD, serverKnot)
+	for name := range b.dnsServers(dnsTests()[0], true) {
 		names = append(names, name)
 	}
 	for _, g := range goals {
