@@ -12,7 +12,7 @@ func TestZones(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"Corefile": ".:1053 {\n bind 127.0.0.1\n linknetwork corp 10.0.0.0/8\n privatelink {\n  zone pl.corp.example corp.example\n  zones own.csv\n }\n}\n",
-		"own.csv":  "service,resource_type,subresource,private_zone,public_zone\nOwn \x1b[31mdb,Own/db,one,pl.own.example,{site}.own.example\n",
+		"own.csv":  "service,resource_type,subresource,private_zone,public_zone\nOwn \x1b[31mdb,Own/db,one,pl.{site}.own.example,{site}.own.example\n",
 		"Wrong":    ".:1053 {\n bind 127.0.0.1\n linknetwork corp 10.0.0.0/8\n privatelink {\n  zone pl.corp_example corp.example\n }\n}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -32,7 +32,7 @@ func TestZones(t *testing.T) {
 		{"no zone", []string{"x.inference.ml.azure.com"}, 0, []string{"has no private name"}},
 		{"private", []string{"c.privatelink.database.windows.net"}, 0, []string{"is private already, in the zone privatelink.database.windows.net"}},
 		{"line of a Corefile", []string{"-conf", "Corefile", "a.corp.example"}, 0, []string{"a.pl.corp.example\n", "(Corefile)"}},
-		{"file of a Corefile", []string{"-conf", "Corefile", "a.paris.own.example"}, 0, []string{"a.paris.pl.own.example\n", "Own .[31mdb", "Own/db"}},
+		{"file of a Corefile", []string{"-conf", "Corefile", "a.paris.own.example"}, 0, []string{"a.pl.paris.own.example\n", "Own .[31mdb", "Own/db"}},
 		{"not without it", []string{"a.corp.example"}, 0, []string{"is covered by no row"}},
 		{"wrong Corefile", []string{"-conf", "Wrong"}, 1, []string{"Wrong:5 - privatelink: zone: "}},
 		{"no Corefile", []string{"-conf", "none"}, 1, []string{"none"}},
