@@ -113,11 +113,11 @@ func startFast(t testing.TB, s *link.Snapshot) *fastServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- chain.ServePacket(conn) }()
-	if srv.fast, err = newFast(p, config, at); err != nil {
+	if srv.fast, err = newFast(p, config, at); err != nil { // before anything is served, as at a start
 		t.Fatal(err)
 	}
+	done := make(chan error, 1)
+	go func() { done <- chain.ServePacket(conn) }()
 	g, err := fastpath.Open(at, srv.fast.target)
 	if err != nil {
 		t.Fatal(err)
