@@ -22,6 +22,8 @@ type listener struct {
 	paused  atomic.Bool // after an error
 	pausing sync.Mutex  // held while paused is changed together with what the loops watch
 
+	handed sync.WaitGroup // connections on their way to another loop than that which accepted them; none is added once fd is -1
+
 	mu     sync.RWMutex // held for reading while connections are given away
 	file   *os.File     // keeps the descriptor
 	fd     int          // -1: closed
@@ -109,23 +111,16 @@ func (l *listener) ready(at *loop, _ uint32) *pair {
 		}
 		if other := at.lighter(); other != at {
 			c := newConn(other, fd)
-			other.call(func() { l.give(c, peer, local) })
+			l.handed.Add(1)
+			other.call(func() {
+				defer l.handed.Done()
+				l.to.Conn(c, peer, local)
+			})
 			continue
 		}
 		l.to.Conn(newConn(at, fd), peer, local)
 	}
 	return nil
-}
-
-// give gives a connection away in another loop than that which accepted it, unless the listener was closed since.
-func (l *listener) give(c *conn, peer, local netip.AddrPort) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.fd < 0 {
-		c.Reset()
-		return
-	}
-	l.to.Conn(c, peer, local)
 }
 
 // pause tells of an error that passes, and has the loops not told of connections for as long as is asked for. The caller
@@ -162,6 +157,7 @@ func (l *listener) rest(paused bool) bool {
 
 // Close implements [Listener].
 func (l *listener) Close() error {
+	defer l.handed.Wait() // what was accepted is given away
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fd < 0 {
