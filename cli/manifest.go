@@ -35,6 +35,7 @@ type manifestService struct {
 	Port           uint16         `json:"port" yaml:"port"`
 	Protocol       string         `json:"protocol,omitempty" yaml:"protocol,omitempty"`
 	Targets        []string       `json:"targets" yaml:"targets"`
+	Within         []string       `json:"within,omitempty" yaml:"within,omitempty"`
 	Weights        map[string]int `json:"weights,omitempty" yaml:"weights,omitempty"`
 	Balance        string         `json:"balance,omitempty" yaml:"balance,omitempty"`
 	Probe          string         `json:"probe,omitempty" yaml:"probe,omitempty"`

@@ -5,8 +5,10 @@ import (
 	"context"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -40,7 +42,7 @@ func serviceDetail(r *resource) table {
 	t := table{rows: [][]string{
 		{"name", r.Name}, {"group", r.group()}, {"names", words(p.FQDNs)}, {"port", servicePort(r)}, {"targets", cmp.Or(targets, words(frontends))},
 	}}
-	for _, name := range []string{"weights", "balance", "probe", "max-per-target", "pin", "proxy-protocol", "idle-timeout", "fallback"} {
+	for _, name := range []string{"within", "weights", "balance", "probe", "max-per-target", "pin", "proxy-protocol", "idle-timeout", "fallback"} {
 		if said := r.Tags["postern-"+name]; said != "" {
 			t.rows = append(t.rows, []string{name, said})
 		}
@@ -75,8 +77,9 @@ func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.StringSliceVar(&s.Names, "name", nil, "DNS names that are this service")
 	f.Uint16Var(&s.Port, "port", 443, "port that endpoints listen on")
 	f.StringVar(&s.Protocol, "protocol", "", "tcp or udp (default tcp)")
-	f.StringSliceVar(&s.Targets, "target", nil, "backends, ADDRESS:PORT")
-	f.StringToIntVar(&s.Weights, "weight", nil, "what backends weigh, ADDRESS:PORT=N, 0 to 1000; with 0 one gets no new flow (default 1)")
+	f.StringSliceVar(&s.Targets, "target", nil, "backends, ADDRESS:PORT or NAME:PORT")
+	f.StringSliceVar(&s.Within, "within", nil, "prefixes that the names of backends may lead to (default what the rules about targets allow)")
+	f.StringToIntVar(&s.Weights, "weight", nil, "what backends weigh, ADDRESS:PORT=N or NAME:PORT=N, 0 to 1000; with 0 one gets no new flow (default 1)")
 	f.StringVar(&s.Balance, "balance", "", "round-robin, least-connections or source-hash (default round-robin)")
 	f.StringVar(&s.Probe, "probe", "", "how a node asks whether a backend answers: tcp, \"tls [NAME]\" or \"http PATH [STATUS]\" (default tcp)")
 	f.IntVar(&s.MaxPerTarget, "max-per-target", 0, "flows of a node with one backend, 0 for no bound")
@@ -151,7 +154,13 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 	set("name", func() { s.Names = n.Names })
 	set("port", func() { s.Port = n.Port })
 	set("protocol", func() { s.Protocol = n.Protocol })
-	set("target", func() { s.Targets, s.Weights = n.Targets, among(s.Weights, n.Targets) })
+	set("target", func() {
+		s.Targets, s.Weights = n.Targets, among(s.Weights, n.Targets)
+		if !slices.ContainsFunc(s.Targets, isName) {
+			s.Within = nil // which is for names alone
+		}
+	})
+	set("within", func() { s.Within = n.Within })
 	set("weight", func() { // of those that are named: who drains one backend leaves the others as they are
 		if s.Weights == nil {
 			s.Weights = map[string]int{}
@@ -184,6 +193,14 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 // among returns the weights of those that are targets: a backend that is taken away takes its weight along.
 func among(weights map[string]int, targets []string) map[string]int {
 	kept := maps.Clone(weights)
-	maps.DeleteFunc(kept, func(target string, _ int) bool { return !slices.Contains(targets, target) })
+	maps.DeleteFunc(kept, func(target string, _ int) bool {
+		return !slices.ContainsFunc(targets, func(t string) bool { return strings.EqualFold(t, target) })
+	})
 	return kept
+}
+
+// isName reports whether a target is no address. Whether it is a name, the server judges.
+func isName(target string) bool {
+	_, err := netip.ParseAddrPort(target)
+	return err != nil
 }

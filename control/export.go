@@ -53,7 +53,7 @@ func exportService(v *link.Service) ManifestService {
 	m := ManifestService{
 		Name: v.ID.Last(), Port: v.Port, NAT: texts(v.NAT), Pin: string(v.Pin), ProxyProtocol: string(v.ProxyProtocol),
 		MaxConnections: v.MaxConnections, MaxPerConsumer: v.MaxPerConsumer, Strict: v.Strict, ECHOuter: v.ECHOuter,
-		FallbackPublic: v.FallbackPublic, Targets: []string{},
+		FallbackPublic: v.FallbackPublic, Targets: v.TargetTexts(), Within: texts(v.Within),
 	}
 	if v.Protocol != link.TCP {
 		m.Protocol = v.Protocol.String()
@@ -61,9 +61,6 @@ func exportService(v *link.Service) ManifestService {
 	m.exportSpread(v)
 	for _, n := range v.Names {
 		m.Names = append(m.Names, string(n.Public))
-	}
-	for _, t := range v.Targets {
-		m.Targets = append(m.Targets, t.Addr.String())
 	}
 	for i, list := range [][]link.Party{v.Visible, v.AutoApprove, v.Reject} {
 		to := []*[]string{&m.Visible, &m.Approve, &m.Reject}[i]

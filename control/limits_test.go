@@ -55,6 +55,11 @@ func TestLimits(t *testing.T) {
 		"names": func(v *link.Service) {
 			v.Names = []link.ResourceName{{Public: "a.contoso.example"}, {Public: "b.contoso.example"}, {Public: "c.contoso.example"}}
 		},
+		"names of targets": func(v *link.Service) {
+			for _, n := range []link.Name{"a.contoso.example", "b.contoso.example"} {
+				v.TargetNames = append(v.TargetNames, link.NamePort{Name: n, Port: 443})
+			}
+		},
 		"targets": func(v *link.Service) {
 			v.Targets = nil
 			for i := range 3 {

@@ -51,7 +51,10 @@ type ManifestService struct {
 	Names    []string `json:"names,omitempty"`
 	Port     uint16   `json:"port"`
 	Protocol string   `json:"protocol,omitempty"` // "tcp", which is meant without a word, or "udp"
-	Targets  []string `json:"targets"`
+	// Targets are ADDRESS:PORT or NAME:PORT. A service keeps the addresses before the names.
+	Targets []string `json:"targets"`
+	// Within are the prefixes that the names among them may lead to; none: anything that the rules about targets let pass.
+	Within []string `json:"within,omitempty"`
 	// Weights are those of targets that don't weigh 1, 0 to [link.MaxWeight]: with 0 a target gets no new flow.
 	Weights map[string]int `json:"weights,omitempty"`
 	Balance string         `json:"balance,omitempty"` // "round-robin", which is meant without a word, "least-connections" or "source-hash"
@@ -220,6 +223,10 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 	if err != nil {
 		return nil, err
 	}
+	within, err := parseAll(v.Within, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("within: %w", err)
+	}
 	spread, err := v.spread(targets)
 	if err != nil {
 		return nil, err
@@ -248,12 +255,10 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 		pin = link.DefaultPin(protocol, v.Port, len(names))
 	}
 	return func(o *link.Service) {
-		o.Names, o.Targets = nil, nil
+		o.Names, o.Within = nil, within
+		o.Targets, o.TargetNames = parted(targets)
 		for _, n := range names {
 			o.Names = append(o.Names, link.ResourceName{Public: n})
-		}
-		for _, t := range targets {
-			o.Targets = append(o.Targets, link.Target{Addr: t})
 		}
 		o.Port, o.Visible, o.AutoApprove, o.Reject = v.Port, lists[0], lists[1], lists[2]
 		o.Pin, o.ProxyProtocol, o.NAT, o.IdleTimeout, o.Strict = pin, header, nat, idle, v.Strict
@@ -299,16 +304,10 @@ func parseAll[T any](list []string, parse func(string) (T, error)) ([]T, error) 
 }
 
 var (
-	prefix   = inWords(netip.ParsePrefix, "a prefix such as 10.1.0.0/16")
-	addr     = inWords(netip.ParseAddr, "an address such as 10.1.0.4")
-	addrPort = inWords(netip.ParseAddrPort, "ADDRESS:PORT such as 10.1.0.4:443")
+	prefix = inWords(netip.ParsePrefix, "a prefix such as 10.1.0.0/16")
+	addr   = inWords(netip.ParseAddr, "an address such as 10.1.0.4")
+	target = inWords(parseAim, "ADDRESS:PORT such as 10.1.0.4:443, or NAME:PORT such as db.contoso.example:443")
 )
-
-// target reads the address of a target.
-func target(s string) (netip.AddrPort, error) {
-	at, err := addrPort(s)
-	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), err
-}
 
 // inWords makes the errors of a parser say what is expected, and not which function of ours has found it wrong.
 func inWords[T any](parse func(string) (T, error), expected string) func(string) (T, error) {

@@ -10,8 +10,39 @@ import (
 	"github.com/postern-link/postern/link"
 )
 
+// aim is a target as it is written: an address or a name. The other one is zero.
+type aim struct {
+	addr netip.AddrPort
+	name link.NamePort
+}
+
+func parseAim(s string) (a aim, err error) {
+	a.addr, a.name, err = link.ParseTarget(s)
+	return a, err
+}
+
+// String returns ADDRESS:PORT or NAME:PORT.
+func (a aim) String() string {
+	if a.addr.IsValid() {
+		return a.addr.String()
+	}
+	return a.name.String()
+}
+
+// parted returns the addresses and the names among targets, nil for none.
+func parted(all []aim) (addrs []link.Target, names []link.NamePort) {
+	for _, a := range all {
+		if a.addr.IsValid() {
+			addrs = append(addrs, link.Target{Addr: a.addr})
+		} else {
+			names = append(names, a.name)
+		}
+	}
+	return addrs, names
+}
+
 // spread reads how the flows of a service are spread over its targets.
-func (v *ManifestService) spread(targets []netip.AddrPort) (s link.Spread, err error) {
+func (v *ManifestService) spread(targets []aim) (s link.Spread, err error) {
 	s.Balance, s.MaxPerTarget, s.MaxWaiting = link.Balance(v.Balance), v.MaxPerTarget, v.MaxPerTarget
 	if s.Balance == link.RoundRobin {
 		s.Balance = "" // one word for the same thing, so that nothing changes between them
@@ -19,25 +50,28 @@ func (v *ManifestService) spread(targets []netip.AddrPort) (s link.Spread, err e
 	if v.MaxWaiting != nil {
 		s.MaxWaiting = *v.MaxWaiting
 	}
+	weights := make(map[aim]int, len(v.Weights))
 	for _, text := range slices.Sorted(maps.Keys(v.Weights)) {
 		at, err := target(text)
 		if err != nil {
 			return s, fmt.Errorf("%w: weight of a target: %w", link.ErrInvalid, err)
 		}
-		switch _, twice := s.Weights[at]; {
+		switch _, twice := weights[at]; {
 		case twice:
 			return s, fmt.Errorf("%w: the weight of target %s is given twice", link.ErrInvalid, at)
 		case !slices.Contains(targets, at):
 			return s, fmt.Errorf("%w: weight of %s, which is no target of the service", link.ErrInvalid, at)
 		}
-		if s.Weights == nil {
-			s.Weights = make(map[netip.AddrPort]int, len(v.Weights))
-		}
-		s.Weights[at] = v.Weights[text]
+		weights[at] = v.Weights[text]
 	}
-	maps.DeleteFunc(s.Weights, func(_ netip.AddrPort, w int) bool { return w == 1 }) // which is what they weigh without a word
-	if len(s.Weights) == 0 {
-		s.Weights = nil
+	for at, w := range weights {
+		switch {
+		case w == 1: // which is what they weigh without a word
+		case at.addr.IsValid():
+			put(&s.Weights, at.addr, w)
+		default:
+			put(&s.NameWeights, at.name, w)
+		}
 	}
 	s.Probe, err = link.ParseProbe(v.Probe)
 	return s, err
@@ -50,10 +84,12 @@ func (m *ManifestService) exportSpread(v *link.Service) {
 	}
 	for _, t := range v.Targets {
 		if w := v.Weight(t.Addr); w != 1 {
-			if m.Weights == nil {
-				m.Weights = map[string]int{}
-			}
-			m.Weights[t.Addr.String()] = w
+			put(&m.Weights, t.Addr.String(), w)
+		}
+	}
+	for _, n := range v.TargetNames {
+		if w := v.NameWeight(n); w != 1 {
+			put(&m.Weights, n.String(), w)
 		}
 	}
 	if m.MaxPerTarget = v.MaxPerTarget; v.MaxPerTarget != 0 {
@@ -63,6 +99,14 @@ func (m *ManifestService) exportSpread(v *link.Service) {
 	if p := v.Probe.String(); p != string(link.ProbeTCP) {
 		m.Probe = p
 	}
+}
+
+// put is m[k] = n for a map that may be nil.
+func put[K comparable](m *map[K]int, k K, n int) {
+	if *m == nil {
+		*m = make(map[K]int)
+	}
+	(*m)[k] = n
 }
 
 // protocol reads the protocol of a service.

@@ -197,7 +197,7 @@ func (a *application) decide(s *link.Snapshot, at time.Time) (verdict, error) {
 		}
 		was := n
 		w.edit(&n)
-		a.facet(&n, &n.Facet, Named{Name: w.name, Retargeted: n.Protocol != was.Protocol || !slices.Equal(was.Targets, n.Targets)})
+		a.facet(&n, &n.Facet, Named{Name: w.name, Retargeted: retargeted(&was, &n)})
 		v, err := a.putService(now, a.op.Caller, w.id, n, a.proofs)
 		if err := step(link.KindService, w.id, v, err); err != nil {
 			return all, err
@@ -212,6 +212,11 @@ func (a *application) decide(s *link.Snapshot, at time.Time) (verdict, error) {
 	keep, err := a.keep(s, now, kept)
 	all.changes = append(all.changes, keep...)
 	return all, err
+}
+
+// retargeted reports whether a service has other targets than before, or speaks another protocol to them.
+func retargeted(was, now *link.Service) bool {
+	return now.Protocol != was.Protocol || !slices.Equal(was.Targets, now.Targets) || !slices.Equal(was.TargetNames, now.TargetNames)
 }
 
 // endpoint decides on one endpoint. Whoever may decide on connections of the service approves with the request;

@@ -23,8 +23,6 @@ var notOfManifests = map[string]string{
 	"Network.Origin": "objects of a Corefile aren't written by the API", "Service.Origin": "the same", "Endpoint.Origin": "the same",
 	"Network.Pools":       "of networks of a Corefile",
 	"Network.ByListener":  "the same",
-	"Service.TargetNames": "of services of a Corefile: what a tenant's names may lead to is no part of the API yet",
-	"Service.NameWeights": "the same", "Service.Within": "the same",
 	"Service.Alias":       "made once",
 	"Service.Reach":       "what the tenant was granted at the last write",
 	"Endpoint.Zones":      "of zone groups, and kept",
@@ -36,12 +34,25 @@ func randomService(r *rand.Rand) link.Service {
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	some := func(n int) bool { return r.IntN(n) == 0 }
 	v := link.Service{ID: svcC, Port: uint16(number(r, 443, 1433, 8080, 587)), Protocol: link.Protocol(pick("", "", "udp")), Pin: link.PinAddress}
-	for i := range 1 + r.IntN(4) {
+	addrs, names := r.IntN(4), r.IntN(3)
+	if addrs+names == 0 {
+		addrs = 1
+	}
+	for i := range addrs {
 		v.Targets = append(v.Targets, link.Target{Addr: netip.MustParseAddrPort(fmt.Sprintf(pick("203.0.113.%d:%d", "[2001:db8::%d]:%d"), i+4, 443+r.IntN(3)))})
 	}
 	for _, t := range v.Targets {
 		if some(2) {
-			v.Weights = weigh(v.Weights, t.Addr, number(r, 0, 2, 3, link.MaxWeight))
+			put(&v.Weights, t.Addr, number(r, 0, 2, 3, link.MaxWeight))
+		}
+	}
+	for i := range names {
+		n := link.NamePort{Name: link.Name(fmt.Sprintf("db%d.contoso.example", i)), Port: uint16(443 + r.IntN(3))}
+		if v.TargetNames = append(v.TargetNames, n); some(2) {
+			put(&v.NameWeights, n, number(r, 0, 2, 3, link.MaxWeight))
+		}
+		if len(v.Within) < 2 && some(2) {
+			v.Within = append(v.Within, netip.MustParsePrefix(pick("203.0.113.0/24", "2001:db8::/32")))
 		}
 	}
 	v.Balance = link.Balance(pick("", string(link.LeastConnections), string(link.SourceHash)))
@@ -90,14 +101,6 @@ func randomService(r *rand.Rand) link.Service {
 }
 
 func number(r *rand.Rand, list ...int) int { return list[r.IntN(len(list))] }
-
-func weigh(m map[netip.AddrPort]int, at netip.AddrPort, n int) map[netip.AddrPort]int {
-	if m == nil {
-		m = map[netip.AddrPort]int{}
-	}
-	m[at] = n
-	return m
-}
 
 // filled notes which fields of an object, those within embedded structs by themselves, aren't zero.
 func filled(prefix string, v reflect.Value, into map[string]bool) {
@@ -236,6 +239,39 @@ func TestManifestSpread(t *testing.T) {
 		"weight of none":    {func(m *ManifestService) { m.Weights = map[string]int{"db": 2} }, nil, true},
 		"weight twice": {func(m *ManifestService) {
 			m.Weights = map[string]int{"203.0.113.9:443": 2, "[::ffff:203.0.113.9]:443": 3}
+		}, nil, true},
+		"a name too": {func(m *ManifestService) { m.Targets = []string{"DB.contoso.example.:443", "203.0.113.9:443"} }, func(v *link.Service) bool {
+			return slices.Equal(v.TargetNames, []link.NamePort{{Name: "db.contoso.example", Port: 443}}) && slices.Equal(v.Targets, []link.Target{{Addr: at}})
+		}, false},
+		"a name alone": {func(m *ManifestService) {
+			m.Targets, m.Weights, m.Within = []string{"db.contoso.example:443"}, map[string]int{"db.contoso.example:443": 0}, []string{"203.0.113.0/24"}
+		}, func(v *link.Service) bool {
+			return len(v.Targets) == 0 && v.NameWeight(v.TargetNames[0]) == 0 && slices.Equal(v.Within, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")})
+		}, false},
+		"name of weight 1": {func(m *ManifestService) {
+			m.Targets, m.Weights = []string{"db.contoso.example:443"}, map[string]int{"db.contoso.example:443": 1}
+		}, func(v *link.Service) bool { return v.NameWeights == nil }, false},
+		"weight of a name twice": {func(m *ManifestService) {
+			m.Targets, m.Weights = []string{"db.contoso.example:443"}, map[string]int{"db.contoso.example:443": 2, "db.contoso.example.:443": 2}
+		}, nil, true},
+		"weight of another name": {func(m *ManifestService) { m.Weights = map[string]int{"db.contoso.example:443": 2} }, nil, true},
+		"weight of a name's other port": {func(m *ManifestService) {
+			m.Targets, m.Weights = []string{"db.contoso.example:443"}, map[string]int{"db.contoso.example:444": 2}
+		}, nil, true},
+		"a name too heavy": {func(m *ManifestService) {
+			m.Targets, m.Weights = []string{"db.contoso.example:443"}, map[string]int{"db.contoso.example:443": link.MaxWeight + 1}
+		}, nil, true},
+		"a name twice":          {func(m *ManifestService) { m.Targets = []string{"db.contoso.example:443", "DB.contoso.example:443"} }, nil, true},
+		"a name without port":   {func(m *ManifestService) { m.Targets = []string{"db.contoso.example"} }, nil, true},
+		"a name with port 0":    {func(m *ManifestService) { m.Targets = []string{"db.contoso.example:0"} }, nil, true},
+		"an address miswritten": {func(m *ManifestService) { m.Targets = []string{"10.20.0.256:443"} }, nil, true},
+		"a pattern":             {func(m *ManifestService) { m.Targets = []string{"*.contoso.example:443"} }, nil, true},
+		"within without names":  {func(m *ManifestService) { m.Within = []string{"203.0.113.0/24"} }, nil, true},
+		"within no prefix": {func(m *ManifestService) {
+			m.Targets, m.Within = []string{"db.contoso.example:443"}, []string{"203.0.113.0"}
+		}, nil, true},
+		"within of host bits": {func(m *ManifestService) {
+			m.Targets, m.Within = []string{"db.contoso.example:443"}, []string{"203.0.113.9/24"}
 		}, nil, true},
 		"too heavy":         {func(m *ManifestService) { m.Weights = map[string]int{"203.0.113.9:443": link.MaxWeight + 1} }, nil, true},
 		"waits for nothing": {func(m *ManifestService) { m.MaxWaiting = waiting(3) }, nil, true},

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"time"
 
@@ -91,6 +92,9 @@ func (c *Control) putService(s *link.Snapshot, caller Caller, id link.ID, now li
 		return v, err
 	}
 	now.Reach = slices.Clone(owner.Targets)
+	if len(now.Within) > 0 && len(now.TargetNames) == 0 {
+		return v, fmt.Errorf("%w: within says where the names of targets may lead, and every target is an address", link.ErrInvalid)
+	}
 	if err := c.checkAddresses(s, owner, old, &now); err != nil {
 		return v, err
 	}
@@ -126,7 +130,7 @@ func (c *Control) serviceLimits(s *link.Snapshot, near *fills, old, now *link.Se
 		{"auto_approval", "entries of the auto-approval list of a service", now.ID, len(old.AutoApprove), len(now.AutoApprove), l.AutoApproval},
 		{"reject", "entries of the reject list of a service", now.ID, len(old.Reject), len(now.Reject), l.Visibility},
 		{"names", "names of a service", now.ID, len(old.Names), len(now.Names), l.NamesPerService},
-		{"targets", "targets of a service", now.ID, len(old.Targets), len(now.Targets), l.TargetsPerService},
+		{"targets", "targets of a service", now.ID, len(old.Targets) + len(old.TargetNames), len(now.Targets) + len(now.TargetNames), l.TargetsPerService},
 	} {
 		if err := near.take(f); err != nil {
 			return err

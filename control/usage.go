@@ -74,7 +74,7 @@ func (t *tally) services(s *link.Snapshot) {
 		t.add("visibility", object, len(v.Visible), t.limits.Visibility)
 		t.add("autoApproval", object, len(v.AutoApprove), t.limits.AutoApproval)
 		t.add("namesPerService", object, len(v.Names), t.limits.NamesPerService)
-		t.add("targetsPerService", object, len(v.Targets), t.limits.TargetsPerService)
+		t.add("targetsPerService", object, len(v.Targets)+len(v.TargetNames), t.limits.TargetsPerService)
 		if v.MaxConnections > 0 {
 			t.add("approvedConnections", object, s.Approved(v.ID), v.MaxConnections)
 		}

@@ -89,7 +89,8 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 // setSettings sets what travels in tags, and what has a default that depends on other fields.
 func (r *request) setSettings(v *link.Service, tags map[string]string, proxy bool) error {
 	v.Port, v.Pin, v.ProxyProtocol, v.Reject, v.IdleTimeout, v.Strict = 0, "", "", nil, 0, false
-	v.Targets, v.MaxConnections, v.MaxPerConsumer, v.ECHOuter = nil, 0, 0, false
+	v.Targets, v.TargetNames, v.Within = nil, nil, nil
+	v.MaxConnections, v.MaxPerConsumer, v.ECHOuter = 0, 0, false
 	v.Protocol, v.Spread, v.FallbackPublic = link.TCP, link.Spread{}, false
 	if err := applyTags(r.api, serviceSettings, tags, v); err != nil {
 		return invalid("tags", "%v", err)
@@ -239,28 +240,34 @@ func (r *request) mayHaveAddress(s *link.Snapshot, service link.ID, n *link.Netw
 	return nil
 }
 
-// aim sets port and targets of a service: of one address, of several that its tag says, or of the frontend of a
-// load balancer.
+// aim sets port and targets of a service: of one address, of several targets that its tag says, or of the frontend of a
+// load balancer. Where the tag has names alone there is no address to say.
 func (r *request) aim(s *link.Snapshot, v *link.Service, f *serviceFacet, body *privateLinkService) error {
 	p := &body.Properties
 	dest, err := parseAddress(p.Destination)
 	if err != nil {
 		return invalid("properties.destinationIPAddress", "%v", err)
 	}
-	if len(p.Frontends) > 1 || (len(p.Frontends) == 1) == dest.IsValid() {
-		return invalid("properties", "exactly one is expected: a frontend in loadBalancerFrontendIpConfigurations, or destinationIPAddress")
-	}
-	if dest.IsValid() {
+	named := len(v.Targets) == 0 && len(v.TargetNames) > 0
+	switch {
+	case named && !dest.IsValid() && len(p.Frontends) == 0:
+		v.Port = cmp.Or(v.Port, defaultPort)
+		return nil
+	case named && dest.IsValid():
+		return invalid("properties.destinationIPAddress", "it is %s, and tag %stargets has names alone; leave one out, or write the address in the tag", dest, tagPrefix)
+	case len(p.Frontends) > 1 || (len(p.Frontends) == 1) == dest.IsValid():
+		return invalid("properties", "exactly one is expected: a frontend in loadBalancerFrontendIpConfigurations, destinationIPAddress, or names alone in tag %stargets", tagPrefix)
+	case dest.IsValid():
 		v.Port = cmp.Or(v.Port, defaultPort)
 		switch {
 		case len(v.Targets) == 0:
 			v.Targets = []link.Target{{Addr: netip.AddrPortFrom(dest, v.Port)}}
 		case v.Targets[0].Addr.Addr() != dest:
-			return invalid("properties.destinationIPAddress", "it is %s, and the first of tag %stargets %s", dest, tagPrefix, v.Targets[0].Addr)
+			return invalid("properties.destinationIPAddress", "it is %s, and the first address of tag %stargets %s", dest, tagPrefix, v.Targets[0].Addr)
 		}
 		return nil
 	}
-	if len(v.Targets) > 0 {
+	if len(v.Targets)+len(v.TargetNames) > 0 {
 		return invalid("tags", "tag %stargets goes with destinationIPAddress, not with a load balancer, which has targets of its own", tagPrefix)
 	}
 	ref, err := r.api.reference("properties.loadBalancerFrontendIpConfigurations.id", p.Frontends[0].ID, typeFrontend)

@@ -113,13 +113,28 @@ var serviceSettings = []setting[*link.Service]{
 		return oneOf(v.ProxyProtocol, link.ProxyOff, link.ProxyV1, link.ProxyV2, link.ProxyAzure, link.ProxyAWS, link.ProxyGCP)
 	}},
 	{"targets", func(_ *API, v *link.Service, value string) error {
-		v.Targets = nil
+		v.Targets, v.TargetNames = nil, nil
 		for _, w := range words(value) {
-			t, err := parseTarget(w)
+			addr, name, err := parseTarget(w)
+			switch {
+			case err != nil:
+				return err
+			case addr.IsValid():
+				v.Targets = append(v.Targets, link.Target{Addr: addr})
+			default:
+				v.TargetNames = append(v.TargetNames, name)
+			}
+		}
+		return nil
+	}},
+	{"within", func(_ *API, v *link.Service, value string) error {
+		v.Within = nil
+		for _, w := range words(value) {
+			p, err := parsePrefix(w)
 			if err != nil {
 				return err
 			}
-			v.Targets = append(v.Targets, link.Target{Addr: t})
+			v.Within = append(v.Within, p)
 		}
 		return nil
 	}},
@@ -178,21 +193,23 @@ var serviceSettings = []setting[*link.Service]{
 		return err
 	}},
 	{"weights", func(_ *API, v *link.Service, value string) error {
-		v.Weights = nil
+		v.Weights, v.NameWeights = nil, nil
 		for _, w := range words(value) {
 			target, number, _ := strings.Cut(w, "=")
-			at, err := parseTarget(target)
+			addr, name, err := parseTarget(target)
 			n, nerr := strconv.ParseUint(number, 10, 16)
 			if err != nil || nerr != nil || n > link.MaxWeight {
-				return fmt.Errorf("%s isn't ADDRESS:PORT=WEIGHT with a weight of 0 to %d", quote(w), link.MaxWeight)
+				return fmt.Errorf("%s isn't ADDRESS:PORT=WEIGHT or NAME:PORT=WEIGHT with a weight of 0 to %d", quote(w), link.MaxWeight)
 			}
-			if _, twice := v.Weights[at]; twice {
-				return fmt.Errorf("the weight of %s is given twice", at)
+			first := false
+			if addr.IsValid() {
+				first = weigh(&v.Weights, addr, int(n))
+			} else {
+				first = weigh(&v.NameWeights, name, int(n))
 			}
-			if v.Weights == nil {
-				v.Weights = map[netip.AddrPort]int{}
+			if !first {
+				return fmt.Errorf("the weight of %s is given twice", quote(target))
 			}
-			v.Weights[at] = int(n)
 		}
 		return nil
 	}},
@@ -223,13 +240,25 @@ var serviceSettings = []setting[*link.Service]{
 	}},
 }
 
-// parseTarget reads ADDRESS:PORT.
-func parseTarget(s string) (netip.AddrPort, error) {
-	t, err := netip.ParseAddrPort(s)
-	if err != nil || t.Addr().Zone() != "" || t.Port() == 0 {
-		return t, fmt.Errorf("%s isn't ADDRESS:PORT", quote(s))
+// parseTarget reads ADDRESS:PORT or NAME:PORT; the other result is zero.
+func parseTarget(s string) (netip.AddrPort, link.NamePort, error) {
+	addr, name, err := link.ParseTarget(s)
+	if err != nil || addr.IsValid() && (addr.Addr().Zone() != "" || addr.Port() == 0) {
+		return addr, name, fmt.Errorf("%s isn't ADDRESS:PORT or NAME:PORT", quote(s))
 	}
-	return netip.AddrPortFrom(t.Addr().Unmap(), t.Port()), nil
+	return addr, name, nil
+}
+
+// weigh notes the weight of a target and reports whether it had none.
+func weigh[K comparable](weights *map[K]int, target K, n int) bool {
+	if _, twice := (*weights)[target]; twice {
+		return false
+	}
+	if *weights == nil {
+		*weights = map[K]int{}
+	}
+	(*weights)[target] = n
+	return true
 }
 
 // connectionBound reads a number of connections.

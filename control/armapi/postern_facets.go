@@ -71,6 +71,7 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 		"max-connections": figure(v.MaxConnections, 0), "max-per-consumer": figure(v.MaxPerConsumer, 0), "targets": "",
 		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "", "ech": "", "fallback": "",
 		"protocol": "", "balance": string(v.Balance), "weights": weightWords(v), "probe": "", "max-per-target": "",
+		"within": strings.Join(texts(v.Within), " "),
 	}
 	if v.Protocol != link.TCP && f.Balancer == "" {
 		settings["protocol"] = v.Protocol.String()
@@ -93,12 +94,8 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 	if v.Strict {
 		settings["strict"] = "true"
 	}
-	if f.Balancer == "" && (len(v.Targets) != 1 || v.Targets[0].Addr.Port() != v.Port) {
-		var all []string // more than destinationIPAddress says
-		for _, t := range v.Targets {
-			all = append(all, t.Addr.String())
-		}
-		settings["targets"] = strings.Join(all, " ")
+	if f.Balancer == "" && (len(v.TargetNames) > 0 || len(v.Targets) != 1 || v.Targets[0].Addr.Port() != v.Port) {
+		settings["targets"] = strings.Join(v.TargetTexts(), " ") // more than destinationIPAddress says
 	}
 	f.Tags = withSettings(f.Tags, settings)
 	f.connectFrom(v)
@@ -110,6 +107,11 @@ func weightWords(v *link.Service) string {
 	for _, t := range v.Targets {
 		if w := v.Weight(t.Addr); w != 1 {
 			all = append(all, t.Addr.String()+"="+strconv.Itoa(w))
+		}
+	}
+	for _, n := range v.TargetNames {
+		if w := v.NameWeight(n); w != 1 {
+			all = append(all, n.String()+"="+strconv.Itoa(w))
 		}
 	}
 	return strings.Join(all, " ")

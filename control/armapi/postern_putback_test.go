@@ -37,6 +37,9 @@ func TestPutBackManifestService(t *testing.T) {
 			"approve":["tenant/fabrikam"],"reject":["tenant/ops"],"pin":"address","proxyProtocol":"v1","nat":["10.20.1.7","10.20.1.8"],
 			"maxConnections":9,"maxPerConsumer":2,"idleTimeout":"5m0s","strict":true,"fallbackPublic":true,"balance":"least-connections",
 			"weights":{"10.20.0.5:1433":0},"probe":"http /up 204","maxPerTarget":20,"maxWaiting":5`, "10.20.0.4:1433 10.20.0.5:1433"},
+		{"names", `"port":1433,"targets":["db2.contoso.example:1433","10.20.0.4:1433","db1.contoso.example:1434"],"within":["10.20.0.0/16","2001:db8::/32"],
+			"weights":{"db2.contoso.example:1433":0,"10.20.0.4:1433":3}`, "10.20.0.4:1433 db2.contoso.example:1433 db1.contoso.example:1434"},
+		{"a name alone", `"port":443,"targets":["db.contoso.example:443"]`, "db.contoso.example:443"},
 		{"nobody waits", `"port":443,"targets":["10.20.0.4:443"],"maxPerTarget":20,"maxWaiting":0,"balance":"source-hash","weights":{"10.20.0.4:443":7}`, ""},
 		{"tls", `"names":["db.contoso.example"],"port":443,"targets":["10.20.0.4:443"],"probe":"tls probe.contoso.example","echOuter":true`, ""},
 		{"udp", `"names":["db.contoso.example"],"port":1514,"protocol":"udp","targets":["10.20.0.4:514"],"idleTimeout":"5s","proxyProtocol":"v2","maxPerTarget":9`, "10.20.0.4:514"},
@@ -72,8 +75,15 @@ func TestPutBackManifestService(t *testing.T) {
 			if got.Tags["postern-targets"] != nil {
 				tag = *got.Tags["postern-targets"]
 			}
-			if tag != tt.tag || *got.Properties.DestinationIPAddress != before.Targets[0].Addr.Addr().String() {
-				t.Errorf("tag %q, want %q; destination %s", tag, tt.tag, *got.Properties.DestinationIPAddress)
+			dest, first := "", "" // a service with names alone has neither
+			if got.Properties.DestinationIPAddress != nil {
+				dest = *got.Properties.DestinationIPAddress
+			}
+			if len(before.Targets) > 0 {
+				first = before.Targets[0].Addr.Addr().String()
+			}
+			if tag != tt.tag || dest != first {
+				t.Errorf("tag %q, want %q; destination %q, want %q", tag, tt.tag, dest, first)
 			}
 			back := provider.publish("db", got)
 			if *back.Etag != *got.Etag {
@@ -96,8 +106,8 @@ func TestPutBackManifestService(t *testing.T) {
 	}
 	for _, typ := range []reflect.Type{reflect.TypeFor[link.Service](), reflect.TypeFor[link.Spread]()} {
 		for i := range typ.NumField() {
-			// The facet is the API's own, origins and names of targets are a Corefile's, and nobody has granted the tenant anything.
-			if name := typ.Field(i).Name; !seen[name] && !slices.Contains([]string{"Facet", "Origin", "Reach", "TargetNames", "NameWeights", "Within"}, name) {
+			// The facet is the API's own, origins are a Corefile's, and nobody has granted the tenant anything.
+			if name := typ.Field(i).Name; !seen[name] && !slices.Contains([]string{"Facet", "Origin", "Reach"}, name) {
 				t.Errorf("no service here has a field %s: say it in a manifest, and keep it over a put", name)
 			}
 		}
@@ -127,6 +137,12 @@ func TestSpreadTags(t *testing.T) {
 		{`"postern-max-per-target":""`, 400},
 		{`"postern-max-per-target":"0 5"`, 400},
 		{`"postern-max-per-target":"1000001"`, 400},
+		{`"postern-targets":"10.20.0.5:443 db.contoso.example:443","postern-weights":"db.contoso.example:443=0","postern-within":"10.20.0.0/16, 2001:db8::/32"`, 200},
+		{`"postern-targets":"10.20.0.5:443 db.contoso.example:443","postern-weights":"db.contoso.example:443=1001"`, 400},
+		{`"postern-targets":"10.20.0.5:443 db.contoso.example:443","postern-weights":"db.contoso.example:443=1,DB.contoso.example:443=1"`, 400},
+		{`"postern-targets":"10.20.0.5:443 db.contoso.example:443","postern-within":"10.20.0.1/16"`, 400},
+		{`"postern-targets":"10.20.0.5:443 db.contoso.example:443","postern-within":"everywhere"`, 400},
+		{`"postern-within":"10.20.0.0/16"`, 400},
 		{`"postern-probe":"http"`, 400},
 		{`"postern-fallback":"private"`, 400},
 		{`"postern-fallback":"public"`, 200},
@@ -204,6 +220,14 @@ func TestTargetsTag(t *testing.T) {
 		{"loopback behind the first", "10.20.0.4:443 127.0.0.1:443", dest, 400},
 		{"without a destination", "10.20.0.4:443", own, 400},
 		{"with a load balancer", "10.20.0.4:443", balanced, 400},
+		{"a name with a load balancer", "db.contoso.example:443", balanced, 400},
+		{"a name alone", "db.contoso.example:443", own, 200},
+		{"a name and a destination that isn't in the tag", "db.contoso.example:443", dest, 400},
+		{"a name before the address", "db.contoso.example:443 10.20.0.4:443", dest, 200},
+		{"a name and an address without a destination", "db.contoso.example:443 10.20.0.4:443", own, 400},
+		{"a name without port", "db.contoso.example", own, 400},
+		{"a name that ends with a number", "10.20.0.256:443", own, 400},
+		{"a name twice", "db.contoso.example:443 DB.contoso.example:443", own, 400},
 		{"too long", strings.Repeat("10.20.0.4:443 ", 1<<11), dest, 400},
 	}
 	for _, tt := range tests {
