@@ -77,11 +77,17 @@ func loops(t testing.TB) *link.Snapshot {
 
 func startFast(t testing.TB, s *link.Snapshot) *fastServer {
 	t.Helper()
+	return startFastBefore(t, s, publicUpstream{})
+}
+
+// startFastBefore starts a server whose plugin behind privatelink is next.
+func startFastBefore(t testing.TB, s *link.Snapshot, next plugin.Handler) *fastServer {
+	t.Helper()
 	srv := &fastServer{server: newServer(t, s)}
 	srv.now.Store(s)
 	down, unproven := srv.down, srv.unproven
 	p := srv.Privatelink
-	p.Next, p.Snapshot = publicUpstream{}, srv.now.Load
+	p.Next, p.Snapshot = next, srv.now.Load
 	is := func(of map[link.ID]bool, id link.ID) bool {
 		srv.mu.Lock()
 		defer srv.mu.Unlock()

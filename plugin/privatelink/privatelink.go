@@ -97,6 +97,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 		return p.failFor(&q, leadsBack)
 	}
 	if q.note != nil {
+		ctx = context.WithValue(ctx, noteKey{}, (*note)(nil)) // plugins behind may ask this server for the client
 		p = p.noting(q.note)
 	}
 	s := p.Snapshot()
