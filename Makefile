@@ -39,8 +39,8 @@ unit:
 		echo "# them most of integration/. Run \"make test\" as root for all of them.    #"; \
 		echo "##########################################################################"; \
 	fi
-	CGO_ENABLED=1 $(GO) test -race -timeout 9m $$($(GO) list ./... | if [ "$$(id -u)" = 0 ]; then cat; else grep -v /integration; fi)
-	CGO_ENABLED=1 $(GO) test -race -timeout 9m -tags portable ./proxy # on the other engine
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m $$($(GO) list ./... | if [ "$$(id -u)" = 0 ]; then cat; else grep -v /integration; fi)
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -tags portable ./proxy # on the other engine
 
 # The example with Open Policy Agent: a module of its own, so that the program depends on none of it.
 rego:
