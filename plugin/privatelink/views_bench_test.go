@@ -24,7 +24,9 @@ func crowd(t testing.TB, n int) *link.Snapshot {
 	return apply(t, link.Empty(), changes...)
 }
 
-func wide(i int) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16) }
+func wide(i int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)
+}
 
 // narrow leaves every other /24 of its /16 to the wide network.
 func narrow(i int) netip.Prefix {
