@@ -116,3 +116,41 @@ func TestGroup(t *testing.T) {
 		})
 	}
 }
+
+// TestCloseBounded: a plugin that doesn't answer delays the end of a group by no more than was said.
+func TestCloseBounded(t *testing.T) {
+	t.Parallel()
+	addr := freeAddr(t)
+	b := newPlugins()
+	b.hold = make(chan struct{})
+	target := NewTarget(b)
+	g, err := Open(addr, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query, err := new(dns.Msg).SetQuestion("a.example.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(t, addr).Conn.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); b.asked.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the plugins aren't asked")
+		}
+	}
+	closed := make(chan struct{})
+	go func() { g.Close(50 * time.Millisecond); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the group doesn't end while a plugin answers")
+	}
+	close(b.hold)
+	<-closed
+	target.Drain(10 * time.Second)
+	if n := target.serving.Load(); n != 0 {
+		t.Errorf("%d queries are still with the plugins", n)
+	}
+}

@@ -66,7 +66,10 @@ func (s *socket) stop(atMost time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), atMost)
 	defer cancel()
 	_ = s.srv.ShutdownContext(ctx)
-	<-s.ended
+	select {
+	case <-s.ended:
+	case <-ctx.Done(): // plugins that still answer end it
+	}
 }
 
 // ReadFrom implements [net.PacketConn]: it returns the next datagram that is the plugins' to answer.
