@@ -17,7 +17,7 @@ func (p *Proxy) inherit(at spot) *listener {
 		return nil
 	}
 	if l := p.inherited(at.AddrPort); l != nil {
-		return &listener{TCPListener: l, addr: at.AddrPort}
+		return &listener{TCPListener: l, addr: at.AddrPort, fastOpen: -1}
 	}
 	return nil
 }

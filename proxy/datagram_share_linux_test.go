@@ -48,6 +48,10 @@ func TestDatagramsGiveWay(t *testing.T) {
 	used := udpDial(t, w.first(), "127.5.0.1:0")
 	answer(used)
 	w.answeredUDP(1)
+	w.oneWindow()
+	for i := range refusalSources { // as many sources as are told apart
+		w.proxy.refusals.allow(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), policy.Limit)
+	}
 	const many = 100
 	for i := range many {
 		udpDial(t, w.first(), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 6, 0, byte(i)}), 0).String()).Write([]byte("flood"))
@@ -58,7 +62,9 @@ func TestDatagramsGiveWay(t *testing.T) {
 	})
 	w.refusedUDP(policy.Limit, 0)
 	answer(used) // the flow in use is there yet
-	eventually(t, "a line says that a flow gave way", func() bool { return len(w.log.lines("flow ended", "reason=limit", "gave way")) > 0 })
+	if n := len(w.log.lines("flow ended", "reason=limit", "gave way")); n != refusalLines {
+		t.Errorf("%d lines say that a flow gave way, want %d", n, refusalLines)
+	}
 	for i := range ofEndpoint - 1 { // and so are those that take the places
 		answer(udpDial(t, w.first(), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 7, 0, byte(i)}), 0).String()))
 		w.answeredUDP(i + 2)

@@ -152,12 +152,17 @@ func (d *datagrams) avoiding(v *link.Service) (some []netip.AddrPort) {
 	if len(d.avoided) == 0 {
 		return nil
 	}
-	for _, t := range v.Targets {
-		if at, ok := d.avoided[t.Addr]; ok && time.Since(at) < avoidedFor {
-			some = append(some, t.Addr)
+	seen := make(map[netip.AddrPort]bool) // more than one name may lead to an address
+	for addr := range d.proxy.health.addresses(v) {
+		if seen[addr] {
+			continue
+		}
+		seen[addr] = true
+		if at, ok := d.avoided[addr]; ok && time.Since(at) < avoidedFor {
+			some = append(some, addr)
 		}
 	}
-	if len(some) == len(v.Targets) {
+	if len(some) == len(seen) {
 		return nil
 	}
 	return some

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -49,6 +50,39 @@ func TestFastOpen(t *testing.T) {
 		if with := fastDial(t, addr); with != tt.with {
 			t.Errorf("%s: bytes with the SYN: %v", tt.name, with)
 		}
+	}
+}
+
+// TestFastOpenIsTakenBack: a listener of the process before this one has no fast open any more where the settings don't say it.
+func TestFastOpenIsTakenBack(t *testing.T) {
+	t.Parallel()
+	host := nextAddr(t)
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(host+":7001")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fd int // of the same socket, whoever has the listener
+	if e := raw.Control(func(its uintptr) { fd, err = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN); err != nil || n != 16 {
+		t.Fatalf("%d wait, %v", n, err)
+	}
+	w := newWorld(t, Settings{})
+	w.proxy.mu.Lock()
+	w.proxy.inherited = func(netip.AddrPort) *net.TCPListener { return l }
+	w.proxy.mu.Unlock()
+	w.apply(service("s", 7001, echo(t)), endpoint("e", "s", host))
+	if n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN); err != nil || n != 0 {
+		t.Errorf("%d wait, %v", n, err)
 	}
 }
 

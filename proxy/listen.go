@@ -21,7 +21,7 @@ type listener struct {
 	datagrams        *datagram.Listener // nil for TCP
 	addr             netip.AddrPort
 	accepting        engine.Listener // that has taken it over; nil before
-	fastOpen         int             // of the settings that it has
+	fastOpen         int             // of the settings that it has; -1: not known, of the process before this one
 }
 
 // spot is what a listener listens on: the same port of two protocols is two.

@@ -58,6 +58,9 @@ func (f *flow) report(logged bool) *flowLine {
 	message := "flow ended"
 	if f.established {
 		f.metrics().ended[f.reason].Inc()
+		if f.reason == gaveWay.reason && f.detail == gaveWay.detail { // it costs whoever forges it a datagram, as a refusal does
+			logged = f.proxy.refusals.allow(f.peer.Addr(), f.reason) && logged
+		}
 	} else {
 		message = "flow refused"
 		f.metrics().refused[f.reason].Inc()
