@@ -44,14 +44,14 @@ func hasOwn(c *corefile) *problem {
 }
 
 // servedHere: the server type would serve gRPC, QUIC and HTTP/3 for a key that says so. None of them
-// is part of this build. It would serve plain HTTP for one of HTTPS without a certificate.
+// is part of this build. It would serve in clear for one of TLS or HTTPS without a certificate.
 func servedHere(c *corefile) *problem {
 	lines := c.keyLines()
 	for i, b := range c.blocks {
 		for j, key := range b.Keys {
 			switch t, _ := parse.Transport(key); t {
-			case transport.DNS, transport.TLS:
-			case transport.HTTPS:
+			case transport.DNS:
+			case transport.TLS, transport.HTTPS:
 				if len(b.Tokens["tls"]) == 0 {
 					return &problem{c.path, lines[i][j], "", fmt.Sprintf("server block %s has no \"tls CERT KEY\": it would be served in clear", quote(key))}
 				}

@@ -104,14 +104,15 @@ func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 			e.listeners = append(e.listeners, l)
 		}
 	}
-	// DNS has both of an address, as often as multisocket says; DNS over TLS has one, and so have metrics and the like,
-	// which CoreDNS opens anew beside those of the old process.
+	// DNS has both of an address, as often as multisocket says; DNS over TLS and over HTTPS have one, under a name that
+	// says which. So have metrics and the like, which CoreDNS opens anew beside those of the old process.
 	for at, all := range tcp {
 		for i, l := range all {
 			if i < len(udp[at]) {
 				e.dns = append(e.dns, newInherited("dns", at, l, udp[at][i])...)
 			} else {
 				e.dns = append(e.dns, newInherited("tls", at, l, nil)...)
+				e.dns = append(e.dns, newInherited("https", at, l, nil)...)
 			}
 		}
 	}

@@ -212,13 +212,13 @@ func (h *health) follow(s *link.Snapshot) {
 		}
 	}
 	h.show(old, next)
+	h.early.forget(next)
 	h.asked.forget(time.Now())
 }
 
 // show makes a view the one that is in force, and ends the probes that it doesn't have. The caller holds mu.
 func (h *health) show(old, next *view) {
 	h.view.Store(next)
-	h.early.forget(next)
 	for id, was := range old.services {
 		for addr, t := range was.targets {
 			if now := next.services[id]; now == nil || now.targets[addr] != t {

@@ -36,6 +36,56 @@ func aliasOf(rrs []dns.RR, owner string) (records []dns.RR, alias *dns.CNAME) {
 	return append(records, alias), alias
 }
 
+// aliasTable has the CNAMEs and DNAMEs of a section by their owner, for many questions of what [aliasOf] tells.
+type aliasTable struct {
+	cname map[string]*dns.CNAME // by owner in lower case; of several the first
+	dname map[string]*dns.DNAME
+}
+
+// aliasesOf returns the aliases of a section.
+func aliasesOf(rrs []dns.RR) *aliasTable {
+	a := &aliasTable{make(map[string]*dns.CNAME), make(map[string]*dns.DNAME)}
+	for _, rr := range rrs {
+		switch rr := rr.(type) {
+		case *dns.CNAME:
+			if owner := strings.ToLower(rr.Hdr.Name); a.cname[owner] == nil {
+				a.cname[owner] = rr
+			}
+		case *dns.DNAME:
+			if owner := strings.ToLower(rr.Hdr.Name); a.dname[owner] == nil {
+				a.dname[owner] = rr
+			}
+		}
+	}
+	return a
+}
+
+// of returns where the alias of a name leads; ok is false where it is none.
+func (a *aliasTable) of(owner string) (to string, ok bool) {
+	lower := strings.ToLower(owner)
+	if alias := a.cname[lower]; alias != nil {
+		return alias.Target, true
+	}
+	if len(a.dname) == 0 || owner == "." {
+		return "", false
+	}
+	for off, end := dns.NextLabel(lower, 0); ; off, end = dns.NextLabel(lower, off) {
+		above := lower[off:]
+		if end {
+			above = "."
+		}
+		if d := a.dname[above]; d != nil { // the nearest one
+			if alias := substitute(d, owner); alias != nil {
+				return alias.Target, true
+			}
+			return "", false
+		}
+		if end {
+			return "", false
+		}
+	}
+}
+
 // below reports whether a name is strictly below another one.
 func below(name, above string) bool {
 	if above == "." {

@@ -57,7 +57,8 @@ func (d *downstream) Write(b []byte) (int, error) {
 // shared and stays as it is.
 func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 	question := d.q.r.Question[0]
-	if question.Qclass != dns.ClassINET || len(m.Answer) == 0 {
+	// DS has no address, and what a validator asks it for is the proof of the public side, see [Privatelink.answer].
+	if question.Qclass != dns.ClassINET || question.Qtype == dns.TypeDS || len(m.Answer) == 0 {
 		return m, nil
 	}
 	at := question.Name

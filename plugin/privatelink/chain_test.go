@@ -171,3 +171,18 @@ func TestChainLeavesMessage(t *testing.T) {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
 }
+
+// The answer for DS of a public name keeps the proof of the public side, though the name leads to one of ours.
+func TestChainDS(t *testing.T) {
+	srv := newServer(t, world(t))
+	const proof = "public.example. 300 IN SOA a. b. 1 1 1 1 1"
+	chain := []string{"contoso.database.windows.net. 300 IN CNAME contoso." + sqlZone, "contoso." + sqlZone + " 300 IN CNAME gw.public.example."}
+	srv.up.reply = func(r *dns.Msg) *dns.Msg {
+		m := new(dns.Msg).SetReply(r)
+		m.Answer, m.Ns = records(chain...), records(proof)
+		return m
+	}
+	m, _ := srv.ask(t, corp, question("contoso.database.windows.net DS").SetEdns0(1232, true))
+	check(t, "answer", m.Answer, chain...)
+	check(t, "authority", m.Ns, proof)
+}

@@ -90,8 +90,13 @@ func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Ans
 	}
 	return &fastpath.Answer{
 		Epoch: m.Epoch, View: string(n.network), Holds: n.holds(f.p), Counts: f.counts(r, n),
-		Size: float64(n.size), Loose: n.result == nxdomain || n.result == refused,
+		Size: float64(n.size), Loose: n.loose(r.Question[0].Qtype),
 	}
+}
+
+// loose reports whether the client may have any number of such answers.
+func (n *note) loose(qtype uint16) bool {
+	return n.result == nxdomain || n.result == refused || n.chosen || n.result == nodata && typeLabel(qtype) == "other"
 }
 
 // counts returns the counters that the plugins have raised for an answer.

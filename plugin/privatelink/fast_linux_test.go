@@ -202,11 +202,12 @@ var shapes = []struct {
 	{"plain", true, nil},
 	{"without RD", true, func(m *dns.Msg) { m.RecursionDesired = false }},
 	{"CD and AD", true, func(m *dns.Msg) { m.CheckingDisabled, m.AuthenticatedData = true, true }},
-	{"TC", true, func(m *dns.Msg) { m.Truncated = true }},
+	{"TC", false, func(m *dns.Msg) { m.Truncated = true }},
 	{"EDNS 4096", true, func(m *dns.Msg) { m.SetEdns0(4096, false) }},
+	{"EDNS 777", true, func(m *dns.Msg) { m.SetEdns0(777, false) }},
 	{"EDNS 512 and DO", true, func(m *dns.Msg) { m.SetEdns0(512, true) }},
-	{"EDNS 0", true, func(m *dns.Msg) { m.SetEdns0(0, false) }},
-	{"unassigned flags of EDNS", true, func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().Hdr.Ttl |= 0x1234 }},
+	{"EDNS 0", false, func(m *dns.Msg) { m.SetEdns0(0, false) }},
+	{"unassigned flags of EDNS", false, func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().Hdr.Ttl |= 0x1234 }},
 	{"cookie and NSID", true, func(m *dns.Msg) {
 		m.SetEdns0(1232, true)
 		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}, &dns.EDNS0_NSID{Code: dns.EDNS0NSID}}
@@ -457,6 +458,9 @@ func TestFastpathCounts(t *testing.T) {
 	srv := startFast(t, loops(t))
 	for _, ask := range []string{"contoso.database.windows.net A", "contoso.database.windows.net NID", "nobody.privatelink.database.windows.net AAAA"} {
 		for _, shape := range shapes[:6] {
+			if !shape.known {
+				continue
+			}
 			b := packed(t, ask, shape.change)
 			srv.known(t, corpLoop, b)
 			quickBefore, slowBefore := srv.counted(t, srv.quick), srv.counted(t, srv.slow)

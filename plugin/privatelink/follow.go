@@ -2,6 +2,7 @@ package privatelink
 
 import (
 	"context"
+	"slices"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
@@ -79,10 +80,10 @@ func (p *Privatelink) finish(m *dns.Msg, q *query, end finding) {
 		return
 	case end.set != nil && end.kind != foundDenied:
 		answer, authority := end.set.sections(q.r.Question[0].Qtype)
-		m.Answer, m.Ns = append(m.Answer, answer...), authority
+		m.Answer, m.Ns = append(m.Answer, answer...), slices.Clip(authority)
 		return
 	case end.kind == foundDenied:
-		m.Rcode, m.Ns = dns.RcodeNameError, end.set.soa
+		m.Rcode, m.Ns = dns.RcodeNameError, slices.Clip(end.set.soa)
 		return
 	case end.kind == foundMiss:
 		p.stats.miss(q.server, p.Zones.Template([]byte(end.zone)), end.policy)
@@ -93,10 +94,10 @@ func (p *Privatelink) finish(m *dns.Msg, q *query, end finding) {
 
 // passChain asks the next plugin for the last alias of a chain and answers with both to w.
 func (p *Privatelink) passChain(ctx context.Context, q *query, w dns.ResponseWriter, c chase) (int, error) {
-	if why := p.Upstream.enter(c.out); why != nil {
+	if why := p.Upstream.enter(c.out, q.view.network); why != nil {
 		return p.failFor(&query{w: w, r: q.r, gen: q.gen, view: q.view, server: q.server}, why)
 	}
-	defer p.Upstream.leave()
+	defer p.Upstream.leave(q.view.network)
 	p.stats.answer(q.server, q.view.network, continued)
 	next := *q
 	next.r = q.r.Copy()

@@ -11,12 +11,23 @@ import (
 // address hints of HTTPS and SVCB records, and keys for Encrypted ClientHello (ech), with which the name of a connection
 // couldn't be read (RFC 9460, RFC 9848). None of it is passed on.
 
+// sides is one message on its way to a client. What is found of a name is kept: a message may name the same one
+// thousands of times.
+type sides struct {
+	d       *downstream
+	m       *dns.Msg
+	own     map[string]bool // ours, by the name as it is written
+	lead    map[string]bool // leads, the same way
+	aliases [2]*aliasTable  // of Answer and Extra, nil until needed
+}
+
 // withoutHints returns m without what it tells of names of ours on the side. The message given may be shared
 // and stays as it is.
 func (d *downstream) withoutHints(m *dns.Msg) *dns.Msg {
-	answer, in := d.strip(m, m.Answer)
-	ns, on := d.strip(m, m.Ns)
-	extra, with := d.strip(m, m.Extra)
+	s := &sides{d: d, m: m}
+	answer, in := s.strip(m.Answer)
+	ns, on := s.strip(m.Ns)
+	extra, with := s.strip(m.Extra)
 	if !in && !on && !with {
 		return m
 	}
@@ -25,18 +36,18 @@ func (d *downstream) withoutHints(m *dns.Msg) *dns.Msg {
 	return &c
 }
 
-// strip returns the records of a section of m that may pass, and whether any was changed or left out. The slice and
-// the records given stay as they are.
-func (d *downstream) strip(m *dns.Msg, rrs []dns.RR) (kept []dns.RR, changed bool) {
+// strip returns the records of a section of the message that may pass, and whether any was changed or left out. The
+// slice and the records given stay as they are.
+func (s *sides) strip(rrs []dns.RR) (kept []dns.RR, changed bool) {
 	for i, rr := range rrs {
 		var with dns.RR
 		switch h := rr.Header(); h.Rrtype {
 		case dns.TypeHTTPS, dns.TypeSVCB:
-			if !d.ours(origin(h.Name)) {
-				with = d.withoutAddresses(m, rr)
+			if !s.ours(origin(h.Name)) {
+				with = s.withoutAddresses(rr)
 			}
 		case dns.TypeA, dns.TypeAAAA:
-			if !d.ours(h.Name) {
+			if !s.ours(h.Name) {
 				with = rr
 			}
 		default:
@@ -70,7 +81,7 @@ func origin(owner string) string {
 
 // withoutAddresses returns an HTTPS or SVCB record without address hints and ech if it leads to a name of
 // ours; nil if it can't do without them (RFC 9460 section 8).
-func (d *downstream) withoutAddresses(m *dns.Msg, rr dns.RR) dns.RR {
+func (s *sides) withoutAddresses(rr dns.RR) dns.RR {
 	svcb, ok := rr.(*dns.SVCB)
 	if https, is := rr.(*dns.HTTPS); is {
 		svcb, ok = &https.SVCB, true
@@ -78,7 +89,7 @@ func (d *downstream) withoutAddresses(m *dns.Msg, rr dns.RR) dns.RR {
 	if !ok {
 		return nil // in a form that nobody here can read
 	}
-	if !slices.ContainsFunc(svcb.Value, isHint) || !d.leads(m, svcb.Target) {
+	if !slices.ContainsFunc(svcb.Value, isHint) || !s.leads(svcb.Target) {
 		return rr
 	}
 	var values []dns.SVCBKeyValue
@@ -107,27 +118,49 @@ func isHintKey(key dns.SVCBKey) bool {
 	return key == dns.SVCB_IPV4HINT || key == dns.SVCB_IPV6HINT || key == dns.SVCB_ECHCONFIG
 }
 
-// leads reports whether a name is ours, or leads to one by the aliases in a message.
-func (d *downstream) leads(m *dns.Msg, fqdn string) bool {
+// leads reports whether a name is ours, or leads to one by the aliases in the message.
+func (s *sides) leads(fqdn string) bool {
+	yes, known := s.lead[fqdn]
+	if !known {
+		if s.lead == nil {
+			s.lead = make(map[string]bool)
+			s.aliases = [2]*aliasTable{aliasesOf(s.m.Answer), aliasesOf(s.m.Extra)}
+		}
+		yes = s.follow(fqdn)
+		s.lead[fqdn] = yes
+	}
+	return yes
+}
+
+// follow is leads, not remembered.
+func (s *sides) follow(fqdn string) bool {
 	for range maxChain {
-		if d.ours(fqdn) {
+		if s.ours(fqdn) {
 			return true
 		}
-		_, alias := aliasOf(m.Answer, fqdn)
-		if alias == nil {
-			_, alias = aliasOf(m.Extra, fqdn)
+		to, ok := s.aliases[0].of(fqdn)
+		if !ok {
+			to, ok = s.aliases[1].of(fqdn)
 		}
-		if alias == nil {
+		if !ok {
 			return false
 		}
-		fqdn = alias.Target
+		fqdn = to
 	}
 	return true // nobody can tell
 }
 
 // ours reports whether a name is answered by us in the view of the query.
-func (d *downstream) ours(fqdn string) bool {
-	var buf [maxName]byte
-	kind := d.p.find(d.q.gen, d.q.view.network, Canonical(buf[:0], fqdn)).kind
-	return kind == foundName || kind == foundDenied
+func (s *sides) ours(fqdn string) bool {
+	yes, known := s.own[fqdn]
+	if !known {
+		var buf [maxName]byte
+		kind := s.d.p.find(s.d.q.gen, s.d.q.view.network, Canonical(buf[:0], fqdn)).kind
+		yes = kind == foundName || kind == foundDenied
+		if s.own == nil {
+			s.own = make(map[string]bool)
+		}
+		s.own[fqdn] = yes
+	}
+	return yes
 }

@@ -1,7 +1,9 @@
 package privatelink
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -75,5 +77,64 @@ func TestContinuedWithoutErrors(t *testing.T) {
 	check(t, "answer", m.Answer, "www.contoso.example. 300 IN CNAME db.example.com.", "db.example.com. 10 IN A 10.200.0.7")
 	if edeOf(m) != -1 {
 		t.Errorf("extended error %d", edeOf(m))
+	}
+}
+
+// manyHints is an answer of n HTTPS records and the longest chain of aliases that is followed, from the target of all.
+func manyHints(n int) []dns.RR {
+	rrs := records(aliases(maxChain, "end.example.")...)
+	for range n {
+		rrs = append(rrs, records("w.example. 300 IN HTTPS 1 a0.example. ipv4hint=203.0.113.1")...)
+	}
+	return rrs
+}
+
+// TestManyHints: the work for an answer grows with its length and not with the square of it, which is 64 times for 8
+// times the records.
+func TestManyHints(t *testing.T) {
+	srv := newServer(t, world(t))
+	d := &downstream{p: srv.Privatelink, q: &query{gen: srv.generation(srv.snapshot), view: view{network: "corp", found: true}}}
+	least := func(n int) time.Duration {
+		m, took := &dns.Msg{Answer: manyHints(n)}, time.Hour
+		for range 10 {
+			start := time.Now()
+			if d.withoutHints(m) == nil {
+				t.Fatal("no message")
+			}
+			took = min(took, time.Since(start))
+		}
+		return took
+	}
+	if few, many := least(250), least(2000); many > 30*few {
+		t.Errorf("%v for 250 records, %v for 2,000", few, many)
+	}
+}
+
+func BenchmarkManyHints(b *testing.B) {
+	srv := newServer(b, world(b))
+	d := &downstream{p: srv.Privatelink, q: &query{gen: srv.generation(srv.snapshot), view: view{network: "corp", found: true}}}
+	m := &dns.Msg{Answer: manyHints(2000)}
+	for b.Loop() {
+		d.withoutHints(m)
+	}
+}
+
+// TestAliases: aliasTable tells what aliasOf does.
+func TestAliases(t *testing.T) {
+	rrs := records("A.example. 300 IN CNAME b.example.", "a.example. 300 IN CNAME second.example.", "old.example. 300 IN DNAME new.example.",
+		"deep.old2.example. 300 IN DNAME x.", "old2.example. 300 IN DNAME y.", "c.old.example. 300 IN CNAME d.example.",
+		"long.example. 300 IN DNAME "+strings.Repeat("b.", 60))
+	for _, all := range [][]dns.RR{nil, rrs, append(records(". 300 IN DNAME root.example."), rrs...)} {
+		a := aliasesOf(all)
+		for _, name := range []string{"a.EXAMPLE.", "b.example.", "old.example.", "w.Old.example.", "c.old.example.", "p.q.deep.old2.example.", "p.old2.example.", "deep.old2.example.",
+			"xold.example.", `x\.old.example.`, ".", "com.", strings.Repeat("a.", 100) + "long.example."} {
+			want := ""
+			if _, alias := aliasOf(all, name); alias != nil {
+				want = alias.Target
+			}
+			if got, ok := a.of(name); got != want || ok != (want != "") {
+				t.Errorf("%s: %q, %v, want %q", name, got, ok, want)
+			}
+		}
 	}
 }

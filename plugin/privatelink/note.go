@@ -19,6 +19,7 @@ type note struct {
 	snapshot *link.Snapshot
 	network  link.ID
 	result   result
+	chosen   bool // the name is one of any number
 	misses   []prometheus.Counter
 	seen     []observation
 }
@@ -39,6 +40,25 @@ func (n *note) keep(q *query, m *dns.Msg, res result) {
 		return
 	}
 	n.msg, n.size, n.snapshot, n.network, n.result = m, m.Len(), q.gen.snapshot, q.view.network, res
+	n.chosen = q.chosen()
+}
+
+// chosen reports whether the name of a query stands nowhere: a pattern of a service or a wildcard of a linked zone stands for it, and
+// the client may choose others.
+func (q *query) chosen() bool {
+	asked := Canonical(nil, q.r.Question[0].Name)
+	if a := q.gen.answerFor(q.view.network, asked); a != nil {
+		return a.pattern
+	}
+	if private, ok := q.gen.snapshot.GroupedAlias(link.Name(asked)); ok {
+		asked = []byte(private)
+	}
+	zone, _, ok := q.gen.snapshot.LinkedZone(q.view.network, asked)
+	if !ok {
+		return false
+	}
+	relative, _ := zone.Relative(link.Name(asked))
+	return !q.gen.exists(q.view.network, zone, relative)
 }
 
 // miss notes a name without an endpoint. n may be nil.

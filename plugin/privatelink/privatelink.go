@@ -93,7 +93,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 		opt.SetUDPSize(maxUDP) // also for answers of others (D08)
 	}
 	q := query{w: w, r: r, server: metrics.WithServer(ctx), note: noteOf(ctx)}
-	if isProbe(r.Question[0].Name) {
+	if p.Upstream.isProbe(r.Question[0].Name) {
 		return p.failFor(&q, leadsBack)
 	}
 	if q.note != nil {
@@ -177,10 +177,10 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 
 // pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
 func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
-	if why := p.Upstream.enter(q.r.Question[0].Name); why != nil {
+	if why := p.Upstream.enter(q.r.Question[0].Name, q.view.network); why != nil {
 		return p.failFor(q, why)
 	}
-	defer p.Upstream.leave()
+	defer p.Upstream.leave(q.view.network)
 	d := &downstream{ResponseWriter: q.w, ctx: ctx, p: p, q: q, result: passed}
 	w := q.w
 	if q.view.found || q.view.ecs != nil {

@@ -1,6 +1,8 @@
 package privatelink
 
 import (
+	"slices"
+
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/link"
@@ -158,6 +160,7 @@ func (p *Privatelink) failFor(q *query, why *dns.EDNS0_EDE) (int, error) {
 func (p *Privatelink) write(q *query, m *dns.Msg, res result) (int, error) {
 	p.stats.answer(q.server, q.view.network, res)
 	q.note.keep(q, m, res)
+	m.Answer, m.Ns, m.Extra = slices.Clip(m.Answer), slices.Clip(m.Ns), slices.Clip(m.Extra) // dnssec appends to what all answers share
 	if err := q.w.WriteMsg(m); err != nil {
 		return dns.RcodeSuccess, err
 	}

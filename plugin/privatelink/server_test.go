@@ -23,8 +23,8 @@ import (
 type public struct {
 	addr  string
 	asked atomic.Int64
-	dead  atomic.Bool // answers nothing any more
-	ttl   uint32      // of the answers; 0: 300
+	dead  atomic.Bool   // answers nothing any more
+	ttl   atomic.Uint32 // of the answers; 0: 300
 }
 
 func startPublic(t *testing.T) *public {
@@ -49,7 +49,7 @@ func startPublic(t *testing.T) *public {
 		m := new(dns.Msg).SetReply(r)
 		m.RecursionAvailable = true
 		if r.Question[0].Qtype == dns.TypeA {
-			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: cmp.Or(u.ttl, 300)}, A: net.IPv4(203, 0, 113, 1)}}
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: cmp.Or(u.ttl.Load(), 300)}, A: net.IPv4(203, 0, 113, 1)}}
 		}
 		_ = w.WriteMsg(m)
 	})}

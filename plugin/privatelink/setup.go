@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -51,9 +52,9 @@ func setup(c *caddy.Controller) error {
 	c.Set(inBlock(c.ServerBlockIndex), true)
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
-		if f := config.Handler("forward"); f != nil {
+		if p.Forwards {
 			p.Upstream = &Upstream{
-				ask: f, snapshot: draft.Snapshot, now: time.Now, log: handover.NewLogger(name), gauge: shared.loops,
+				ask: asks(p.Next), one: p.network != "", snapshot: draft.Snapshot, now: time.Now, log: handover.NewLogger(name), gauge: shared.loops,
 				server: strings.Join(append([]string{config.Zone}, config.ListenHosts...), " ") + ":" + config.Port,
 			}
 		}
@@ -62,12 +63,27 @@ func setup(c *caddy.Controller) error {
 		p.Zones = draft.Zones() // complete only now: any server block may add one
 		return nil
 	})
+	c.OnShutdown(func() error {
+		if p.Upstream != nil {
+			p.Upstream.end()
+		}
+		return nil
+	})
 	(&fasts{word: parsed.fastpath, at: parsed.at, p: p, config: config, keys: len(c.ServerBlockKeys)}).register(c)
 	config.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		p.Next = next
 		return p
 	})
 	return nil
+}
+
+// asks returns the first handler that neither remembers answers nor makes others of them: a probe meets what a query of its
+// name would, also where a zone of this server block has it.
+func asks(h plugin.Handler) plugin.Handler {
+	for h != nil && (h.Name() == "linkexit" || h.Name() == "cache") {
+		h, _ = reflect.Indirect(reflect.ValueOf(h)).FieldByName("Next").Interface().(plugin.Handler)
+	}
+	return h
 }
 
 // parsed is one directive of the Corefile.

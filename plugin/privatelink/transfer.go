@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/handover"
 )
 
 // transferred answers AXFR and IXFR of a zone by way of CoreDNS's transfer plugin, which knows who may (RFC 5936,
@@ -23,8 +24,12 @@ func (p *Privatelink) transferred(ctx context.Context, q *query, zone link.Name)
 		return p.refuse(q, prohibited)
 	}
 	peer := *p.Transfers
-	peer.Transferers = []transfer.Transferer{&zoneView{p, q.gen, q.view.network, zone}}
+	v := &zoneView{p: p, q: q, gen: q.gen, network: q.view.network, zone: zone}
+	peer.Transferers = []transfer.Transferer{v}
 	peer.Next = plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
+		if v.why != "" {
+			return p.fail(q, v.why)
+		}
 		return p.refuse(q, prohibited)
 	})
 	w := &transferWriter{ResponseWriter: q.w, result: positive}
@@ -63,9 +68,11 @@ func (w *transferWriter) WriteMsg(m *dns.Msg) error {
 // zoneView is one zone as one network sees it. It implements [transfer.Transferer].
 type zoneView struct {
 	p       *Privatelink
+	q       *query
 	gen     *generation
 	network link.ID
 	zone    link.Name
+	why     string // the snapshot is too old for a name of the zone, as [Privatelink.untrusted] says it; else ""
 }
 
 // Transfer implements [transfer.Transferer]. Who has the serial already, or a later one, gets the SOA alone (RFC
@@ -74,9 +81,22 @@ func (v *zoneView) Transfer(zone string, serial uint32) (<-chan []dns.RR, error)
 	if !strings.EqualFold(zone, string(v.zone)+".") {
 		return nil, transfer.ErrNotAuthoritative
 	}
+	if v.q.old {
+		for name := range v.names() {
+			asked := []byte(name)
+			if v.why = v.p.untrusted(v.q, v.p.find(v.gen, v.network, asked), asked); v.why != "" {
+				return nil, transfer.ErrNotAuthoritative // a query for the name fails, and so does the zone
+			}
+		}
+	}
 	ch := make(chan []dns.RR)
 	go func() {
 		defer close(ch) // the plugin reads to the end, whatever becomes of its client
+		defer func() {
+			if e := recover(); e != nil { // the transfer ends without its last SOA; nobody else recovers here
+				handover.NewLogger(name).Error("a zone transfer failed", "zone", zone, "error", e)
+			}
+		}()
 		if serial != 0 && int32(v.gen.serial-serial) <= 0 {
 			for sets := range v.sets() {
 				ch <- sets

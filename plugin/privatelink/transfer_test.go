@@ -165,3 +165,53 @@ func TestTransferIncremental(t *testing.T) {
 		t.Errorf("with the newest: %d records", got)
 	}
 }
+
+// X35: a zone with a name of a service that demands strict freshness isn't transferred from a state that is too old for
+// it, as the name itself isn't answered; other zones are.
+func TestTransferStale(t *testing.T) {
+	demanding := service("demanding", "strict.database.windows.net")
+	demanding.Strict = true
+	srv := newServer(t, apply(t, world(t), link.PutService{Service: demanding}, to("demanding", "corp", "10.200.0.30")))
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	for _, tt := range []struct {
+		name, zone string
+		stale      string
+		code       int
+	}{
+		{"fresh", sqlZone, "", dns.RcodeSuccess},
+		{"old", sqlZone, "old", dns.RcodeServerFailure},
+		{"old, zone of others", "privatelink.vaultcore.azure.net.", "old", dns.RcodeSuccess},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv.stale[1] = tt.stale
+			code, rrs := srv.transferTo(t, context.Background(), corp, new(dns.Msg).SetAxfr(tt.zone))
+			if code != tt.code || (len(rrs) > 0) != (tt.code == dns.RcodeSuccess) {
+				t.Errorf("code %d, %v", code, rrs)
+			}
+		})
+	}
+}
+
+// A peer whose client subnets are believed gets the zone of its own network, whatever subnet it names.
+func TestTransferSubnet(t *testing.T) {
+	srv := newServer(t, world(t))
+	srv.Transfers, srv.ecsFrom = peers(t, "transfer {\n to *\n}"), prefixes(lab+"/32")
+	for _, r := range []*dns.Msg{new(dns.Msg).SetAxfr(sqlZone), new(dns.Msg).SetIxfr(sqlZone, 1, "ns.invalid.", "nobody.invalid.")} {
+		_, rrs := srv.transferTo(t, context.Background(), lab, withSubnet(r, "10.1.5.0/24"))
+		if len(rrs) != 4 || rrs[2].(*dns.A).A.String() != "10.201.0.5" {
+			t.Errorf("%v", rrs)
+		}
+	}
+}
+
+// A panic while a zone is read ends the transfer, without the SOA that would make it whole, and not the process.
+func TestTransferPanic(t *testing.T) {
+	srv := newServer(t, world(t))
+	ch, err := (&zoneView{p: srv.Privatelink, q: new(query), gen: new(generation), network: "corp", zone: "privatelink.database.windows.net"}).Transfer(sqlZone, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for set := range ch {
+		t.Errorf("got %v", set)
+	}
+}

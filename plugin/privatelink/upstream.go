@@ -1,10 +1,12 @@
 package privatelink
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"slices"
@@ -25,27 +27,42 @@ import (
 // [maxPending] wait for them, and that those servers don't ask this process again. It has no goroutine while nobody
 // asks: a query that is passed on begins a look where the last one is too long ago. Nil looks after nothing.
 type Upstream struct {
-	ask      plugin.Handler // that asks the others
+	ask      plugin.Handler // what a query that is passed on meets, without what remembers answers
 	snapshot func() *link.Snapshot
 	now      func() time.Time
 	log      *slog.Logger
 	gauge    *prometheus.GaugeVec
 	server   string // what the metric calls this one
+	one      bool   // all queries are of one network, which may have all of maxPending
 
 	pending atomic.Int64
+	probes  sync.Map // of string to *loopProbe: the names of the probes that are on their way
+	known   atomic.Pointer[suffixes]
 	loops   atomic.Pointer[[]string] // suffixes that lead back here, "" for all names; nil: none
 	next    atomic.Int64             // of the next look, in nanoseconds; the largest while one goes on
 
 	mu      sync.Mutex // guards what follows, and is held to change loops
 	first   time.Time  // of the first look, zero before
 	checked bool       // a server has answered a probe, one way or the other
+	ended   bool       // the metric belongs to others now
+
+	sharing sync.Mutex
+	waiting map[link.ID]int     // of pending, by network
+	passed  map[string]struct{} // suffixes of services that something was passed on below since the last look
 }
 
 const (
 	// maxPending is how many queries may wait for other servers at once. Each holds a socket and a goroutine.
 	maxPending = 2048
-	// maxSuffixes is how many suffixes of names are probed beside the root.
-	maxSuffixes = 16
+	// maxShare is how many of them may be of one network, so that its clients can't keep others from being answered.
+	maxShare = maxPending / 2
+	// maxSuffixes is how many suffixes of names are probed beside the root and those that are known to lead back here.
+	maxSuffixes = 32
+	// maxServiceNames is how many names of services are looked at for suffixes.
+	maxServiceNames = 1600
+	// attempts is how many probes must be answered, and not come back, until a loop is over: with several nodes behind
+	// one server of others a probe may come back to another node.
+	attempts = 4
 	// How long it is until the next look: where all is well, where there is a loop, and where nobody has answered.
 	lookAgain, lookLooping, lookSilent = 10 * time.Second, 2 * time.Second, 500 * time.Millisecond
 	// patience is how long readiness waits for the first answer to a probe.
@@ -58,8 +75,8 @@ var (
 	tooMany   = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many queries wait for the upstream"}
 )
 
-// enter lets a query for a name go to the next plugin, or says why not. Whoever was let in calls leave.
-func (u *Upstream) enter(fqdn string) (why *dns.EDNS0_EDE) {
+// enter lets a query of a network for a name go to the next plugin, or says why not. Whoever was let in calls leave.
+func (u *Upstream) enter(fqdn string, network link.ID) (why *dns.EDNS0_EDE) {
 	if u == nil {
 		return nil
 	}
@@ -67,18 +84,51 @@ func (u *Upstream) enter(fqdn string) (why *dns.EDNS0_EDE) {
 		u.pending.Add(-1)
 		return tooMany
 	}
+	if !u.share(fqdn, network) {
+		u.pending.Add(-1)
+		return tooMany
+	}
 	u.look()
 	if u.loop(fqdn) {
-		u.pending.Add(-1)
+		u.leave(network)
 		return leadsBack
 	}
 	return nil
 }
 
+// share takes one of a network's places, and notes the suffixes of services that a name is below.
+func (u *Upstream) share(fqdn string, network link.ID) bool {
+	var buf [maxName]byte
+	name := Canonical(buf[:0], fqdn)
+	known := u.suffixes()
+	u.sharing.Lock()
+	defer u.sharing.Unlock()
+	if !u.one && u.waiting[network] >= maxShare {
+		return false
+	}
+	if u.waiting == nil {
+		u.waiting, u.passed = make(map[link.ID]int), make(map[string]struct{})
+	}
+	u.waiting[network]++
+	for len(name) > 0 && len(u.passed) < maxSuffixes {
+		if known[string(name)] {
+			u.passed[string(name)] = struct{}{}
+		}
+		_, name, _ = bytes.Cut(name, []byte("."))
+	}
+	return true
+}
+
 // leave ends what enter has let in.
-func (u *Upstream) leave() {
-	if u != nil {
-		u.pending.Add(-1)
+func (u *Upstream) leave(network link.ID) {
+	if u == nil {
+		return
+	}
+	u.pending.Add(-1)
+	u.sharing.Lock()
+	defer u.sharing.Unlock()
+	if u.waiting[network]--; u.waiting[network] == 0 {
+		delete(u.waiting, network)
 	}
 }
 
@@ -122,18 +172,29 @@ func (u *Upstream) look() {
 }
 
 // probeAll looks for loops once: at the root, for servers that send everything here, and below the suffixes of the names of
-// services, for those that send these. It ends when forward has given up, which has deadlines of its own.
+// services that something was passed on below, for those that send these: servers of others learn of no suffix that they
+// weren't asked for anyway. It ends when the next plugins have given up, which have deadlines of their own. A loop that is
+// known isn't over before that is known.
 func (u *Upstream) probeAll() {
-	suffixes := append(u.suffixes(), "")
-	back, answered := make([]bool, len(suffixes)), make([]bool, len(suffixes))
+	var before []string
+	if l := u.loops.Load(); l != nil {
+		before = *l
+	}
+	suffixes := u.due(before)
+	found := make([]probed, len(suffixes))
 	var wg sync.WaitGroup
 	for i, suffix := range suffixes {
-		wg.Go(func() { back[i], answered[i] = u.probe(suffix) })
+		wg.Go(func() {
+			found[i] = u.probe(suffix)
+			for n := 1; n < attempts && found[i] == elsewhere && slices.Contains(before, suffix); n++ {
+				found[i] = u.probe(suffix)
+			}
+		})
 	}
 	wg.Wait()
 	var loops []string
 	for i, suffix := range suffixes {
-		if back[i] {
+		if found[i] == cameBack || found[i] != elsewhere && slices.Contains(before, suffix) {
 			loops = append(loops, suffix)
 		}
 	}
@@ -144,11 +205,21 @@ func (u *Upstream) probeAll() {
 	switch {
 	case len(loops) > 0:
 		wait = lookLooping
-	case !slices.Contains(answered, true):
+	case !slices.ContainsFunc(found, func(p probed) bool { return p != silent }):
 		wait = lookSilent
 	}
 	u.checked = u.checked || wait != lookSilent
 	u.next.Store(u.now().Add(wait).UnixNano())
+}
+
+// due returns what is to be probed: the root, what leads back here, and what something was passed on below since the last look.
+func (u *Upstream) due(before []string) []string {
+	u.sharing.Lock()
+	due := slices.Concat([]string{""}, before, slices.Collect(maps.Keys(u.passed)))
+	clear(u.passed)
+	u.sharing.Unlock()
+	slices.Sort(due)
+	return slices.Compact(due)
 }
 
 // found notes which suffixes lead back here, and says what has changed. u.mu is held.
@@ -163,55 +234,88 @@ func (u *Upstream) found(loops []string) {
 		u.loops.Store(&loops)
 	}
 	for _, suffix := range loops {
-		if !slices.Contains(before, suffix) {
+		if !u.ended { // also what is known: the instance before this one has ended since, and taken it away
 			u.gauge.WithLabelValues(u.server, suffix+".").Set(1)
+		}
+		if !slices.Contains(before, suffix) {
 			u.log.Warn("the servers of forward ask this one again: names below fail until they don't", "below", suffix+".")
 		}
 	}
 	for _, suffix := range before {
 		if !slices.Contains(loops, suffix) {
-			u.gauge.DeleteLabelValues(u.server, suffix+".")
+			if !u.ended {
+				u.gauge.DeleteLabelValues(u.server, suffix+".")
+			}
 			u.log.Info("the servers of forward don't ask this one again any more", "below", suffix+".")
 		}
 	}
 }
 
-// suffixes returns what the names of services are below, as far as there is room.
-func (u *Upstream) suffixes() (found []string) {
+// end takes what is known out of the metric: the instance ends, and the next one finds out anew.
+func (u *Upstream) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ended = true
+	if loops := u.loops.Load(); loops != nil {
+		for _, suffix := range *loops {
+			u.gauge.DeleteLabelValues(u.server, suffix+".")
+		}
+	}
+}
+
+// suffixes is what may be probed in a snapshot.
+type suffixes struct {
+	of  *link.Snapshot
+	all map[string]bool
+}
+
+// suffixes returns the names of services and what they are below, as far as there is room: servers of others may send
+// here what is below either.
+func (u *Upstream) suffixes() map[string]bool {
 	s := u.snapshot()
 	if s == nil {
 		return nil
 	}
-	seen := 0
+	if k := u.known.Load(); k != nil && k.of == s {
+		return k.all
+	}
+	k := &suffixes{of: s, all: make(map[string]bool)}
+	defer u.known.Store(k) // whole
 	for v := range s.Services() {
 		for _, n := range v.Names {
-			if seen++; seen > 100*maxSuffixes {
-				return found
+			if len(k.all) >= maxServiceNames {
+				return k.all
 			}
-			_, suffix, ok := strings.Cut(string(n.Public), ".")
-			if !ok || slices.Contains(found, suffix) {
-				continue
+			first, suffix, ok := strings.Cut(string(n.Public), ".")
+			if ok {
+				k.all[suffix] = true
 			}
-			if found = append(found, suffix); len(found) == maxSuffixes {
-				return found
+			if first != "*" {
+				k.all[string(n.Public)] = true
 			}
 		}
 	}
-	return found
+	return k.all
 }
 
 // probeLabel begins the names of probes. What follows it is random, so that nobody has an answer in a cache.
 const probeLabel = "postern-loop-"
 
-// probes are the names of the probes of this process that are on their way.
-var probes sync.Map // of string to *loopProbe
-
 // loopProbe is one probe.
 type loopProbe struct {
-	u      *Upstream
 	suffix string
 	came   atomic.Bool // back
 }
+
+// probed is what became of a probe.
+type probed int
+
+const (
+	silent    probed = iota // nobody answered
+	failed                  // with SERVFAIL: it may have been lost on its way here
+	elsewhere               // answered by others
+	cameBack
+)
 
 // noClient is whom the answer to a probe is for.
 type noClient struct{ dns.ResponseWriter }
@@ -222,9 +326,9 @@ func (noClient) RemoteAddr() net.Addr { return &net.UDPAddr{IP: net.IPv4(127, 0,
 // LocalAddr implements [dns.ResponseWriter].
 func (noClient) LocalAddr() net.Addr { return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
-// probe asks for a name that nobody has, and reports whether this process was asked for it meanwhile, and
-// whether there was an answer.
-func (u *Upstream) probe(suffix string) (back, answered bool) {
+// probe asks for a name that nobody has, and reports what became of it. A panic, which an answer of others may be made to
+// cause, is none: where a client asks, CoreDNS recovers.
+func (u *Upstream) probe(suffix string) (found probed) {
 	var b [8]byte
 	rand.Read(b[:]) // never fails
 	name := probeLabel + hex.EncodeToString(b[:]) + "."
@@ -234,28 +338,46 @@ func (u *Upstream) probe(suffix string) (back, answered bool) {
 	} else {
 		name += suffix + "."
 	}
-	p := &loopProbe{u: u, suffix: suffix}
-	probes.Store(name, p)
-	defer probes.Delete(name)
+	p := &loopProbe{suffix: suffix}
+	u.probes.Store(name, p)
+	defer func() {
+		u.probes.Delete(name)
+		if e := recover(); e != nil {
+			u.log.Error("the answer to a probe of the servers of forward made a plugin panic", "error", e)
+			found = silent
+		}
+		if p.came.Load() {
+			found = cameBack
+		}
+	}()
 	w := nonwriter.New(noClient{})
 	r := new(dns.Msg).SetQuestion(name, dns.TypeA)
 	r.SetEdns0(maxUDP, false)
 	code, err := u.ask.ServeDNS(context.Background(), w, r)
-	answered = err == nil && (w.Msg != nil || !plugin.ClientWrite(code) && code != dns.RcodeServerFailure)
-	return p.came.Load(), answered
+	if w.Msg != nil {
+		code = w.Msg.Rcode
+	}
+	switch {
+	case err != nil || w.Msg == nil && (plugin.ClientWrite(code) || code == dns.RcodeServerFailure):
+		return silent
+	case code == dns.RcodeServerFailure:
+		return failed
+	}
+	return elsewhere
 }
 
-// isProbe reports whether a question is a probe of this process that has come back, and notes that.
-func isProbe(fqdn string) bool {
-	if len(fqdn) < len(probeLabel) || !strings.EqualFold(fqdn[:len(probeLabel)], probeLabel) {
+// isProbe reports whether a question is a probe of this one that has come back, and notes that. Those of other server
+// blocks are passed on: a server that asks another block asks in no circle.
+func (u *Upstream) isProbe(fqdn string) bool {
+	if u == nil || len(fqdn) < len(probeLabel) || !strings.EqualFold(fqdn[:len(probeLabel)], probeLabel) {
 		return false
 	}
-	found, ok := probes.Load(strings.ToLower(fqdn))
+	found, ok := u.probes.Load(strings.ToLower(fqdn))
 	if !ok {
 		return false
 	}
 	if p := found.(*loopProbe); p.came.CompareAndSwap(false, true) {
-		p.u.add(p.suffix) // at once: other probes may wait for servers that are dead
+		u.add(p.suffix) // at once: other probes may wait for servers that are dead
 	}
 	return true
 }

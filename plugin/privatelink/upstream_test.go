@@ -3,6 +3,7 @@ package privatelink
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -51,6 +52,9 @@ func TestUpstreamLoop(t *testing.T) {
 				if srv.Ready() {
 					t.Error("ready before it is known whether there is a loop")
 				}
+				synctest.Wait()
+				time.Sleep(lookAgain)
+				srv.ask(t, corp, question(tt.fails+" A"))
 				synctest.Wait()
 				if srv.Ready() {
 					t.Error("ready with a loop")
@@ -111,10 +115,10 @@ func TestUpstreamPending(t *testing.T) {
 			return dns.RcodeServerFailure, nil
 		}))
 		r := question("www.example.org A").SetEdns0(1232, false)
-		for range maxPending {
+		for i := range maxPending {
 			go func() {
 				r := r.Copy()
-				w := &writer{ResponseWriter: test.ResponseWriter{RemoteIP: corp}}
+				w := &writer{ResponseWriter: test.ResponseWriter{RemoteIP: []string{corp, lab}[i%2]}}
 				_, _ = srv.ServeDNS(t.Context(), request.NewScrubWriter(r, w), r)
 			}()
 		}
@@ -136,6 +140,211 @@ func TestUpstreamPending(t *testing.T) {
 		synctest.Wait()
 		if n := srv.Upstream.pending.Load(); n != 0 {
 			t.Errorf("%d wait", n)
+		}
+	})
+}
+
+// looks has a server look for loops below the suffixes of what was passed on: whatever was looked for before is long ago.
+func (s *server) looks(t *testing.T) {
+	t.Helper()
+	time.Sleep(lookAgain)
+	s.ask(t, corp, question("www.example.com A"))
+	synctest.Wait()
+}
+
+// No loop: servers that ask another server block of this process, which asks others; and names below the suffix of a
+// service that a plugin behind this one has itself, for which others ask here rightly.
+func TestUpstreamNoLoop(t *testing.T) {
+	for name, next := range map[string]func(t *testing.T, srv *server) plugin.Handler{
+		"another server block": func(t *testing.T, srv *server) plugin.Handler {
+			other := newServer(t, srv.snapshot)
+			other.behind(other.up)
+			return other
+		},
+		"a zone of this one": func(_ *testing.T, srv *server) plugin.Handler {
+			return plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+				if !strings.HasSuffix(r.Question[0].Name, ".example.com.") {
+					return srv.up.ServeDNS(ctx, w, r) // and that one would ask here for names of the zone
+				}
+				m := new(dns.Msg).SetReply(r)
+				m.Answer = records(r.Question[0].Name + " 300 IN A 10.9.9.9")
+				return 0, w.WriteMsg(m)
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := newServer(t, world(t))
+				srv.behind(next(t, srv))
+				srv.looks(t)
+				if m, _ := srv.ask(t, corp, question("www.example.com A")); m.Rcode != dns.RcodeSuccess || !srv.Ready() {
+					t.Errorf("ready %v: %v", srv.Ready(), m)
+				}
+			})
+		})
+	}
+}
+
+// nextNamed is a handler as linkexit and cache are.
+type nextNamed struct {
+	plugin.Handler
+	name string
+	Next plugin.Handler
+}
+
+func (n *nextNamed) Name() string { return n.name }
+
+// Probes meet what is behind linkexit and cache.
+func TestUpstreamAsks(t *testing.T) {
+	up := new(upstream)
+	file := &nextNamed{name: "file", Next: up}
+	for name, h := range map[string]plugin.Handler{
+		"both":    &nextNamed{name: "linkexit", Next: &nextNamed{name: "cache", Next: file}},
+		"cache":   &nextNamed{name: "cache", Next: file},
+		"neither": file,
+	} {
+		if got := asks(h); got != plugin.Handler(file) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if got := asks(&nextNamed{name: "cache"}); got != nil {
+		t.Errorf("nothing behind: %v", got)
+	}
+}
+
+// A loop that is known isn't over because a probe was lost, or came to another node behind the same servers, but it is when
+// others answer all of them.
+func TestUpstreamLostProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newServer(t, world(t))
+		var then atomic.Pointer[plugin.HandlerFunc]
+		is := func(h plugin.HandlerFunc) { then.Store(&h) }
+		loops := func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			return srv.ServeDNS(ctx, w, r.Copy())
+		}
+		is(loops)
+		srv.behind(plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			return (*then.Load())(ctx, w, r)
+		}))
+		srv.looks(t)
+		var n atomic.Int64
+		for _, tt := range []struct {
+			name string
+			is   plugin.HandlerFunc
+			over bool
+		}{
+			{name: "nobody answers", is: func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
+				return dns.RcodeServerFailure, nil
+			}},
+			{name: "others fail", is: func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+				return 0, w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeServerFailure))
+			}},
+			{name: "a panic", is: func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { panic("hostile") }},
+			{name: "another node at first", is: func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+				if n.Add(1)%attempts != 0 {
+					return srv.up.ServeDNS(ctx, w, r)
+				}
+				return loops(ctx, w, r)
+			}},
+			{name: "others answer", over: true, is: srv.up.ServeDNS},
+		} {
+			is(tt.is)
+			n.Store(0)
+			srv.Upstream.probeAll()
+			if over := srv.Upstream.loops.Load() == nil; over != tt.over {
+				t.Errorf("%s: over %v", tt.name, over)
+			}
+		}
+	})
+}
+
+// A panic on a hostile answer to a probe doesn't end the process.
+func TestUpstreamProbePanic(t *testing.T) {
+	srv := newServer(t, world(t))
+	srv.behind(plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { panic("hostile") }))
+	if got := srv.Upstream.probe(""); got != silent {
+		t.Errorf("became %v", got)
+	}
+}
+
+// What an instance knew isn't in the metric after it has ended.
+func TestUpstreamEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newServer(t, world(t))
+		srv.behind(plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			return srv.ServeDNS(ctx, w, r.Copy())
+		}))
+		srv.looks(t)
+		if n := testutil.CollectAndCount(srv.stats.loops); n == 0 {
+			t.Error("no loop is in the metric")
+		}
+		srv.Upstream.end()
+		srv.looks(t)
+		if n := testutil.CollectAndCount(srv.stats.loops); n != 0 {
+			t.Errorf("%d loops are in the metric", n)
+		}
+	})
+}
+
+// D19: the clients of one network can't keep those of another from being answered; where all are of one, they have all places.
+func TestUpstreamShare(t *testing.T) {
+	u := &Upstream{snapshot: func() *link.Snapshot { return nil }, now: time.Now, log: slog.New(slog.DiscardHandler)}
+	u.next.Store(1 << 62) // nothing is looked for
+	for range maxShare {
+		if u.enter("x.tarpit.example.", "lab") != nil {
+			t.Fatal("the share of a network is too small")
+		}
+	}
+	if u.enter("x.tarpit.example.", "lab") != tooMany {
+		t.Error("one network has more than its share")
+	}
+	if u.enter("www.example.org.", "corp") != nil {
+		t.Error("another network has none")
+	}
+	u.leave("lab")
+	if u.enter("x.tarpit.example.", "lab") != nil {
+		t.Error("what has ended still waits")
+	}
+	u.one = true
+	if u.enter("x.tarpit.example.", "lab") != nil {
+		t.Error("the only network has a share")
+	}
+}
+
+// Probes tell the servers of others only of suffixes that they were asked for, among them names of services themselves, below
+// which others may send everything here.
+func TestUpstreamSuffixes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newServer(t, world(t))
+		srv.behind(srv.up)
+		asked := func() (probes []string) {
+			time.Sleep(lookAgain)
+			srv.up.mu.Lock()
+			srv.up.asked = nil
+			srv.up.mu.Unlock()
+			srv.Ready()
+			synctest.Wait()
+			for _, q := range srv.up.asked {
+				if _, suffix, _ := strings.Cut(q, "."); strings.HasPrefix(q, probeLabel) && strings.Count(suffix, ".") > 1 {
+					probes = append(probes, suffix)
+				}
+			}
+			slices.Sort(probes)
+			return probes
+		}
+		if got := asked(); len(got) > 0 {
+			t.Errorf("nothing was passed on: %q", got)
+		}
+		srv.ask(t, stranger, question("www.example.org A"))
+		if got := asked(); len(got) > 0 {
+			t.Errorf("nothing was passed on below a suffix: %q", got)
+		}
+		srv.ask(t, stranger, question("a.b.Contoso.database.windows.net A"))
+		if got, want := asked(), []string{"contoso.database.windows.net. A", "database.windows.net. A"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if got := asked(); len(got) > 0 {
+			t.Errorf("nothing was passed on since: %q", got)
 		}
 	})
 }

@@ -24,14 +24,16 @@ type view struct {
 }
 
 // viewOf finds the view: the one of the server block, else by the client subnet of a trusted
-// resolver, else by the client's address.
+// resolver, else by the client's address. A zone transfer has no view by the subnet: who may have one is named by its
+// own address, and gets the zone of its own network.
 func (p *Privatelink) viewOf(g *generation, w dns.ResponseWriter, r *dns.Msg) view {
 	if p.network != "" {
 		known := g.snapshot.Network(p.network) != nil
 		return view{network: p.network, found: known, absent: !known}
 	}
 	client := clientOf(w)
-	if len(p.ecsFrom) > 0 && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {
+	qtype := r.Question[0].Qtype
+	if len(p.ecsFrom) > 0 && qtype != dns.TypeAXFR && qtype != dns.TypeIXFR && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {
 		if ecs := subnetOf(r); ecs != nil {
 			return g.viewOfSubnet(ecs)
 		}

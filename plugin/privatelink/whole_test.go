@@ -251,7 +251,7 @@ func TestServerProxyHeader(t *testing.T) {
 // D19: with serve_stale, cache goes on to answer what it knows when the upstream is dead; private names are ours as before.
 func TestServerStale(t *testing.T) {
 	up := startPublic(t)
-	up.ttl = 1
+	up.ttl.Store(1)
 	udp, _ := start(t, corefile(".:0", "cache 30 {\n success 1000 1 0\n serve_stale 1h immediate\n}", "forward . "+up.addr))
 	c := dial(t, "127.0.0.1", udp)
 	if got := lastA(c.ask("www.example.org.", dns.TypeA)); got != "203.0.113.1" {

@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// oneTry is how long a server has for one answer, whole how long all of them together.
-	oneTry = 2 * time.Second
-	whole  = 10 * time.Second
-	// rounds is how often each server is asked.
-	rounds = 2
+	// Each server is asked twice. firstTry is how long it has for one answer in the first round, less than flows wait for the
+	// first probes after a start, so that one dead server keeps none of them out; oneTry in the second; whole all of them together.
+	firstTry = 500 * time.Millisecond
+	oneTry   = 2 * time.Second
+	whole    = 10 * time.Second
 	// udpSize is what fits every path (RFC 9715, 3.2); a longer answer comes over TCP.
 	udpSize = 1232
 )
@@ -48,12 +48,12 @@ func (a *Asker) Lookup(ctx context.Context, name link.Name) (f Found) {
 func family(ctx context.Context, servers []netip.AddrPort, name link.Name, qtype uint16) (h Half) {
 	q := dns.Question{Name: string(name) + ".", Qtype: qtype, Qclass: dns.ClassINET}
 	h.Err = errors.New("there is no server to ask")
-	for range rounds {
+	for _, patience := range [...]time.Duration{firstTry, oneTry} {
 		for _, server := range servers {
 			if ctx.Err() != nil {
 				return h
 			}
-			if h.Addrs, h.TTL, h.Err = ask(ctx, server, q); h.Err == nil {
+			if h.Addrs, h.TTL, h.Err = ask(ctx, server, q, patience); h.Err == nil {
 				return h
 			}
 			h.Err = fmt.Errorf("ask %v: %w", server, h.Err)
@@ -63,25 +63,25 @@ func family(ctx context.Context, servers []netip.AddrPort, name link.Name, qtype
 }
 
 // ask asks a server, over UDP, and where the answer doesn't fit over TCP (RFC 7766).
-func ask(ctx context.Context, server netip.AddrPort, q dns.Question) ([]netip.Addr, time.Duration, error) {
-	addrs, ttl, err := exchange(ctx, "udp", server, q)
+func ask(ctx context.Context, server netip.AddrPort, q dns.Question, patience time.Duration) ([]netip.Addr, time.Duration, error) {
+	addrs, ttl, err := exchange(ctx, "udp", server, q, patience)
 	if errors.Is(err, errTruncated) {
-		return exchange(ctx, "tcp", server, q)
+		return exchange(ctx, "tcp", server, q, patience)
 	}
 	return addrs, ttl, err
 }
 
 // exchange asks one question on a socket of its own, so that the port is a secret as the ID is (RFC 5452).
-func exchange(ctx context.Context, network string, server netip.AddrPort, q dns.Question) ([]netip.Addr, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, oneTry)
+func exchange(called context.Context, network string, server netip.AddrPort, q dns.Question, patience time.Duration) ([]netip.Addr, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(called, patience)
 	defer cancel()
-	client := dns.Client{Net: network, Timeout: oneTry, UDPSize: udpSize}
+	client := dns.Client{Net: network, Timeout: patience, UDPSize: udpSize}
 	conn, err := client.DialContext(ctx, server.String())
 	if err != nil {
 		return nil, 0, err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(called, func() { conn.Close() }) // no deadline, which the exchange sets too
 	defer stop()
 	m := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{q}}
 	m.SetEdns0(udpSize, false)

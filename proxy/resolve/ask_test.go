@@ -3,6 +3,7 @@ package resolve
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -123,6 +124,45 @@ func TestLookupIsCalledOff(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	if took := time.Since(began); took > oneTry {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// Whenever a lookup is called off, the server isn't waited for: not between the dial and the question either.
+func TestLookupIsCalledOffAnyTime(t *testing.T) {
+	t.Parallel()
+	server := serve(t, func(dns.ResponseWriter, *dns.Msg) {})
+	for range 1000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		began, calledOff := time.Now(), make(chan time.Duration, 1)
+		after := rand.N(300 * time.Microsecond)
+		go func() {
+			for time.Since(began) < after { // a timer would be too late
+			}
+			cancel()
+			calledOff <- time.Since(began)
+		}()
+		f := asker(server).Lookup(ctx, "db.example")
+		at := <-calledOff
+		for _, err := range []error{f.V4.Err, f.V6.Err} {
+			if late := net.Error(nil); errors.As(err, &late) && late.Timeout() && at < firstTry/2 {
+				t.Fatalf("called off after %v, and it went on: %v", at, err)
+			}
+		}
+	}
+}
+
+// A server that says nothing keeps the next one from being asked for less than a whole try.
+func TestDeadServerIsFirst(t *testing.T) {
+	t.Parallel()
+	dead := serve(t, func(dns.ResponseWriter, *dns.Msg) {})
+	good := serve(t, zone(t, "db.example. 60 A 10.0.0.1"))
+	began := time.Now()
+	f := asker(dead, good).Lookup(t.Context(), "db.example")
+	if f.V4.Err != nil || !slices.Equal(f.V4.Addrs, addrs("10.0.0.1")) {
+		t.Errorf("%+v", f.V4)
+	}
+	if took := time.Since(began); took >= oneTry {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -49,8 +49,8 @@ type Answer struct {
 	Counts []prometheus.Counter
 	// Size is the size of the answer as the plugins have counted it, in bytes.
 	Size float64
-	// Loose: the client has chosen a name that nobody knows of, so that there may be any number of them. The answer
-	// takes the place of no other.
+	// Loose: the client has chosen what it asks, or how, so that there may be any number of such answers. This one takes
+	// the place of none that isn't loose.
 	Loose bool
 }
 
@@ -136,6 +136,7 @@ func (t *Target) keep(query, wire []byte, a *Answer) {
 	if !ok || len(wire) > maxWire {
 		return
 	}
+	a.Loose = a.Loose || unusual(key)
 	e := &entry{key: string(append(key, a.View...)), wire: wire, spelt: spelt, answer: a}
 	t.table.put(e)
 }

@@ -21,6 +21,19 @@ const (
 	hasOPT             // the query has EDNS
 )
 
+// Flags of a query.
+const (
+	flagRD = 1 << 8
+	flagAD = 1 << 5
+	flagCD = 1 << 4
+)
+
+// Sizes of EDNS, in bytes, that resolvers send (or more); for the others clients could have hundreds of entries for one name.
+const (
+	sizeLeast  = 512
+	sizeDNSSEC = 1220
+)
+
 const (
 	classIN  = 1
 	typeOPT  = 41
@@ -49,8 +62,9 @@ func (t *Target) parse(key, b []byte) (_ []byte, n int, ok bool) {
 	flags := binary.BigEndian.Uint16(b[2:])
 	counts := binary.BigEndian.Uint64(b[4:]) // question, answer, authority, additional
 	extra := counts & 0xffff
-	// A query (QR and opcode are 0) with one question, and at most one additional record.
-	if flags&0xf800 != 0 || counts&^0xffff != 1<<48 || extra > 1 {
+	// A query with one question, and at most one additional record, and no flag but those that resolvers set: a client could have any
+	// number of entries for one name.
+	if flags&^(flagRD|flagAD|flagCD) != 0 || counts&^0xffff != 1<<48 || extra > 1 {
 		return key, 0, false
 	}
 	head := len(key)
@@ -95,7 +109,11 @@ func (t *Target) parse(key, b []byte) (_ []byte, n int, ok bool) {
 			return key, 0, false
 		}
 		kind |= hasOPT
-		copy(key[head+3:], opt[3:5])
+		size := binary.BigEndian.Uint16(opt[3:])
+		if size < sizeLeast || opt[7]&0x7f != 0 || opt[8] != 0 { // also flags other than DO
+			return key, 0, false
+		}
+		binary.BigEndian.PutUint16(key[head+3:], min(size, maxWire)) // as the answer has it
 		copy(key[head+5:], opt[7:9])
 		if int(binary.BigEndian.Uint16(opt[9:])) != len(opt)-11 || !t.indifferent(opt[11:]) {
 			return key, 0, false
@@ -105,6 +123,15 @@ func (t *Target) parse(key, b []byte) (_ []byte, n int, ok bool) {
 	}
 	key[head+2] = kind
 	return key, n, true
+}
+
+// unusual reports whether a query is asked with an EDNS size that few have. key is its own.
+func unusual(key []byte) bool {
+	switch binary.BigEndian.Uint16(key[3:]) {
+	case sizeLeast, sizeDNSSEC, maxWire:
+		return false
+	}
+	return key[2]&hasOPT != 0
 }
 
 // indifferent reports whether EDNS options are well formed and change nothing in an answer.

@@ -60,6 +60,10 @@ func TestParse(t *testing.T) {
 		{"D06 pointer to itself", edit(edit(bytes.Clone(plain), 12, 0xc0), 13, 12), false},
 		{"D06 label of 64", edit(bytes.Clone(plain), 12, 64), false},
 		{"D09 EDNS version 1", wire(t, "a.example.", func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(1) }), false},
+		{"EDNS of 511 bytes", wire(t, "a.example.", func(m *dns.Msg) { m.SetEdns0(511, false) }), false},
+		{"an unassigned flag of EDNS", wire(t, "a.example.", func(m *dns.Msg) { m.SetEdns0(1232, false); m.IsEdns0().Hdr.Ttl |= 1 }), false},
+		{"TC", wire(t, "a.example.", func(m *dns.Msg) { m.Truncated = true }), false},
+		{"RD, AD and CD", wire(t, "a.example.", func(m *dns.Msg) { m.AuthenticatedData, m.CheckingDisabled = true, true }), true},
 		{"D10 AXFR", wire(t, "a.example.", func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAXFR }), false},
 		{"D21 junk behind it", append(bytes.Clone(plain), make([]byte, 400)...), false},
 		{"class CH", wire(t, "a.example.", func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }), false},
@@ -133,6 +137,7 @@ func FuzzParse(f *testing.F) {
 			m.Question[0].Name = dns.CanonicalName(m.Question[0].Name)
 			if opt := m.IsEdns0(); opt != nil {
 				opt.Option = nil
+				opt.SetUDPSize(min(opt.UDPSize(), maxWire))
 			}
 			return m.String()
 		}
@@ -204,6 +209,81 @@ func TestTable(t *testing.T) {
 	}
 	if n := len(*table.sets.Load()); n > maxSets {
 		t.Errorf("%d sets", n)
+	}
+}
+
+// TestTableBytes: long answers are bounded by their bytes, and loose ones make no room at the cost of others.
+func TestTableBytes(t *testing.T) {
+	t.Parallel()
+	var table Table
+	wire := make([]byte, maxWire) // one for all: it is counted for each
+	put := func(prefix byte, i int, epoch uint64, loose bool) {
+		table.put(&entry{key: string([]byte{prefix, byte(i), byte(i >> 8), byte(i >> 16)}), wire: wire, answer: &Answer{Epoch: epoch, Loose: loose}})
+	}
+	held := func(prefix byte) (n, bytes int) {
+		sets := *table.sets.Load()
+		for s := range sets {
+			for i := range sets[s] {
+				if e := sets[s][i].Load(); e != nil {
+					bytes += e.size()
+					if e.key[0] == prefix {
+						n++
+					}
+				}
+			}
+		}
+		return n, bytes
+	}
+	check := func(what string) {
+		t.Helper()
+		if _, bytes := held(0); bytes != table.bytes || bytes > maxBytes {
+			t.Fatalf("%s: %d bytes are held, %d are counted, %d are the most", what, bytes, table.bytes, maxBytes)
+		}
+	}
+	for i := range 15_000 {
+		put('a', i, 1, false)
+	}
+	before, _ := held('a')
+	for i := range 40_000 {
+		put('l', i, 1, true)
+	}
+	check("loose")
+	if after, _ := held('a'); after != before {
+		t.Errorf("loose answers have taken the room of %d others", before-after)
+	}
+	for i := range 100_000 {
+		put('b', i, 1, false)
+	}
+	check("many")
+	put('c', 0, 1, false)
+	if table.get([]byte{'c', 0, 0, 0}, 1) == nil {
+		t.Error("nothing is kept any more")
+	}
+	for i := range 40_000 {
+		put('d', i, 2, true)
+	}
+	check("another moment")
+	if n, _ := held('d'); n == 0 {
+		t.Error("answers of the past keep out those of today")
+	}
+}
+
+// TestSizes: one name has few entries for the EDNS sizes that resolvers send; the others are loose.
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	keys := make(map[string]bool)
+	for size := sizeLeast; size <= 1<<16-1; size += 4 {
+		query := wire(t, "a.example.", func(m *dns.Msg) { m.SetEdns0(uint16(size), false) })
+		key, _, ok := new(Target).parse(nil, query)
+		if !ok {
+			t.Fatalf("size %d isn't taken", size)
+		}
+		if !unusual(key) {
+			keys[string(key)] = true
+		}
+	}
+	if len(keys) != 3 {
+		t.Errorf("%d entries", len(keys))
 	}
 }
 

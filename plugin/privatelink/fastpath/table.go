@@ -31,13 +31,20 @@ func (e *entry) appendTo(dst, query []byte, n int) []byte {
 	return dst
 }
 
+// size is about how much memory the answer takes, in bytes.
+func (e *entry) size() int {
+	return entrySize + len(e.key) + len(e.wire) + 8*len(e.spelt) + 16*cap(e.answer.Counts)
+}
+
 // Table is the answers that were given before, by what was asked. A reader takes no lock. It grows with what is asked
-// up to maxSets * ways answers; then one takes the place of another. The zero Table is empty.
+// up to maxSets * ways answers and maxBytes; then one takes the place of another. The zero Table is empty.
 type Table struct {
 	sets atomic.Pointer[[]set]
 
 	mu      sync.Mutex // held to change
 	evicted int        // answers that have lost their places since the table has grown
+	bytes   int        // of all answers
+	swept   uint64     // the moment of the last sweep
 }
 
 // set is the places of the answers with one hash. What was put last is found first.
@@ -47,8 +54,11 @@ const (
 	ways    = 4
 	minSets = 1 << 8
 	maxSets = 1 << 16
-	// looseSets is up to where the table grows for names that nobody knows of.
+	// looseSets is up to where the table grows for loose answers.
 	looseSets = 1 << 12
+	// maxBytes bounds the answers of a table; entrySize is what one takes beside its bytes: three objects and what is observed.
+	maxBytes  = 32 << 20
+	entrySize = 384
 )
 
 var seed = maphash.MakeSeed()
@@ -78,6 +88,9 @@ func (t *Table) put(e *entry) {
 		p = &all
 		t.sets.Store(p)
 	}
+	if t.bytes+e.size() > maxBytes && !t.sweep(*p, e) {
+		return
+	}
 	h := maphash.String(seed, e.key)
 	place, full := (*p)[h&uint64(len(*p)-1)].place(e, h)
 	if full {
@@ -91,7 +104,40 @@ func (t *Table) put(e *entry) {
 		}
 	}
 	if place != nil {
-		place.Store(e)
+		t.bytes += e.size()
+		if old := place.Swap(e); old != nil {
+			t.bytes -= old.size()
+		}
+	}
+}
+
+// sweep makes room for an answer: first go those of other moments and, unless it is loose itself, loose ones; then all. False: there
+// is none for a loose one.
+func (t *Table) sweep(all []set, next *entry) bool {
+	a := next.answer
+	if a.Loose && t.swept == a.Epoch {
+		return false // what is left is of this moment
+	}
+	t.swept = a.Epoch
+	t.drop(all, func(old *Answer) bool { return old.Epoch != a.Epoch || old.Loose && !a.Loose })
+	if a.Loose {
+		return t.bytes+next.size() <= maxBytes
+	}
+	if t.bytes > maxBytes/4*3 { // not to sweep again at once
+		t.drop(all, func(*Answer) bool { return true })
+	}
+	return true
+}
+
+// drop takes out the answers that which says.
+func (t *Table) drop(all []set, which func(*Answer) bool) {
+	for i := range all {
+		for j := range all[i] {
+			if e := all[i][j].Load(); e != nil && which(e.answer) {
+				all[i][j].Store(nil)
+				t.bytes -= e.size()
+			}
+		}
 	}
 }
 
@@ -122,13 +168,15 @@ func (s *set) place(e *entry, h uint64) (at *atomic.Pointer[entry], full bool) {
 // grow doubles the table and keeps the answers of a moment.
 func (t *Table) grow(old []set, epoch uint64) *[]set {
 	next := make([]set, 2*len(old))
+	t.bytes = 0
 	for i := range old {
 		for j := range old[i] {
 			if e := old[i][j].Load(); e != nil && e.answer.Epoch == epoch {
 				h := maphash.String(seed, e.key)
 				place, _ := next[h&uint64(len(next)-1)].place(e, h)
-				if place != nil {
+				if place != nil { // an empty one: a set comes from one of half as many
 					place.Store(e)
+					t.bytes += e.size()
 				}
 			}
 		}
