@@ -165,10 +165,11 @@ func TestStream(t *testing.T) {
 	}
 	batches.Put(b)
 	counts := w.relay.Counts
-	if counts.ToTarget.Load() != int64(all) || next != all || w.count() != 1 {
-		t.Errorf("%d to the target, %d back, of %d; %d flows", counts.ToTarget.Load(), next, all, w.count())
+	if next != all || w.count() != 1 {
+		t.Errorf("%d back, of %d; %d flows", next, all, w.count())
 	}
-	eventually(t, "the last ones are counted", func() bool { return counts.ToClient.Load() == int64(all) })
+	// What is sent is counted after it, and may be back before.
+	eventually(t, "the last ones are counted", func() bool { return counts.ToTarget.Load() == int64(all) && counts.ToClient.Load() == int64(all) })
 	t.Logf("%d datagrams, checksum of all %08x", all, sum)
 }
 
