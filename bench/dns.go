@@ -66,7 +66,7 @@ type dnsTest struct {
 }
 
 func dnsTests() []dnsTest {
-	servers := []string{serverFile, serverNSD, serverKnot, serverPostern, serverPosternFast}
+	servers := []string{serverFile, serverNSD, serverKnot, serverPosternChain, serverPostern}
 	all := append(slices.Clone(servers), serverHosts, serverUnbound)
 	of := func(name, title string) test {
 		return test{name: name, title: title, baseline: serverFile, columns: dnsColumns, saturates: true}
@@ -113,9 +113,8 @@ func (t dnsTest) question(i int) string {
 
 // runDNS measures every server in every test once per round, in turn.
 func (b *bench) runDNS(round int) {
-	fast := b.knowsFastpath()
 	for _, t := range dnsTests() {
-		servers := b.dnsServers(t, fast)
+		servers := b.dnsServers(t)
 		for _, name := range rotated(t.servers, round) {
 			s, ok := servers[name]
 			if !ok || !b.wants(t.name, name) {

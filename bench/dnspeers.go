@@ -6,22 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
 // The servers of the DNS tests alone.
 const (
-	serverNSD         = "NSD"
-	serverKnot        = "Knot"
-	serverUnbound     = "Unbound local-data"
-	serverPosternFast = "Postern, fastpath"
+	serverNSD          = "NSD"
+	serverKnot         = "Knot"
+	serverUnbound      = "Unbound local-data"
+	serverPosternChain = "Postern, fastpath off"
 )
 
-// dnsServers returns the servers of a test that can be run. A peer that isn't installed is left out, as is the fast path where the
-// checkout doesn't have it.
-func (b *bench) dnsServers(t dnsTest, fast bool) map[string]server {
+// dnsServers returns the servers of a test that can be run. A peer that isn't installed is left out.
+func (b *bench) dnsServers(t dnsTest) map[string]server {
 	servers := map[string]server{
 		serverFile:  {serverFile, b.coreFile},
 		serverHosts: {serverHosts, b.coreHosts},
@@ -37,28 +35,11 @@ func (b *bench) dnsServers(t dnsTest, fast bool) map[string]server {
 		}
 	}
 	if b.postern != "" {
-		servers[serverPostern] = server{serverPostern, func(dir string) ([]string, error) { return b.posternDNS(dir, false, false) }}
-		servers[serverPosternProxy] = server{serverPosternProxy, func(dir string) ([]string, error) { return b.posternDNS(dir, false, true) }}
-		if fast {
-			servers[serverPosternFast] = server{serverPosternFast, func(dir string) ([]string, error) { return b.posternDNS(dir, true, false) }}
+		for name, properties := range map[string][2]bool{serverPostern: {true, false}, serverPosternChain: {false, false}, serverPosternProxy: {true, true}} {
+			servers[name] = server{name, func(dir string) ([]string, error) { return b.posternDNS(dir, properties[0], properties[1]) }}
 		}
 	}
 	return servers
-}
-
-// knowsFastpath reports whether this checkout has the fast path.
-func (b *bench) knowsFastpath() bool {
-	if b.postern == "" {
-		return false
-	}
-	path, err := config(b.dir, "fastpath", ".:5300 {\n bind 127.0.0.1\n privatelink {\n  fastpath on\n }\n}\n")
-	if err == nil {
-		err = exec.Command(b.postern, "validate", path).Run()
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s has no fastpath: left out\n", serverPostern)
-	}
-	return err == nil
 }
 
 // workers is how many a peer has.

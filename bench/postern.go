@@ -75,8 +75,8 @@ func (b *bench) posternDNS(dir string, fast, proxying bool) ([]string, error) {
 `, label(i), publicZone, b.net.targets[0], b.net.address(i), b.net.endpoint.Port())
 	}
 	c.WriteString(" privatelink {\n  miss nxdomain\n")
-	if fast {
-		c.WriteString("  fastpath on\n")
+	if !fast {
+		c.WriteString("  fastpath off\n")
 	}
 	c.WriteString(" }\n")
 	if proxying {

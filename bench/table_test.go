@@ -103,7 +103,7 @@ func TestGoalsExist(t *testing.T) {
 	b := &bench{flows: 1, net: plan(10), postern: "there"}
 	names := append([]string{serverPostern, serverBolt, serverPosternPinned, serverPosternProgram, serverHAProxySNI, serverNginxV1}, everyPeer...)
 	names = append(names, serverNSD, serverKnot)
-	for name := range b.dnsServers(dnsTests()[0], true) {
+	for name := range b.dnsServers(dnsTests()[0]) {
 		names = append(names, name)
 	}
 	for _, g := range goals {

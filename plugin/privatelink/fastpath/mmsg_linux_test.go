@@ -1,0 +1,95 @@
+package fastpath
+
+import (
+	"bytes"
+	"net"
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestSegments: answers that follow each other to one client are one message if the kernel can cut it, and each arrives as a datagram
+// of its own, in order.
+func TestSegments(t *testing.T) {
+	t.Parallel()
+	type answer struct{ client, size int }
+	for _, tc := range []struct {
+		name     string
+		answers  []answer
+		single   bool
+		messages int
+	}{
+		{"one", []answer{{0, 40}}, false, 1},
+		{"of one size", []answer{{0, 40}, {0, 40}, {0, 40}}, false, 1},
+		{"the last shorter", []answer{{0, 40}, {0, 40}, {0, 39}}, false, 1},
+		{"one after a shorter", []answer{{0, 40}, {0, 39}, {0, 39}}, false, 2},
+		{"one that is longer", []answer{{0, 40}, {0, 41}, {0, 41}}, false, 2},
+		{"two clients", []answer{{0, 40}, {1, 40}, {1, 40}, {0, 40}}, false, 3},
+		{"too many bytes", slices.Repeat([]answer{{0, 1232}}, batch), false, 2},
+		{"where the kernel takes none", []answer{{0, 40}, {0, 40}}, true, 2},
+	} {
+		for _, network := range []struct{ name, addr string }{{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}} {
+			t.Run(tc.name+"/"+network.name, func(t *testing.T) {
+				t.Parallel()
+				server := socketOn(t, network.name, network.addr)
+				clients := []*net.UDPConn{socketOn(t, network.name, network.addr), socketOn(t, network.name, network.addr)}
+				r := newRing()
+				r.single = tc.single
+				var asked []int // clients, by datagram
+				for len(asked) < len(tc.answers) {
+					c := tc.answers[len(asked)].client
+					if _, err := clients[c].WriteTo([]byte{1}, server.LocalAddr()); err != nil {
+						t.Fatal(err)
+					}
+					asked = append(asked, c)
+				}
+				raw, err := server.SyscallConn()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := raw.Read(func(fd uintptr) bool { return r.receive(fd) == 0 && r.count == len(asked) }); err != nil {
+					t.Fatal(err)
+				}
+				for i, a := range tc.answers {
+					r.reply(i, append(r.answer[i][:0], bytes.Repeat([]byte{byte(i)}, a.size)...))
+				}
+				if n := r.pack(0); n != tc.messages {
+					t.Errorf("%d messages, want %d", n, tc.messages)
+				}
+				if err := raw.Control(r.send); err != nil {
+					t.Fatal(err)
+				}
+				buf := make([]byte, 2048)
+				for i, a := range tc.answers {
+					n, err := clients[a.client].Read(buf)
+					if err != nil {
+						t.Fatalf("answer %d: %v", i, err)
+					}
+					if !bytes.Equal(buf[:n], bytes.Repeat([]byte{byte(i)}, a.size)) {
+						t.Errorf("answer %d is %d bytes of %d, want %d bytes", i, n, buf[0], a.size)
+					}
+				}
+				if r.single != tc.single {
+					t.Error("the kernel took no segments")
+				}
+			})
+		}
+	}
+}
+
+func socketOn(t *testing.T, network, addr string) *net.UDPConn {
+	t.Helper()
+	at, err := net.ResolveUDPAddr(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.ListenUDP(network, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
