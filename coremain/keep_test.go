@@ -280,6 +280,30 @@ func TestExamine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unixSocket.Close()
+	datagrams := func(options ...int) (*os.File, string) {
+		t.Helper()
+		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		f, err := c.(*net.UDPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range options {
+			if err := unix.SetsockoptInt(int(f.Fd()), unix.IPPROTO_IP, o, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return f, fmt.Sprintf("udp-127.0.0.1-%d", c.LocalAddr().(*net.UDPAddr).Port)
+	}
+	ours, ourName := datagrams(unix.IP_PKTINFO, unix.IP_FREEBIND)
+	another, anotherName := datagrams(unix.IP_PKTINFO)
+	flow, flowName := datagrams(unix.IP_PKTINFO, unix.IP_FREEBIND)
+	if err := unix.Connect(int(flow.Fd()), &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
 	listening := descriptor(l.(*net.TCPListener).File())
 	name := fmt.Sprintf("tcp-127.0.0.1-%d", port)
 	for what, test := range map[string]struct {
@@ -293,6 +317,9 @@ func TestExamine(t *testing.T) {
 		"another address": {listening, fmt.Sprintf("tcp-127.0.0.2-%d", port), "it is " + name},
 		"another port":    {listening, "tcp-127.0.0.1-1", "it is " + name},
 		"another kind":    {listening, fmt.Sprintf("udp-127.0.0.1-%d", port), "it is " + name},
+		"UDP":             {descriptor(ours, nil), ourName, ""},
+		"UDP of others":   {descriptor(another, nil), anotherName, "no socket that is listened on"},
+		"a flow of UDP":   {descriptor(flow, nil), flowName, "no socket that is listened on"},
 		"a connection":    {descriptor(c.(*net.TCPConn).File()), name, "no socket that is listened on"},
 		"another family":  {descriptor(unixSocket.(*net.UnixListener).File()), name, "no socket that is listened on"},
 		"a file":          {descriptor(os.Open(os.DevNull)), name, "no socket that is listened on"},

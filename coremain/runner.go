@@ -135,7 +135,7 @@ func (r *runner) run() int {
 			r.beginUpgrade(reply)
 		case err := <-r.upgrades.done:
 			if err == nil {
-				linkstore.Running().Retire(r.upgrades.child.Conn)
+				linkstore.Running().Retire(r.upgrades.child.Conn, r.upgrades.hands)
 				pulse, stopped = nil, make(chan int, 1)
 				go func() { stopped <- r.retire() }()
 			}

@@ -34,6 +34,7 @@ type estate struct {
 	version string
 
 	listeners []*net.TCPListener // of endpoints and the API
+	datagrams []*net.UDPConn     // of endpoints
 	dns       []*inherited
 	left      *node.Inheritance
 }
@@ -78,7 +79,7 @@ func (e *estate) receive() error {
 	}
 }
 
-// sort makes sockets of descriptors: those that share their ports are of CoreDNS, and all others of the node.
+// sort makes sockets of descriptors: those that share their ports are of CoreDNS or beside it, and all others of the node.
 func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 	tcp, udp := map[netip.AddrPort][]*net.TCPListener{}, map[netip.AddrPort][]*net.UDPConn{}
 	for i, s := range sockets {
@@ -87,10 +88,13 @@ func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 			if err != nil {
 				return err
 			}
-			if s.Apart {
+			switch {
+			case s.Apart:
 				fastpath.Inherit(c)
-			} else {
+			case s.Shared:
 				udp[s.Addr] = append(udp[s.Addr], c)
+			default:
+				e.datagrams = append(e.datagrams, c)
 			}
 			continue
 		}
@@ -132,7 +136,7 @@ func (e *estate) follow(in caddy.Input, plain bool) error {
 		e.closeDNS() // CoreDNS would read no PROXY headers from them
 	}
 	registerInherited(e.dns)
-	e.left = node.NewInheritance(e.listeners, e.claim)
+	e.left = node.NewInheritance(e.listeners, e.datagrams, e.claim)
 	linkstore.Inherit(e.left)
 	pid := caddy.PidFile
 	caddy.PidFile = "" // it is the other process's until this one is ready
@@ -195,14 +199,17 @@ func unfit() error {
 func (e *estate) ready() {
 	e.left.Close()
 	fastpath.DropInherited()
+	n := linkstore.Running()
 	if e.conn != nil {
-		if err := e.conn.Send(succession.Message{Kind: succession.Ready}); err != nil {
+		if err := e.conn.Send(succession.Message{Kind: succession.Ready, Hands: succession.Hands}); err != nil {
 			clog.Warning("the process before this one has ended during the upgrade, and its flows with it")
 		}
 		clog.Infof("this process has taken the place of one with version %s", e.version)
-		if n := linkstore.Running(); n != nil {
+		if n != nil {
 			n.Host(e.conn)
 		}
+	} else if n != nil {
+		n.Receive() // nobody else reads
 	}
 	if caddy.PidFile != "" {
 		if err := os.WriteFile(caddy.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {

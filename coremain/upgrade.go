@@ -50,6 +50,7 @@ type upgrader struct {
 	stop  context.CancelFunc
 	reply chan error // who waits for it; nil: nobody
 	child *succession.Child
+	hands bool // the child takes flows of UDP
 }
 
 // errBusy: a second upgrade was asked for.
@@ -144,7 +145,7 @@ func (r *runner) handOver(n *node.Node, child *succession.Child) error {
 	if err := r.manager.with(func(fd int) error { return child.SendSockets(begin, fd, fastpath.Owns) }); err != nil {
 		return err
 	}
-	if err := await(child, succession.Claim, claimTime); err != nil {
+	if _, err := await(child, succession.Claim, claimTime); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTime)
@@ -156,32 +157,33 @@ func (r *runner) handOver(n *node.Node, child *succession.Child) error {
 	if err := child.Send(succession.Message{Kind: succession.Granted}); err != nil {
 		return err
 	}
-	if err := await(child, succession.Ready, readyTime); err != nil {
+	ready, err := await(child, succession.Ready, readyTime)
+	if err != nil {
 		return err
 	}
+	r.upgrades.hands = ready.Hands == succession.Hands
 	return child.SetReadDeadline(time.Time{})
 }
 
-// await returns when a message has come, or why it won't.
-func await(child *succession.Child, kind succession.Kind, within time.Duration) error {
+// await returns a message when it has come, or why it won't.
+func await(child *succession.Child, kind succession.Kind, within time.Duration) (m succession.Message, err error) {
 	if err := child.SetReadDeadline(time.Now().Add(within)); err != nil {
-		return err
+		return m, err
 	}
 	m, fds, err := child.Receive()
 	succession.CloseAll(fds)
 	switch {
 	case errors.Is(err, io.EOF):
-		return errEnded
+		err = errEnded
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the new process isn't as far as %q after %v", kind, within)
+		err = fmt.Errorf("the new process isn't as far as %q after %v", kind, within)
 	case err != nil:
-		return err
 	case m.Kind == succession.Failed:
-		return fmt.Errorf("the new process: %s", m.Why)
+		err = fmt.Errorf("the new process: %s", m.Why)
 	case m.Kind != kind:
-		return fmt.Errorf("the new process says %q instead of %q", m.Kind, kind)
+		err = fmt.Errorf("the new process says %q instead of %q", m.Kind, kind)
 	}
-	return nil
+	return m, err
 }
 
 // errEnded: the new process has ended without a word of why; its output may have one.

@@ -19,10 +19,15 @@ import (
 // elder is the connection to a process whose place this one has taken, and whose flows this one judges.
 type elder struct {
 	conn   *succession.Conn
+	proxy  *proxy.Proxy
 	guests *proxy.Guests
 	ended  chan struct{} // when nothing is read any more
-	life   context.Context
-	stop   context.CancelFunc
+	// settled is closed when that process receives no datagrams any more. handed is how many flows it has handed over by
+	// then, and taken how many of them go on. Of hear.
+	settled       chan struct{}
+	handed, taken int
+	life          context.Context
+	stop          context.CancelFunc
 
 	mu      sync.Mutex
 	cut     []string // flows that it is still to be told of
@@ -36,7 +41,7 @@ func (n *Node) host(c *succession.Conn, resend bool) {
 		c.Close() // that process ends its flows then: without a data plane there are none
 		return
 	}
-	e := &elder{conn: c, ended: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	e := &elder{conn: c, proxy: p, ended: make(chan struct{}), settled: make(chan struct{}), waiting: make(chan struct{}, 1)}
 	e.life, e.stop = context.WithCancel(n.life)
 	e.guests = p.Host(e.tell)
 	n.eldersMu.Lock()
@@ -44,6 +49,7 @@ func (n *Node) host(c *succession.Conn, resend bool) {
 	n.elders[e] = struct{}{}
 	n.background.Go(e.send)
 	n.background.Go(func() { n.hear(e, resend) })
+	n.background.Go(func() { n.settle(e, !resend) })
 	context.AfterFunc(e.life, c.Interrupt)
 }
 
@@ -107,6 +113,11 @@ func (n *Node) hear(e *elder, resend bool) {
 		case succession.Elder:
 			err = n.hostElder(fds)
 			fds = nil
+		case succession.Hand:
+			e.takeOver(m.Handed, fds)
+			fds = nil
+		case succession.Settled:
+			n.tellTaken(e)
 		}
 		succession.CloseAll(fds)
 	}
@@ -141,16 +152,20 @@ func (n *Node) hostElder(fds []int) error {
 // guests returns flows as the data plane knows them.
 func guests(flows []succession.Flow) (all []proxy.FlowInfo) {
 	for _, f := range flows {
-		all = append(all, proxy.FlowInfo{
-			ID: f.ID, Endpoint: f.Endpoint, Service: f.Service, LinkID: f.LinkID, Source: f.Source, Local: f.Local, Target: f.Target, ServerName: f.Name,
-			State: proxy.FlowState(f.State), Started: f.Started, ToTarget: f.ToTarget, ToClient: f.ToClient, Guest: true,
-			Standing: policy.Standing{
-				Request: policy.Request{Source: f.Source, Local: f.Local, Judged: f.Judged, Name: f.Name, ECH: f.ECH},
-				Service: f.For, LinkID: f.ForLink, Waits: f.Waits, Unread: f.Unread, Target: f.StandsAt, By: f.FoundBy,
-			},
-		})
+		all = append(all, guest(f))
 	}
 	return all
+}
+
+func guest(f succession.Flow) proxy.FlowInfo {
+	return proxy.FlowInfo{
+		ID: f.ID, Endpoint: f.Endpoint, Service: f.Service, LinkID: f.LinkID, Source: f.Source, Local: f.Local, Target: f.Target, ServerName: f.Name,
+		State: proxy.FlowState(f.State), Started: f.Started, ToTarget: f.ToTarget, ToClient: f.ToClient, Guest: true,
+		Standing: policy.Standing{
+			Request: policy.Request{Source: f.Source, Local: f.Local, Judged: f.Judged, Name: f.Name, ECH: f.ECH},
+			Service: f.For, LinkID: f.ForLink, Waits: f.Waits, Unread: f.Unread, Target: f.StandsAt, By: f.FoundBy,
+		},
+	}
 }
 
 // told is what another process has to know of a flow.
@@ -168,8 +183,9 @@ func told(f proxy.FlowInfo) succession.Flow {
 
 // Retire gives this node's place to the process at the other end of c, which serves already: nothing more is accepted, and
 // the flows that there are go on as that process allows, until [Node.Drain] and [Node.Close]. Where its end of c is
-// closed, nobody can say any more which of them are still allowed: they end at once.
-func (n *Node) Retire(c *succession.Conn) {
+// closed, nobody can say any more which of them are still allowed: they end at once. Flows of UDP go on there where hands says
+// that the process takes them ([succession.Hands]), and end otherwise.
+func (n *Node) Retire(c *succession.Conn, hands bool) {
 	n.change.Lock()
 	defer n.change.Unlock()
 	n.owed = nil
@@ -179,17 +195,23 @@ func (n *Node) Retire(c *succession.Conn) {
 	if n.config.Proxy != nil {
 		settings = *n.config.Proxy
 	}
-	h := &heir{node: n, conn: c, sent: make(map[string]succession.Flow), again: make(chan struct{}, 1)}
+	h := &heir{node: n, conn: c, sent: make(map[string]succession.Flow), again: make(chan struct{}, 1), settled: make(chan struct{})}
 	h.patience, h.giveUp = context.WithTimeout(context.Background(), settings.Leaving())
 	h.hurry = sync.OnceFunc(func() { time.AfterFunc(settings.Drain(), h.giveUp) })
 	n.heir.Store(h)
 	if h.proxy = n.proxy.Load(); h.proxy == nil {
+		close(h.settled)
 		return
 	}
-	h.proxy.Retire()
+	h.proxy.Retire(hands)
 	context.AfterFunc(n.life, c.Interrupt)
 	n.background.Go(h.hear)
 	n.background.Go(h.tell)
+	if hands {
+		n.background.Go(h.hand)
+	} else {
+		close(h.settled)
+	}
 }
 
 // Hurry shortens the time that flows have left after [Node.Retire] to that of the end of a process. It reports false
@@ -210,6 +232,7 @@ type heir struct {
 	conn     *succession.Conn
 	sent     map[string]succession.Flow // what it knows; of tell
 	again    chan struct{}              // holds a token where it wants to be told everything
+	settled  chan struct{}              // closed when it has all flows of UDP that it gets, and knows that
 	patience context.Context            // until flows are reset
 	giveUp   context.CancelFunc
 	hurry    func()

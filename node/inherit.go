@@ -15,13 +15,18 @@ type Inheritance struct {
 
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*net.TCPListener
+	datagrams map[netip.AddrPort]*net.UDPConn
 }
 
-// NewInheritance returns one with these listeners. claim returns when the state may be opened; it is called once, by [Open].
-func NewInheritance(listeners []*net.TCPListener, claim func(context.Context) error) *Inheritance {
-	i := &Inheritance{claim: claim, listeners: make(map[netip.AddrPort]*net.TCPListener)}
+// NewInheritance returns one with these listeners, and these sockets for UDP. claim returns when the state may be opened; it is
+// called once, by [Open].
+func NewInheritance(listeners []*net.TCPListener, datagrams []*net.UDPConn, claim func(context.Context) error) *Inheritance {
+	i := &Inheritance{claim: claim, listeners: make(map[netip.AddrPort]*net.TCPListener), datagrams: make(map[netip.AddrPort]*net.UDPConn)}
 	for _, l := range listeners {
 		i.listeners[l.Addr().(*net.TCPAddr).AddrPort()] = l
+	}
+	for _, c := range datagrams {
+		i.datagrams[c.LocalAddr().(*net.UDPAddr).AddrPort()] = c
 	}
 	return i
 }
@@ -38,22 +43,35 @@ func (i *Inheritance) Listener(at netip.AddrPort) *net.TCPListener {
 	return l
 }
 
-// giver returns Listener, nil where there is nothing to give.
-func (i *Inheritance) giver() func(netip.AddrPort) *net.TCPListener {
-	if i == nil {
-		return nil
-	}
-	return i.Listener
+// takeDatagrams is Listener for UDP.
+func (i *Inheritance) takeDatagrams(at netip.AddrPort) *net.UDPConn {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := i.datagrams[at]
+	delete(i.datagrams, at)
+	return c
 }
 
-// Close closes the listeners that nobody has taken: this configuration doesn't want them.
+// givers returns what gives out listeners and sockets for UDP, nil where there is nothing to give.
+func (i *Inheritance) givers() (func(netip.AddrPort) *net.TCPListener, func(netip.AddrPort) *net.UDPConn) {
+	if i == nil {
+		return nil, nil
+	}
+	return i.Listener, i.takeDatagrams
+}
+
+// Close closes the sockets that nobody has taken: this configuration doesn't want them.
 func (i *Inheritance) Close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for at, l := range i.listeners {
+	for _, l := range i.listeners {
 		l.Close()
-		delete(i.listeners, at)
 	}
+	for _, c := range i.datagrams {
+		c.Close()
+	}
+	clear(i.listeners)
+	clear(i.datagrams)
 }
 
 // Inherited gives out the listener that the process before this one had at an address, once; nil where there is none.

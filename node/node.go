@@ -230,7 +230,9 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	if settings == nil {
 		return nil, nil
 	}
-	p := proxy.New(proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Portable: settings.Portable, Memory: budget.Find(), Inherited: n.inheritance.giver(), Log: n.log, Registerer: n.register})
+	c := proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Portable: settings.Portable, Memory: budget.Find(), Log: n.log, Registerer: n.register}
+	c.Inherited, c.InheritedUDP = n.inheritance.givers()
+	p := proxy.New(c)
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -367,6 +369,10 @@ func (n *Node) drain(ctx context.Context, p *proxy.Proxy) {
 		return
 	}
 	if h := n.heir.Load(); h != nil {
+		select {
+		case <-h.settled: // its last flow may be gone before the other process knows that there are no more
+		case <-h.patience.Done():
+		}
 		p.Leave(h.patience)
 		return
 	}

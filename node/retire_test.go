@@ -110,7 +110,7 @@ func TestRetire(t *testing.T) {
 	if n.Hurry() {
 		t.Error("hurried before it was retired")
 	}
-	n.Retire(mine)
+	n.Retire(mine, false)
 	if !n.Hurry() {
 		t.Error("not to be hurried")
 	}

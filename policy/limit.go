@@ -113,9 +113,7 @@ func (l FlowLimit) subject(endpoint link.ID, source netip.Addr) subject {
 func (m *Meter) Enter(p *Policy, endpoint link.ID, source netip.Addr, now time.Time) (set, rule string, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.live == nil {
-		m.live, m.epoch = make(map[subject]int), now
-	}
+	m.begin(now)
 	at := now.Sub(m.epoch)
 	m.follow(p)
 	var take []func() // tokens, once nothing refuses
@@ -138,12 +136,32 @@ func (m *Meter) Enter(p *Policy, endpoint link.ID, source netip.Addr, now time.T
 	for _, f := range take {
 		f()
 	}
-	m.live[subject{endpoint: endpoint}]++
-	m.live[subject{source: source}]++
+	m.count(endpoint, source)
 	return "", "", true
 }
 
-// Leave gives back what Enter has counted.
+// Count counts a flow that was let in before, by another process, without asking: limits are of new flows.
+func (m *Meter) Count(endpoint link.ID, source netip.Addr, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.begin(now)
+	m.count(endpoint, source)
+}
+
+// begin makes a meter ready that has counted nothing. The caller holds mu.
+func (m *Meter) begin(now time.Time) {
+	if m.live == nil {
+		m.live, m.epoch = make(map[subject]int), now
+	}
+}
+
+// count counts a flow. The caller holds mu.
+func (m *Meter) count(endpoint link.ID, source netip.Addr) {
+	m.live[subject{endpoint: endpoint}]++
+	m.live[subject{source: source}]++
+}
+
+// Leave gives back what Enter or Count has counted.
 func (m *Meter) Leave(endpoint link.ID, source netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

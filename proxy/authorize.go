@@ -83,11 +83,18 @@ func (p *Proxy) Reauthorize(ctx context.Context) {
 	if !hasPrograms(p.policy()) {
 		return
 	}
+	var guests sync.WaitGroup
+	defer guests.Wait()
+	guests.Go(func() { p.reauthorizeGuests(ctx) })
+	reauthorize(ctx, p.live.all())
+}
+
+// reauthorize asks the programs about flows, a few at once. It returns when all are asked, or ctx is done.
+func reauthorize(ctx context.Context, flows []*flow) {
 	turns := make(chan struct{}, maxAgain)
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	asking.Go(func() { p.reauthorizeGuests(ctx) })
-	for _, f := range p.live.all() {
+	for _, f := range flows {
 		select {
 		case turns <- struct{}{}:
 		case <-ctx.Done():

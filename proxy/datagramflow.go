@@ -176,6 +176,11 @@ func (f *flow) carry(r *refusal) bool {
 	if r == nil {
 		r = f.connect()
 	}
+	return f.attend(r)
+}
+
+// attend leaves a flow that nothing is against to the relay, and finishes another one. It reports whether the flow lives.
+func (f *flow) attend(r *refusal) bool {
 	if r != nil {
 		f.fail(r)
 	}
@@ -261,8 +266,7 @@ func noPort(err error) bool {
 	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAGAIN)
 }
 
-// pass lets datagrams pass, each with the PROXY header in front that the service asks for. Where it asks for none, no
-// datagram of a client may begin as if it had one: a target that takes them from our address would believe it.
+// pass lets datagrams pass on a socket that is connected.
 func (f *flow) pass() *refusal {
 	if !f.attach(f.client) {
 		return &refusal{policy.Revoked, "ended while connecting"}
@@ -270,6 +274,12 @@ func (f *flow) pass() *refusal {
 	if r := f.establish(); r != nil {
 		return r
 	}
+	return f.start()
+}
+
+// start lets datagrams pass, each with the PROXY header in front that the service asks for. Where it asks for none, no
+// datagram of a client may begin as if it had one: a target that takes them from our address would believe it.
+func (f *flow) start() *refusal {
 	f.mu.Lock()
 	service, e, r := f.verdict.Service, f.verdict.Endpoint, f.request
 	f.mu.Unlock()

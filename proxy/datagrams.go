@@ -56,7 +56,7 @@ func (d *datagrams) init(p *Proxy) {
 	d.denied, d.avoided = make(map[asker]time.Time), make(map[netip.AddrPort]time.Time)
 }
 
-// listen opens a socket. The caller holds the proxy's mu.
+// listen opens a socket, or takes the one that the process before this one had. The caller holds the proxy's mu.
 func (d *datagrams) listen(at netip.AddrPort) (*datagram.Listener, error) {
 	if d.relay == nil {
 		relay, err := datagram.New(d, &d.counts)
@@ -66,17 +66,30 @@ func (d *datagrams) listen(at netip.AddrPort) (*datagram.Listener, error) {
 		d.relay = relay
 		d.reaping.Go(d.reap)
 	}
+	if d.proxy.udp != nil {
+		if c := d.proxy.udp(at); c != nil {
+			return d.relay.Inherit(c, d.proxy.handing.begin)
+		}
+	}
 	return d.relay.Listen(at)
+}
+
+// relayNow returns the relay of a listener that is open, or was.
+func (d *datagrams) relayNow() *datagram.Relay {
+	d.proxy.mu.Lock()
+	defer d.proxy.mu.Unlock()
+	return d.relay
 }
 
 // serve begins to take what comes to a listener.
 func (d *datagrams) serve(l *datagram.Listener) { d.serving.Go(l.Serve) }
 
-// shut lets no more flows in.
-func (d *datagrams) shut() {
+// shut lets no more flows in. It reports whether there are none.
+func (d *datagrams) shut() (none bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
+	return d.all.n == 0
 }
 
 // close closes the listeners and the relay. All flows have ended, and no new ones begin.

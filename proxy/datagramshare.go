@@ -127,14 +127,21 @@ func (d *datagrams) stand(g *grams) {
 	d.shareOf(g.source, g.endpoint, func(s *share, kind int) { s.add(g, kind) })
 }
 
-// leave gives back what enter took.
+// leave gives back what enter took. With the last flow of a proxy that lets none in it ends the receiving: what comes then
+// waits for the next process that has the socket.
 func (d *datagrams) leave(g *grams) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if g.gone {
 		d.leaving--
 	} else {
 		d.uncount(g)
+	}
+	last := d.closed && d.all.n == 0
+	d.mu.Unlock()
+	if last {
+		d.proxy.mu.Lock()
+		d.proxy.stopReceiving()
+		d.proxy.mu.Unlock()
 	}
 	d.proxy.flows.Done()
 }

@@ -112,6 +112,14 @@ func (f *flow) settle() {
 	f.proxy.live.leave(f, f.claimed)
 }
 
+// leave is settle for a flow that goes on in another process, which counts it when it ends.
+func (f *flow) leave() {
+	f.close()
+	f.vacate()
+	f.discharge()
+	f.proxy.live.leave(f, f.claimed)
+}
+
 // run takes the flow to where only copying is left.
 func (f *flow) run(ctx context.Context) *refusal {
 	first, r := f.inbound()

@@ -74,6 +74,11 @@ func (p *Proxy) Own() iter.Seq[FlowInfo] {
 func (f *flow) info() FlowInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.infoLocked()
+}
+
+// infoLocked is info. The caller holds mu.
+func (f *flow) infoLocked() FlowInfo {
 	i := FlowInfo{
 		ID: f.id.String(), Source: f.peer, Local: f.local, Protocol: f.protocol, Target: f.address, State: f.state(), Started: f.began,
 		ToTarget: f.toTarget.Load(), ToClient: f.toClient.Load(),

@@ -201,8 +201,8 @@ func (n *Prepared) take(addr spot, want map[spot]struct{}) error {
 	return nil
 }
 
-// awaits reports whether a listener is one that the process before this one closes when this one serves: those of UDP
-// aren't handed over, since replies leave by the same socket.
+// awaits reports whether a listener is one that the process before this one closes when this one serves: one of UDP that an
+// older version doesn't hand over, or that stands against another one by settings that differ.
 func (p *Proxy) awaits(at spot) bool { return p.inherited != nil && at.protocol == link.UDP }
 
 // leavesFor reports whether a listener of ours that is no longer wanted stands against addr.

@@ -14,6 +14,7 @@
 //	header        flow.go      with the first bytes in one write
 //	copy          copy.go      by package engine: both ways, each half-closed on its own; watch.go looks at the second hello
 //	datagrams     datagrams.go those of UDP services: the same steps, but for PROXY headers, names and the engine
+//	hand over     handed.go    those of UDP, with their sockets, to the process that takes this one's place
 //	record        record.go    one counter and one line, which lines.go queues: no log is waited for
 //
 // A flow that is refused, cut or broken on one side ends with a TCP reset on both; one of datagrams without a word.
@@ -45,6 +46,8 @@ type Config struct {
 	// Inherited gives out a listening socket of TCP that the process before this one has, once; nil: none for the
 	// address. Nil: this process takes no other's place.
 	Inherited func(netip.AddrPort) *net.TCPListener
+	// InheritedUDP is Inherited for UDP. Nothing is received on those before [Proxy.Receive].
+	InheritedUDP func(netip.AddrPort) *net.UDPConn
 	// Portable has connections copied in the portable way. It is taken when the proxy is made, and not changed by settings.
 	Portable   bool
 	Memory     budget.Memory         // that the process may use; zero: not known, and nothing follows from it
@@ -62,6 +65,8 @@ type Proxy struct {
 	metrics   *metrics
 	settings  atomic.Pointer[Settings]              // nil before the first Commit
 	inherited func(netip.AddrPort) *net.TCPListener // nil: from nobody
+	udp       func(netip.AddrPort) *net.UDPConn     // the same
+	handing   handing
 	live      live
 	hosts     hosts
 	retired   atomic.Bool // another process says which flows may go on
@@ -114,6 +119,8 @@ func New(c Config) *Proxy {
 		fresh:     c.Freshness,
 		policy:    c.Policy,
 		inherited: c.Inherited,
+		udp:       c.InheritedUDP,
+		handing:   newHanding(),
 		memory:    c.Memory,
 		ids:       newFlowIDs(),
 		reviews:   make(chan struct{}, 1),
@@ -283,7 +290,9 @@ func (p *Proxy) quiesce() {
 	p.ending = true
 	p.closeListeners(false) // before: what was accepted is let in still, and what wasn't may wait for another process
 	p.live.shut()
-	p.datagrams.shut()
+	if p.datagrams.shut() {
+		p.stopReceiving()
+	}
 }
 
 // cutAll resets every live flow.

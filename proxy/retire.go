@@ -8,22 +8,41 @@ import (
 )
 
 // Retire lets another process accept in the place of this one: the listening sockets are closed here, where the other
-// process must have them too, and every connection that was accepted is served. Flows of UDP end: they live by the
-// socket that they came in on, and their next datagram begins others there. Retire returns when no more connections are accepted. From
-// then on the other process says which flows may go on, by what [Proxy.List] tells of them, and this one ends
-// them by [Proxy.Revoke].
-func (p *Proxy) Retire() {
+// process must have them too, and every connection that was accepted is served. Retire returns when no more connections are
+// accepted and no more datagrams read. From then on the other process says which flows may go on, by what [Proxy.List] tells of
+// them, and this one ends them by [Proxy.Revoke].
+//
+// Flows of UDP are kept for [Proxy.HandOver] where hands is set: what their clients send meanwhile waits in the listening
+// sockets, which the other process must have too. Else they end, and their next datagram begins others there.
+func (p *Proxy) Retire(hands bool) {
 	p.mu.Lock()
 	p.ending = true
 	p.retired.Store(true)
-	p.datagrams.shut()
-	p.closeListeners(true)
+	if !hands {
+		p.datagrams.shut()
+	}
+	p.closeListeners(!hands)
+	p.stopReceiving()
 	p.mu.Unlock()
+	if hands {
+		p.datagrams.serving.Wait() // what they have received begins flows yet
+		p.datagrams.shut()
+		return
+	}
 	sweep(p.live.all(), func(f *flow) {
 		if f.protocol == link.UDP {
 			f.end(policy.Drain)
 		}
 	})
+}
+
+// stopReceiving has nothing more received on the sockets of UDP that are open. The caller holds mu.
+func (p *Proxy) stopReceiving() {
+	for _, l := range p.listeners {
+		if l.datagrams != nil {
+			l.datagrams.Stop()
+		}
+	}
 }
 
 // closeListeners closes what is open, those of UDP too where all is set, and forgets what is missing. The caller holds mu.

@@ -124,7 +124,10 @@ func rights(fds []int) []byte {
 	return syscall.UnixRights(fds...)
 }
 
-func truncated(flags int) bool { return flags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0 }
+// truncated reports whether bytes or descriptors of a message are missing.
+func truncated(flags int) (data, descriptors bool) {
+	return flags&syscall.MSG_TRUNC != 0, flags&syscall.MSG_CTRUNC != 0
+}
 
 // received returns the descriptors of a message.
 func received(oob []byte) (fds []int, err error) {

@@ -50,5 +50,5 @@ func CloseAll([]int) {}
 const rightsSpace = 0
 
 func rights([]int) []byte            { return nil }
-func truncated(int) bool             { return false }
+func truncated(int) (_, _ bool)      { return false, false }
 func received([]byte) ([]int, error) { return nil, nil }

@@ -52,8 +52,9 @@ func (c *Conn) SendSockets(begin Message, notify int, apart func(fd int) bool) e
 }
 
 // Listening calls f with each socket that this process listens on, whoever has opened it, until it returns an error. The
-// descriptor is open for as long as f runs. TCP sockets that accept count, and UDP sockets that share their port
-// (SO_REUSEPORT), as those of DNS do. They are found among the descriptors of the process: neither CoreDNS nor Caddy gives theirs out.
+// descriptor is open for as long as f runs. TCP sockets that accept count, UDP sockets that share their port
+// (SO_REUSEPORT), as those of DNS do, and those of endpoints. They are found among the descriptors of the process: neither CoreDNS nor
+// Caddy gives theirs out.
 func Listening(f func(s Socket, fd int) error) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -100,13 +101,14 @@ func Describe(fd int) (Socket, bool) {
 	if accepts < 0 {
 		return Socket{}, false // no socket
 	}
-	if domain := get(unix.SO_DOMAIN); domain != unix.AF_INET && domain != unix.AF_INET6 {
+	domain := get(unix.SO_DOMAIN)
+	if domain != unix.AF_INET && domain != unix.AF_INET6 {
 		return Socket{}, false
 	}
 	s.Shared = get(unix.SO_REUSEPORT) == 1
 	switch kind := get(unix.SO_TYPE); {
 	case kind == unix.SOCK_STREAM && accepts == 1:
-	case kind == unix.SOCK_DGRAM && s.Shared:
+	case kind == unix.SOCK_DGRAM && (s.Shared || ofEndpoints(fd, domain)):
 		s.Network = "udp"
 	default:
 		return Socket{}, false
@@ -128,6 +130,22 @@ func Describe(fd int) (Socket, bool) {
 		s.Addr = netip.AddrPortFrom(addr, uint16(a.Port))
 	}
 	return s, s.Addr.Port() != 0
+}
+
+// ofEndpoints reports whether a UDP socket is one that datagrams for endpoints come in on: it tells where to each was sent,
+// may be bound to what isn't an address of this machine, and leads to nobody. No other socket of this process is all of that.
+func ofEndpoints(fd, domain int) bool {
+	level, free, told := unix.IPPROTO_IP, unix.IP_FREEBIND, unix.IP_PKTINFO
+	if domain == unix.AF_INET6 {
+		level, free, told = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, unix.IPV6_RECVPKTINFO
+	}
+	for _, option := range [...]int{free, told} {
+		if v, err := unix.GetsockoptInt(fd, level, option); err != nil || v != 1 {
+			return false
+		}
+	}
+	_, err := unix.Getpeername(fd)
+	return err == unix.ENOTCONN
 }
 
 // Listener makes a listener of a descriptor, which it takes over.

@@ -12,8 +12,14 @@
 //	granted ────────────────────────────►
 //	                                      opens the state, listens
 //	stops listening ◄─────────────── ready
+//	hand ... settled ───────────────────►
+//	                                      receives datagrams
 //	flows, gone, elder ─────────────────►
 //	ends flows ◄────────────── cut, sync
+//
+// With "hand" come the sockets of live flows of UDP, which the new process goes on with; with "settled" the old one says that
+// it reads none of those that are listened on either. Both are sent where "ready" says that they are understood: an
+// older version ends its flows, and closes the sockets.
 //
 // Until it has read "ready" the old process serves. Whatever else it reads, the end of the other one included, makes it
 // go on as before. The new process takes the end of the old one for any answer that it waits for: then nobody holds what
@@ -39,6 +45,10 @@ import (
 // Protocol is the number of the messages' meaning. Processes with different ones don't follow each other.
 const Protocol = 2
 
+// Hands is the number of the meaning of [Hand] and [Settled], which a process that knows them says in [Ready]. One that
+// says nothing is handed no flows, and one that says another number neither.
+const Hands = 1
+
 // Kind is what a message is about.
 type Kind string
 
@@ -56,6 +66,8 @@ const (
 	Elder   Kind = "elder"   // with a descriptor: the connection to a process before the old one
 	Cut     Kind = "cut"     // flows that must end now
 	Sync    Kind = "sync"    // all flows are to be sent again
+	Hand    Kind = "hand"    // with descriptors, one for each of Message.Handed: flows that the new process goes on with
+	Settled Kind = "settled" // there are no more of them, and the old process receives no datagrams
 )
 
 // Message is one message. Fields that a kind doesn't speak of are zero.
@@ -68,10 +80,12 @@ type Message struct {
 	Sandbox  []confine.Rules `json:"sandbox,omitempty"` // of begin: what the old process is kept to, all of it together
 	Notify   bool            `json:"notify,omitempty"`  // of begin: with the descriptor of the service manager's socket
 	Flows    []Flow          `json:"flows,omitempty"`
-	IDs      []string        `json:"ids,omitempty"` // of gone and cut
+	IDs      []string        `json:"ids,omitempty"`   // of gone and cut
+	Hands    int             `json:"hands,omitempty"` // of ready: see [Hands]
+	Handed   []Handed        `json:"handed,omitempty"`
 }
 
-// Socket is one that is listened on.
+// Socket is one that is listened on. One of UDP that isn't shared is of endpoints.
 type Socket struct {
 	Network string         `json:"network"` // tcp or udp
 	Addr    netip.AddrPort `json:"addr"`
@@ -104,6 +118,15 @@ type Flow struct {
 	ForLink  link.LinkID     `json:"forLink,omitempty"` // the connection that it was let in for
 	StandsAt netip.AddrPort  `json:"standsAt"`          // the target that it stands or falls with
 	FoundBy  []link.NamePort `json:"foundBy,omitempty"` // the names that the target was found by
+}
+
+// Handed is a live flow of UDP, whose socket towards its target comes with the message. Times are told as durations: the clock may
+// be set meanwhile.
+type Handed struct {
+	Flow
+	Age      time.Duration `json:"age"`                // since it began, in nanoseconds
+	Quiet    time.Duration `json:"quiet,omitempty"`    // since something moved
+	Observed []string      `json:"observed,omitempty"` // rules on trial that would have refused it
 }
 
 // Bounds of a message. The kernel takes what fits a socket's buffer, of which 208 KiB are the default, and 253
@@ -140,7 +163,7 @@ func NewConn(fd int) (*Conn, error) {
 	return &Conn{unix: u, buf: make([]byte, maxMessage)}, nil
 }
 
-// Send sends a message, with descriptors, which stay the caller's.
+// Send sends a message, with descriptors, which stay the caller's. It waits until there is room.
 func (c *Conn) Send(m Message, fds ...int) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -156,7 +179,7 @@ func (c *Conn) Send(m Message, fds ...int) error {
 }
 
 // Receive returns the next message, with its descriptors, which are the caller's to close. The error is [io.EOF] where
-// the other process has ended.
+// the other process has ended. Of [Hand] the last descriptors may be missing, where this process can't have more.
 func (c *Conn) Receive() (Message, []int, error) {
 	oob := make([]byte, rightsSpace)
 	n, oobn, flags, _, err := c.unix.ReadMsgUnix(c.buf, oob)
@@ -172,10 +195,12 @@ func (c *Conn) Receive() (Message, []int, error) {
 	case err != nil:
 	case n == 0:
 		err = io.EOF
-	case truncated(flags):
-		err = errors.New("a message was cut")
 	default:
+		data, descriptors := truncated(flags)
 		m, err = decode(c.buf[:n])
+		if data || descriptors && m.Kind != Hand {
+			err = errors.New("a message was cut")
+		}
 	}
 	if err != nil {
 		CloseAll(fds)

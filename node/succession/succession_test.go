@@ -100,10 +100,62 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// TestHandWithoutRoom: where this process can have no more descriptors, the last of the flows that are handed over have none, and the connection
+// goes on. Of other messages none may be missing.
+func TestHandWithoutRoom(t *testing.T) {
+	a, b := pair(t)
+	var fds []int
+	for range 4 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		fds = append(fds, fd)
+	}
+	if err := a.Send(Message{Kind: Hand, Handed: []Handed{{Flow: Flow{ID: "1"}}, {Flow: Flow{ID: "2"}}, {Flow: Flow{ID: "3"}}, {Age: 5}}}, fds...); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Send(Message{Kind: Sockets}, fds...); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	last, err := unix.Dup(fds[0]) // the lowest number that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = uint64(last + 1)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	if _, err := unix.Dup(fds[0]); err != unix.EMFILE {
+		t.Fatalf("there is room: %v", err)
+	}
+	unix.Close(last) // room for one
+	m, got, err := b.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Kind != Hand || len(m.Handed) != 4 || m.Handed[3].Age != 5 || len(got) != 1 {
+		t.Errorf("%+v with %d descriptors", m, len(got))
+	}
+	CloseAll(got)
+	if _, got, err := b.Receive(); err == nil || len(got) != 0 {
+		t.Errorf("sockets came without all of their descriptors: %v", err)
+	}
+}
+
 // FuzzDecode: no message makes the reader fail otherwise than by an error.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"kind":"flows","flows":[{"id":"1","source":"127.0.0.1:1","local":"127.0.0.2:2","target":""}]}`))
 	f.Add([]byte(`{"kind":"cut","ids":["1"]}`))
+	f.Add([]byte(`{"kind":"hand","handed":[{"id":"1","source":"127.0.0.1:1","local":"127.0.0.2:2","target":"[fe80::1%2]:3","standsAt":"","age":-1,"quiet":9}]}`))
+	f.Add([]byte(`{"kind":"ready","hands":1}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := decode(b); err == nil && m.Kind == "" {

@@ -79,5 +79,9 @@ const (
 	maxHeldBytesAll = 16 << 20
 )
 
-// errEnded is of a flow that was ended meanwhile.
-var errEnded = errors.New("the flow has ended")
+var (
+	// errEnded is of a flow that was ended meanwhile.
+	errEnded = errors.New("the flow has ended")
+	// errReplaced is of a flow from another process whose client has begun one here since.
+	errReplaced = errors.New("its client has begun another flow since")
+)

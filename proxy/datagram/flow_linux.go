@@ -31,6 +31,7 @@ type Flow struct {
 	four     bool // the target is of IPv4
 	ended    bool
 	started  bool
+	resumed  bool   // another process has begun it; no datagram finds it before Start
 	head     []byte // in front of each datagram to the target
 	never    func(b []byte) bool
 	held     []message
@@ -110,7 +111,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 
 // Start lets datagrams pass, those first that are held. Each to the target has head in front, none for no head; the
 // flow keeps it. What never says yes to isn't sent to the target; nil: everything is. The error is of a flow that isn't
-// connected, or was ended.
+// connected, or was ended, or of one from another process where the client has begun another since.
 func (f *Flow) Start(head []byte, never func(b []byte) bool) error {
 	f.up.Lock()
 	f.down.Lock()
@@ -119,11 +120,11 @@ func (f *Flow) Start(head []byte, never func(b []byte) bool) error {
 		f.up.Unlock()
 		return errEnded
 	}
-	err := f.loop.enter(f)
+	err := f.enter()
 	f.down.Unlock()
 	if err != nil {
 		f.up.Unlock()
-		return fmt.Errorf("watch the target: %w", err)
+		return err
 	}
 	f.started, f.head, f.never = true, head, never
 	held := f.held
@@ -136,6 +137,17 @@ func (f *Flow) Start(head []byte, never func(b []byte) bool) error {
 	f.up.Unlock()
 	if err != nil {
 		f.relay.handler.Unreachable(f, err)
+	}
+	return nil
+}
+
+// enter has the target watched. The caller holds up and down.
+func (f *Flow) enter() error {
+	if f.resumed && f.relay.table.add(f) != nil {
+		return errReplaced
+	}
+	if err := f.loop.enter(f); err != nil {
+		return fmt.Errorf("watch the target: %w", err)
 	}
 	return nil
 }

@@ -72,6 +72,13 @@ func (l *loop) leave(f *Flow) {
 	delete(l.flows, f.number)
 }
 
+// remove is leave for a socket that stays open: what epoll watches is the socket, not the descriptor, and it would tell
+// of one that another process has, again and again.
+func (l *loop) remove(f *Flow) {
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, f.fd, nil) // it is watched
+	l.leave(f)
+}
+
 // run is the goroutine of the loop. A buffer is borrowed only while something comes.
 func (l *loop) run() {
 	defer close(l.done)

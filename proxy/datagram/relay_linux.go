@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -47,12 +49,15 @@ func (r *Relay) Close() {
 
 // Listener is a socket that flows come in on.
 type Listener struct {
-	relay  *Relay
-	conn   *net.UDPConn
-	raw    syscall.RawConn
-	at     netip.AddrPort
-	four   bool
-	closed chan struct{}
+	relay *Relay
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	at    netip.AddrPort
+	four  bool
+	from  <-chan struct{} // Serve waits for its end; nil: it doesn't
+
+	once    sync.Once
+	stopped chan struct{} // closed by Stop
 }
 
 // bufferSize is what a listener asks the kernel to keep for it; net.core.rmem_max bounds it.
@@ -61,33 +66,42 @@ const bufferSize = 4 << 20
 // Listen opens a socket, which nothing is taken from before Serve. On an unspecified address it is for all
 // addresses of the family that are routed to this machine. Errors wrap those of the system.
 func (r *Relay) Listen(at netip.AddrPort) (*Listener, error) {
-	network, options := "udp4", [][3]int{{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, {unix.IPPROTO_IP, unix.IP_FREEBIND, 1}}
+	network := "udp4"
 	if at.Addr().Is6() { // "udp6" sets IPV6_V6ONLY
-		network, options = "udp6", [][3]int{{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1}}
+		network = "udp6"
 	}
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		e := c.Control(func(fd uintptr) {
-			for _, o := range options {
-				if err == nil {
-					err = unix.SetsockoptInt(int(fd), o[0], o[1], o[2])
-				}
-			}
-			// As much as there is; from an older kernel datagrams come one by one.
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
-			if !r.plain {
-				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
-			}
-		})
+		e := c.Control(func(fd uintptr) { err = r.prepare(int(fd), at.Addr().Is6()) })
 		return errors.Join(e, err)
 	}}
 	conn, err := config.ListenPacket(context.Background(), network, at.String())
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{relay: r, conn: conn.(*net.UDPConn), at: at, four: at.Addr().Is4(), closed: make(chan struct{})}
+	l := &Listener{relay: r, conn: conn.(*net.UDPConn), at: at, four: at.Addr().Is4(), stopped: make(chan struct{})}
 	l.at = netip.AddrPortFrom(at.Addr(), l.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	l.raw, err = l.conn.SyscallConn()
 	return l, err
+}
+
+// prepare sets the options of a socket that is listened on. By the first two such sockets are told from others too
+// (package succession).
+func (r *Relay) prepare(fd int, six bool) error {
+	options := [...][3]int{{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, {unix.IPPROTO_IP, unix.IP_FREEBIND, 1}}
+	if six {
+		options = [...][3]int{{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1}}
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	// As much as there is; from an older kernel datagrams come one by one.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+	if !r.plain {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+	}
+	return nil
 }
 
 // Addr returns what it listens on.
@@ -95,16 +109,22 @@ func (l *Listener) Addr() netip.AddrPort { return l.at }
 
 // Close closes the socket; Serve returns. Flows stay, and go on when another listener hears their client.
 func (l *Listener) Close() {
-	if l.conn.Close() == nil {
-		close(l.closed)
-	}
+	l.Stop()
+	l.conn.Close() // again, it does nothing
 }
 
 // errorPause is how long a listener waits after an error of receiving.
 const errorPause = 20 * time.Millisecond
 
-// Serve is the goroutine of a listener: it receives until Close. A buffer is borrowed only while something comes.
+// Serve is the goroutine of a listener: it receives until Stop or Close. A buffer is borrowed only while something comes.
 func (l *Listener) Serve() {
+	if l.from != nil {
+		select {
+		case <-l.from:
+		case <-l.stopped:
+			return
+		}
+	}
 	var b *batch
 	var failed error
 	take := func(fd uintptr) bool {
@@ -125,7 +145,7 @@ func (l *Listener) Serve() {
 		}
 		l.relay.handler.Failing(l.at, failed)
 		select {
-		case <-l.closed:
+		case <-l.stopped:
 		case <-time.After(errorPause):
 		}
 	}
@@ -167,9 +187,7 @@ func (l *Listener) flow(k key) *Flow {
 	r := l.relay
 	f := r.table.find(&k)
 	if f == nil {
-		f = &Flow{relay: r, key: k, fd: -1, loop: r.loops[r.next.Add(1)%uint32(len(r.loops))]}
-		f.toSize = to(&f.to, k.client, l.four)
-		f.via.Store(l)
+		f = r.newFlow(k, l)
 		if there := r.table.add(f); there != nil { // by the listener before this one
 			return there
 		}
@@ -181,5 +199,12 @@ func (l *Listener) flow(k key) *Flow {
 	if f.via.Load() != l {
 		f.via.Store(l)
 	}
+	return f
+}
+
+func (r *Relay) newFlow(k key, via *Listener) *Flow {
+	f := &Flow{relay: r, key: k, fd: -1, loop: r.loops[r.next.Add(1)%uint32(len(r.loops))]}
+	f.toSize = to(&f.to, k.client, via.four)
+	f.via.Store(via)
 	return f
 }

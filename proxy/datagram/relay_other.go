@@ -4,6 +4,7 @@ package datagram
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 )
 
@@ -19,6 +20,17 @@ func New(Handler, *Counts) (*Relay, error) { return nil, errPlatform }
 // Listen returns an error.
 func (*Relay) Listen(netip.AddrPort) (*Listener, error) { return nil, errPlatform }
 
+// Inherit returns an error.
+func (*Relay) Inherit(*net.UDPConn, <-chan struct{}) (*Listener, error) { return nil, errPlatform }
+
+// Resume returns an error.
+func (*Relay) Resume(_ int, _, _, _ netip.AddrPort, _ *Listener) (*Flow, error) {
+	return nil, errPlatform
+}
+
+// CloseSocket does nothing.
+func CloseSocket(int) {}
+
 // Close does nothing.
 func (*Relay) Close() {}
 
@@ -27,6 +39,9 @@ type Listener struct{}
 
 // Serve does nothing.
 func (*Listener) Serve() {}
+
+// Stop does nothing.
+func (*Listener) Stop() {}
 
 // Close does nothing.
 func (*Listener) Close() {}
@@ -56,3 +71,6 @@ func (*Flow) Start([]byte, func(b []byte) bool) error { return errPlatform }
 
 // End does nothing.
 func (*Flow) End() {}
+
+// Detach reports false.
+func (*Flow) Detach() (fd int, ok bool) { return -1, false }

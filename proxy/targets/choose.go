@@ -52,6 +52,21 @@ func (s *Set) Take(now time.Time, v *link.Service, f Flow) (t *Target, left int,
 	return s.take(now, f)
 }
 
+// Resume gives a place at a target to a flow that has one there already, which another process has begun: whatever is known
+// against the target, and though it is full. So is a target that a name leads to, before the name is looked up.
+func (s *Set) Resume(now time.Time, v *link.Service, addr netip.AddrPort) *Target {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follow(now, v)
+	t := s.known[addr]
+	if t == nil {
+		t = &Target{Addr: addr, set: s, hash: hashTarget(addr)}
+		s.known[addr] = t
+	}
+	t.flows++
+	return t
+}
+
 func (s *Set) take(now time.Time, f Flow) (t *Target, left int, err error) {
 	best, left := s.survey(now, f)
 	switch {

@@ -1,0 +1,131 @@
+package node
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/postern-link/postern/node/succession"
+	"github.com/postern-link/postern/proxy"
+)
+
+// Flows of UDP don't stay behind: the old process hands each over with its socket, and the new one goes on with it.
+
+// settleTime bounds how long a process that takes over waits for the one before it to receive no datagrams any more. One that
+// is stopped (SIGSTOP) must not keep those of all clients waiting.
+const settleTime = 5 * time.Second
+
+// What a message has of flows at most, so that it is never too long: an ID of Azure has several hundred bytes.
+const (
+	handAtOnce   = 48
+	mostObserved = 256 // bytes of the names of rules
+)
+
+// hand is the goroutine that gives the flows of UDP to the process that has taken this one's place.
+func (h *heir) hand() {
+	defer close(h.settled)
+	handed, ended, err := h.proxy.HandOver(handAtOnce, h.send)
+	if err == nil {
+		err = h.conn.Send(succession.Message{Kind: succession.Settled})
+	}
+	if err != nil {
+		h.node.log.Error("flows of UDP can't be handed over, and end", "error", err)
+	}
+	if handed+ended > 0 {
+		h.node.log.Info("flows of UDP go on in the process that has taken this one's place", "flows", handed, "ended", ended)
+	}
+}
+
+// How often and how long a message waits for the kernel to have room for more descriptors under way (RLIMIT_NOFILE of
+// the user, unix(7)).
+const (
+	rightsPause = 5 * time.Millisecond
+	rightsTries = 400
+)
+
+// send sends flows with their sockets.
+func (h *heir) send(flows []proxy.Handed) (err error) {
+	m, fds := succession.Message{Kind: succession.Hand}, make([]int, 0, len(flows))
+	for _, f := range flows {
+		m.Handed = append(m.Handed, succession.Handed{Flow: told(f.FlowInfo), Age: f.Age, Quiet: f.Quiet, Observed: some(f.Observed)})
+		fds = append(fds, f.Socket)
+	}
+	for range rightsTries {
+		if err = h.conn.Send(m, fds...); !errors.Is(err, syscall.ETOOMANYREFS) {
+			break
+		}
+		time.Sleep(rightsPause)
+	}
+	return err
+}
+
+// some returns as many of the names as a message has room for.
+func some(names []string) []string {
+	size := 0
+	for i, name := range names {
+		if size += len(name); size > mostObserved {
+			return names[:i]
+		}
+	}
+	return names
+}
+
+// settle is the goroutine that has datagrams received when the process before this one doesn't read them any more, or nothing
+// is heard of it, and then the programs asked about its flows. first: it is the one whose listening sockets this one has.
+func (n *Node) settle(e *elder, first bool) {
+	if first {
+		late := time.NewTimer(settleTime)
+		defer late.Stop()
+		select {
+		case <-e.settled:
+		case <-e.ended:
+		case <-late.C:
+			n.log.Warn("the process before this one may receive datagrams yet; this one begins to", "waited", settleTime)
+		case <-n.life.Done():
+			return
+		}
+		e.proxy.Receive()
+	}
+	select {
+	case <-e.settled:
+	case <-e.ended:
+	case <-n.life.Done():
+		return
+	}
+	e.proxy.AskTaken(n.life)
+}
+
+// takeOver goes on with flows of the process before this one. Those whose sockets are missing end.
+func (e *elder) takeOver(all []succession.Handed, fds []int) {
+	for i, f := range all {
+		h := proxy.Handed{FlowInfo: guest(f.Flow), Age: max(0, f.Age), Quiet: max(0, f.Quiet), Observed: f.Observed, Socket: -1}
+		if i < len(fds) {
+			h.Socket = fds[i]
+		}
+		if e.proxy.TakeOver(h) {
+			e.taken++
+		}
+	}
+	succession.CloseAll(fds[min(len(all), len(fds)):])
+	e.handed += len(all)
+}
+
+// tellTaken notes that the process before this one receives no more.
+func (n *Node) tellTaken(e *elder) {
+	select {
+	case <-e.settled:
+		return
+	default:
+	}
+	close(e.settled)
+	if e.handed > 0 {
+		n.log.Info("flows of UDP of the process before this one go on here", "flows", e.taken, "ended", e.handed-e.taken)
+	}
+}
+
+// Receive begins to take datagrams from sockets that a process before this one had, and that has ended.
+func (n *Node) Receive() {
+	if p := n.proxy.Load(); p != nil {
+		p.Receive()
+	}
+}

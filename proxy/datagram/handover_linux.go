@@ -1,0 +1,95 @@
+package datagram
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sockets go from one process to another with what waits in them: those that are listened on, and those of flows, whose
+// port is what their targets know them by. At any time one process reads a socket: the one before stops, with [Listener.Stop]
+// and [Flow.Detach], and then the other one begins.
+
+// Inherit takes over a socket that another process has opened by [Relay.Listen]. Serve takes nothing from it before from
+// is closed; answers go out of it at once.
+func (r *Relay) Inherit(c *net.UDPConn, from <-chan struct{}) (*Listener, error) {
+	at := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		e := raw.Control(func(fd uintptr) { err = r.prepare(int(fd), at.Addr().Is6()) })
+		err = errors.Join(e, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return &Listener{relay: r, conn: c, raw: raw, at: at, four: at.Addr().Is4(), from: from, stopped: make(chan struct{})}, nil
+}
+
+// Stop has Serve return when what it has received is passed on. The socket stays open: what comes waits in it for
+// another process, or for nobody, and answers go out of it.
+func (l *Listener) Stop() {
+	l.once.Do(func() { close(l.stopped) })
+	_ = l.conn.SetReadDeadline(time.Unix(1, 0)) // of a closed one nothing is read either
+}
+
+// Detach ends the flow here and returns its socket, which is the caller's then: nothing passes any more, and what the
+// target sends waits in the socket. It reports false, and does nothing, where the flow wasn't started or has ended.
+func (f *Flow) Detach() (fd int, ok bool) {
+	f.up.Lock()
+	f.down.Lock()
+	if ok = f.started && !f.ended; ok {
+		f.loop.remove(f)
+		fd, f.fd, f.ended, f.number = f.fd, -1, true, 0
+	}
+	f.down.Unlock()
+	f.up.Unlock()
+	if ok {
+		f.relay.table.remove(f)
+	}
+	return fd, ok
+}
+
+// Resume makes a flow of a socket that another process has connected to the target, which it takes over. [Flow.Own] comes
+// first, and [Flow.Start], before which nothing passes and no datagram finds it. Answers go out of the listener via.
+func (r *Relay) Resume(fd int, client, local, target netip.AddrPort, via *Listener) (*Flow, error) {
+	target = netip.AddrPortFrom(target.Addr().Unmap(), target.Port())
+	if err := leadsTo(fd, target); err != nil {
+		CloseSocket(fd)
+		return nil, err
+	}
+	f := r.newFlow(key{endpointOf(client), endpointOf(local)}, via)
+	f.resumed, f.fd = true, fd
+	f.target, f.four = endpoint{ip: target.Addr().As16(), port: target.Port()}, target.Addr().Is4()
+	return f, nil
+}
+
+// leadsTo returns why a descriptor isn't of a UDP socket that is connected to a target.
+func leadsTo(fd int, target netip.AddrPort) error {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	at, err := unix.Getpeername(fd)
+	if err != nil {
+		return os.NewSyscallError("getpeername", err)
+	}
+	var peer netip.AddrPort
+	switch a := at.(type) {
+	case *unix.SockaddrInet4:
+		peer = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		peer = netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	if kind != unix.SOCK_DGRAM || peer != target {
+		return fmt.Errorf("the socket leads to %v instead of %v", peer, target)
+	}
+	return nil
+}
+
+// CloseSocket closes one that [Flow.Detach] has returned.
+func CloseSocket(fd int) { _ = unix.Close(fd) }
