@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,10 +17,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
-	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/etcdtest"
 	"github.com/postern-link/postern/node"
 )
 
@@ -48,26 +45,11 @@ func onEtcd(t *testing.T, text string) string {
 // startEtcd starts a cluster of one member and returns its URL.
 func startEtcd(t *testing.T, cert, key string) string {
 	t.Helper()
-	conf := embed.NewConfig()
-	conf.Dir = t.TempDir()
-	peer, client := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}, url.URL{Scheme: "https", Host: freeport.Addr(t, "127.0.0.1")}
-	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	conf.InitialCluster = conf.Name + "=" + peer.String()
+	conf := etcdtest.Config(t, "docs", t.TempDir())
+	conf.ListenClientUrls[0].Scheme = "https"
+	conf.AdvertiseClientUrls = conf.ListenClientUrls
 	conf.ClientTLSInfo = transport.TLSInfo{CertFile: cert, KeyFile: key, TrustedCAFile: cert, ClientCertAuth: true}
-	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	conf.UnsafeNoFsync = true
-	e, err := embed.StartEtcd(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-time.After(30 * time.Second):
-		t.Fatal("etcd isn't ready")
-	}
-	return client.String()
+	return etcdtest.Start(t, conf)
 }
 
 // certificate makes files of a certificate of 127.0.0.1, for either side, which is its own authority.

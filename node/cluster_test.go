@@ -6,39 +6,20 @@ import (
 	"net/url"
 	"sync"
 	"testing"
-	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
-	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/etcdtest"
 )
 
 // startEtcd starts a cluster of one member in this process, and returns its URL.
 func startEtcd(t *testing.T, settings ...func(*embed.Config)) string {
 	t.Helper()
-	conf := embed.NewConfig()
-	conf.Dir = t.TempDir()
-	peer, client := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}, url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}
-	conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-	conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-	conf.InitialCluster = conf.Name + "=" + peer.String()
-	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	conf.UnsafeNoFsync = true
+	conf := etcdtest.Config(t, "node", t.TempDir())
 	for _, set := range settings {
 		set(conf)
 	}
-	e, err := embed.StartEtcd(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-time.After(30 * time.Second):
-		t.Fatal("etcd isn't ready")
-	}
-	return conf.ListenClientUrls[0].String()
+	return etcdtest.Start(t, conf)
 }
 
 // wire is a network between a node and its cluster that can be made to swallow all packets: no

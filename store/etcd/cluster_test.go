@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
-	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/etcdtest"
 )
 
 // cluster is real etcd members in this process, each with a forwarder in front of its client port.
@@ -38,17 +38,12 @@ func newCluster(t testing.TB, n int, settings ...func(*embed.Config)) *cluster {
 	dir := t.TempDir()
 	var initial []string
 	for i := range n {
-		conf := embed.NewConfig()
-		conf.Name = fmt.Sprint("m", i)
-		conf.Dir = filepath.Join(dir, conf.Name)
-		peer := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}
-		client := url.URL{Scheme: "http", Host: freeport.Addr(t, "127.0.0.1")}
+		name := fmt.Sprint("m", i)
+		conf := etcdtest.Config(t, name, filepath.Join(dir, name))
+		peer, client := conf.ListenPeerUrls[0], conf.ListenClientUrls[0]
 		m := &member{config: conf, forward: newForwarder(t, client.Host), peers: newForwarder(t, peer.Host)}
-		conf.ListenPeerUrls, conf.AdvertisePeerUrls = []url.URL{peer}, []url.URL{{Scheme: "http", Host: m.peers.addr()}}
-		conf.ListenClientUrls, conf.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-		conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+		conf.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: m.peers.addr()}}
 		conf.TickMs, conf.ElectionMs = 50, 500
-		conf.UnsafeNoFsync = true // the disk is not what is tested
 		for _, set := range settings {
 			set(conf)
 		}
