@@ -41,6 +41,8 @@ type manifestService struct {
 	Probe          string         `json:"probe,omitempty" yaml:"probe,omitempty"`
 	MaxPerTarget   int            `json:"maxPerTarget,omitempty" yaml:"maxPerTarget,omitempty"`
 	MaxWaiting     *int           `json:"maxWaiting,omitempty" yaml:"maxWaiting,omitempty"`
+	Warm           int            `json:"warm,omitempty" yaml:"warm,omitempty"`
+	WarmAge        string         `json:"warmAge,omitempty" yaml:"warmAge,omitempty"`
 	Visible        []string       `json:"visible,omitempty" yaml:"visible,omitempty"`
 	Approve        []string       `json:"approve,omitempty" yaml:"approve,omitempty"`
 	Reject         []string       `json:"reject,omitempty" yaml:"reject,omitempty"`

@@ -42,7 +42,7 @@ func serviceDetail(r *resource) table {
 	t := table{rows: [][]string{
 		{"name", r.Name}, {"group", r.group()}, {"names", words(p.FQDNs)}, {"port", servicePort(r)}, {"targets", cmp.Or(targets, words(frontends))},
 	}}
-	for _, name := range []string{"within", "weights", "balance", "probe", "max-per-target", "pin", "proxy-protocol", "idle-timeout", "fallback"} {
+	for _, name := range []string{"within", "weights", "balance", "probe", "max-per-target", "warm", "pin", "proxy-protocol", "idle-timeout", "fallback"} {
 		if said := r.Tags["postern-"+name]; said != "" {
 			t.rows = append(t.rows, []string{name, said})
 		}
@@ -85,6 +85,8 @@ func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.IntVar(&s.MaxPerTarget, "max-per-target", 0, "flows of a node with one backend, 0 for no bound")
 	s.MaxWaiting = new(int)
 	f.IntVar(s.MaxWaiting, "max-waiting", 0, "flows of a node that wait for a place at a backend (default as --max-per-target)")
+	f.IntVar(&s.Warm, "warm", 0, "connections that a node has ready with each backend while the service is used")
+	f.StringVar(&s.WarmAge, "warm-age", "", "how long one of them is of use, 1s to 10m (default 8s)")
 	f.StringSliceVar(&s.Visible, "visible", nil, "who may ask: *, tenant/NAME, subscription/ID, or the ID of a network")
 	f.StringSliceVar(&s.Approve, "approve", nil, "who of them needs no decision")
 	f.StringSliceVar(&s.Reject, "reject", nil, "who may not, whatever the others say")
@@ -175,6 +177,12 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 		}
 	})
 	set("max-waiting", func() { s.MaxWaiting = n.MaxWaiting })
+	set("warm", func() {
+		if s.Warm = n.Warm; s.Warm == 0 {
+			s.WarmAge = "" // which is of none
+		}
+	})
+	set("warm-age", func() { s.WarmAge = n.WarmAge })
 	set("visible", func() { s.Visible = n.Visible })
 	set("approve", func() { s.Approve = n.Approve })
 	set("reject", func() { s.Reject = n.Reject })

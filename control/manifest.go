@@ -61,8 +61,11 @@ type ManifestService struct {
 	Probe   string         `json:"probe,omitempty"`   // in the words of [link.ParseProbe]
 	// MaxPerTarget bounds the flows that a node has with one target, 0 for no bound, and MaxWaiting those that wait for
 	// a place; nil: as many as MaxPerTarget.
-	MaxPerTarget   int      `json:"maxPerTarget,omitempty"`
-	MaxWaiting     *int     `json:"maxWaiting,omitempty"`
+	MaxPerTarget int  `json:"maxPerTarget,omitempty"`
+	MaxWaiting   *int `json:"maxWaiting,omitempty"`
+	// Warm is how many connections a node has ready with each target, and WarmAge how long each is of use, such as "20s".
+	Warm           int      `json:"warm,omitempty"`
+	WarmAge        string   `json:"warmAge,omitempty"`
 	Visible        []string `json:"visible,omitempty"`
 	Approve        []string `json:"approve,omitempty"`
 	Reject         []string `json:"reject,omitempty"`

@@ -50,6 +50,11 @@ func (v *ManifestService) spread(targets []aim) (s link.Spread, err error) {
 	if v.MaxWaiting != nil {
 		s.MaxWaiting = *v.MaxWaiting
 	}
+	if s.Warm = v.Warm; v.WarmAge != "" {
+		if s.WarmAge, err = link.ParseWarmAge(v.WarmAge); err != nil {
+			return s, err
+		}
+	}
 	weights := make(map[aim]int, len(v.Weights))
 	for _, text := range slices.Sorted(maps.Keys(v.Weights)) {
 		at, err := target(text)
@@ -95,6 +100,9 @@ func (m *ManifestService) exportSpread(v *link.Service) {
 	if m.MaxPerTarget = v.MaxPerTarget; v.MaxPerTarget != 0 {
 		waiting := v.MaxWaiting
 		m.MaxWaiting = &waiting
+	}
+	if m.Warm = v.Warm; v.WarmAge != 0 {
+		m.WarmAge = v.WarmAge.String()
 	}
 	if p := v.Probe.String(); p != string(link.ProbeTCP) {
 		m.Probe = p

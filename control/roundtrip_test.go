@@ -71,6 +71,11 @@ func randomService(r *rand.Rand) link.Service {
 			v.ECHOuter = v.Pin != link.PinAddress && some(2)
 		}
 	}
+	if v.Protocol == link.TCP && v.Pin != link.PinMySQL && some(2) {
+		if v.Warm = 1 + r.IntN(link.MaxWarm); some(2) {
+			v.WarmAge = link.MinWarmAge + time.Duration(r.Int64N(int64(link.MaxWarmAge-link.MinWarmAge)))
+		}
+	}
 	v.ProxyProtocol = link.ProxyProtocol(pick("off", "v2", "azure", "aws", "gcp"))
 	if _, least, most := v.Protocol.IdleBounds(); some(2) {
 		v.IdleTimeout = least + time.Duration(r.Int64N(int64(most-least))).Round(time.Second)
@@ -274,6 +279,14 @@ func TestManifestSpread(t *testing.T) {
 			m.Targets, m.Within = []string{"db.contoso.example:443"}, []string{"203.0.113.9/24"}
 		}, nil, true},
 		"too heavy":         {func(m *ManifestService) { m.Weights = map[string]int{"203.0.113.9:443": link.MaxWeight + 1} }, nil, true},
+		"warm":              {func(m *ManifestService) { m.Warm, m.WarmAge = 4, "20s" }, func(v *link.Service) bool { return v.Warm == 4 && v.KeptWarm() == 20*time.Second }, false},
+		"warm without age":  {func(m *ManifestService) { m.Warm = 4 }, func(v *link.Service) bool { return v.Warm == 4 && v.KeptWarm() == link.DefaultWarmAge }, false},
+		"warm, no age":      {func(m *ManifestService) { m.Warm, m.WarmAge = 4, "soon" }, nil, true},
+		"warm, aged 0":      {func(m *ManifestService) { m.Warm, m.WarmAge = 4, "0s" }, nil, true},
+		"age of none":       {func(m *ManifestService) { m.WarmAge = "20s" }, nil, true},
+		"too warm":          {func(m *ManifestService) { m.Warm = link.MaxWarm + 1 }, nil, true},
+		"udp, warm":         {func(m *ManifestService) { m.Protocol, m.Warm = "udp", 1 }, nil, true},
+		"mysql, warm":       {func(m *ManifestService) { m.Names, m.Pin, m.Warm = []string{"db.contoso.example"}, "mysql", 1 }, nil, true},
 		"waits for nothing": {func(m *ManifestService) { m.MaxWaiting = waiting(3) }, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -68,6 +68,9 @@ func (s *Service) checkProtocol() error {
 	if s.Protocol == UDP && s.Probe != (Probe{}) {
 		return fmt.Errorf("%w: probe %s with protocol udp: the targets of a service of UDP can't be probed", ErrInvalid, s.Probe)
 	}
+	if err := CheckWarm(s.Warm, s.Protocol, s.Pin); err != nil {
+		return err
+	}
 	return CheckDatagrams(s.Protocol, s.Pin, s.ProxyProtocol)
 }
 

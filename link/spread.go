@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Spread says how the flows of a service are spread over its targets. The zero Spread gives each target the same
@@ -22,6 +23,10 @@ type Spread struct {
 	// NameWeights are those of names, which each of their addresses has. An address that is a target more than once, written
 	// down or by names, has the smallest of its weights.
 	NameWeights map[NamePort]int `json:"nameWeights,omitempty"`
+	// Warm is how many connections a node has ready with each target while the service is used, [CheckWarm] where it may. 0: none.
+	Warm int `json:"warm,omitempty"`
+	// WarmAge is how long one of them is of use, and for how long after a flow there are any. 0: [DefaultWarmAge].
+	WarmAge time.Duration `json:"warmAge,omitempty"`
 }
 
 // Balance is how a target is chosen among those of a service. "" is [RoundRobin].
@@ -101,6 +106,9 @@ func (s *Spread) check() error {
 		return fmt.Errorf("%w: %d waiting flows, 0 to %d are allowed", ErrInvalid, s.MaxWaiting, MaxOfTarget)
 	case s.MaxWaiting > 0 && s.MaxPerTarget == 0:
 		return fmt.Errorf("%w: flows wait for a place where targets have a bound alone", ErrInvalid)
+	}
+	if err := checkWarm(s.Warm, s.WarmAge); err != nil {
+		return err
 	}
 	return s.Probe.check()
 }

@@ -15,7 +15,7 @@ func TestSpreadCheck(t *testing.T) {
 		bad    string // part of the error
 	}{
 		"zero":                    {Spread{}, ""},
-		"all":                     {Spread{LeastConnections, map[netip.AddrPort]int{a: 3}, Probe{Kind: ProbeHTTP, Path: "/up?all=1", Status: 204}, 10, 20, map[NamePort]int{{"db.example", 443}: 0}}, ""},
+		"all":                     {Spread{LeastConnections, map[netip.AddrPort]int{a: 3}, Probe{Kind: ProbeHTTP, Path: "/up?all=1", Status: 204}, 10, 20, map[NamePort]int{{"db.example", 443}: 0}, MaxWarm, MaxWarmAge}, ""},
 		"drained":                 {Spread{Weights: map[netip.AddrPort]int{a: 0}}, ""},
 		"balance":                 {Spread{Balance: "random"}, "balance"},
 		"weight of a name":        {Spread{NameWeights: map[NamePort]int{{"db.example", 443}: MaxWeight + 1}}, "weight 1001 of target db.example:443"},
@@ -24,6 +24,11 @@ func TestSpreadCheck(t *testing.T) {
 		"bound below":             {Spread{MaxPerTarget: -1}, "-1 flows"},
 		"waiting below":           {Spread{MaxPerTarget: 1, MaxWaiting: -1}, "-1 waiting"},
 		"waiting for nothing":     {Spread{MaxWaiting: 1}, "wait for a place"},
+		"warm below":              {Spread{Warm: -1}, "-1 warm"},
+		"warm above":              {Spread{Warm: MaxWarm + 1}, "101 warm"},
+		"warm for too short":      {Spread{Warm: 1, WarmAge: MinWarmAge - 1}, "age 999.999999ms"},
+		"warm for too long":       {Spread{Warm: 1, WarmAge: MaxWarmAge + 1}, "1s to 10m0s"},
+		"age of none":             {Spread{WarmAge: MinWarmAge}, "of which there are none"},
 		"probe of a kind":         {Spread{Probe: Probe{Kind: "udp"}}, `probe "udp"`},
 		"tcp with a path":         {Spread{Probe: Probe{Path: "/"}}, "no words"},
 		"tls":                     {Spread{Probe: Probe{Kind: ProbeTLS}}, ""},

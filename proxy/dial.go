@@ -71,20 +71,44 @@ func (f *flow) dial(ctx context.Context, b attempt) *refusal {
 
 // try waits for one target, and dials it if that wasn't begun.
 func (f *flow) try(ctx context.Context, b attempt, timeout time.Duration) (engine.Conn, error) {
-	switch {
-	case b.err != nil:
+	if b.err != nil {
 		return nil, b.err
-	case b.finish == nil:
-		return f.dialling(b.service).target(ctx, b.service, b.addr, timeout)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if b.finish == nil {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		conn, finish, err := f.seek(f.dialling(b.service), b.service, b.addr)
+		if finish == nil {
+			return conn, err
+		}
+		b.finish = finish
+	}
 	return b.finish(ctx)
+}
+
+// seek takes a connection to a target that is ready, or begins to dial one.
+func (f *flow) seek(d dialling, service *link.Service, addr netip.AddrPort) (engine.Conn, engine.Finish, error) {
+	f.warmed = false
+	if service.Warm > 0 && d.guard(netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())) == nil { // else begin says why not
+		if conn := f.proxy.warm.take(service, addr, f.client); conn != nil {
+			f.warmed = true
+			return conn, nil, nil
+		}
+	}
+	return d.begin(service, addr)
 }
 
 // reached makes a connection the flow's. It reports false where the flow was ended meanwhile.
 func (f *flow) reached(b attempt, conn engine.Conn) bool {
-	f.proxy.health.report(b.service.ID, b.addr, nil)
+	if !f.warmed { // else it was reached a while ago
+		f.proxy.health.report(b.service.ID, b.addr, nil)
+	}
+	if b.service.Warm > 0 {
+		f.proxy.warm.used(b.service, b.addr, f.warmed)
+	}
 	if !f.attach(conn) {
 		return false
 	}

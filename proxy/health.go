@@ -145,6 +145,7 @@ func (h *health) tell(t *targetHealth, service link.ID, addr netip.AddrPort, c t
 	case targets.Back:
 		h.proxy.log.Info("target is back", "service", service, "target", addr)
 	}
+	h.proxy.warm.changed(service, addr, c)
 	if t == nil || c != targets.Up && c != targets.Down {
 		return
 	}

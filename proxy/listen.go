@@ -241,6 +241,7 @@ func (n *Prepared) Commit() {
 		s = newest
 	}
 	p.health.follow(s)
+	p.warm.follow()
 	if !p.tending {
 		p.tending = true
 		p.background.Go(p.tend)

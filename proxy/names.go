@@ -35,7 +35,7 @@ func newNames(p *Proxy) *names {
 	asker := resolve.Asker{Servers: n.servers}
 	n.known = resolve.New(resolve.Config{
 		Lookup:  func(ctx context.Context, name link.Name) resolve.Found { return asker.Lookup(ctx, name) },
-		Changed: func(name link.Name) { p.health.renamed(name) },
+		Changed: func(name link.Name) { p.health.renamed(name); p.warm.follow() },
 		Log:     func() *slog.Logger { return p.log }, // which isn't there yet
 	})
 	return n

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// natPorts tells how many ports of the NAT addresses live flows have, and how many there are. Ports of connections that ended
+// natPorts tells how many ports of the NAT addresses live flows and connections that are ready have, and how many there are. Ports of connections that ended
 // here first aren't free for a minute more, by TIME_WAIT, and aren't told: the kernel takes them again where the target
 // remembers time stamps (RFC 6191). It looks when it is asked, as spread does.
 type natPorts struct{ proxy *Proxy }
@@ -45,6 +45,11 @@ func (n natPorts) Collect(to chan<- prometheus.Metric) {
 			}
 		}
 	}
+	n.proxy.warm.sources(func(use natUse) {
+		if _, known := used[use]; known {
+			used[use]++
+		}
+	})
 	for use, ports := range used {
 		to <- prometheus.MustNewConstMetric(natUsed, prometheus.GaugeValue, float64(ports), string(use.service), use.from.String(), use.to.String())
 	}

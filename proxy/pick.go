@@ -18,6 +18,7 @@ type seat struct {
 	place  *targets.Target // that is tried, or was reached; nil: none
 	taken  time.Time       // when
 	queued bool            // the flow has waited for a place
+	warmed bool            // its connection was ready
 	// foundBy are the names that the target was found by: the flow may stay for as long as the service has one of them. Under
 	// the flow's mu.
 	foundBy []link.NamePort
@@ -188,7 +189,7 @@ func (f *flow) vacate() {
 	switch {
 	case f.toClient.Load() > 0:
 		end = targets.Served
-	case broken && time.Since(f.taken) < resetAtOnce:
+	case broken && !f.warmed && time.Since(f.taken) < resetAtOnce: // else it has perhaps only waited for too long
 		end = targets.WasReset
 	}
 	f.proxy.health.changed(service, addr, f.stand(end), errReset)

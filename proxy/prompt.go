@@ -141,7 +141,7 @@ func (f *flow) reach(first []byte) {
 			var conn engine.Conn
 			d := f.dialling(b.service)
 			d.speaks = d.speaks || len(first) > 0
-			if conn, b.finish, b.err = d.begin(b.service, b.addr); conn != nil {
+			if conn, b.finish, b.err = f.seek(d, b.service, b.addr); conn != nil {
 				f.deliver(b, conn, first)
 				return
 			}

@@ -10,7 +10,7 @@
 //	admit         admit.go     the limits of policy
 //	first bytes   opening*.go  of a pinned service, judged by package hello; then decide again
 //	authorize     authorize.go policy programs
-//	dial          dial.go      a healthy target, the next one if it fails
+//	dial          dial.go      a healthy target, the next one if it fails; warm*.go has connections that are ready
 //	header        flow.go      with the first bytes in one write
 //	copy          copy.go      by package engine: both ways, each half-closed on its own; watch.go looks at the second hello
 //	datagrams     datagrams.go those of UDP services: the same steps, but for PROXY headers, names and the engine
@@ -73,6 +73,7 @@ type Proxy struct {
 	undecided undecided
 	health    *health
 	names     *names
+	warm      *warm
 	locals    locals
 	refusals  refusals
 	ids       flowIDs
@@ -131,8 +132,8 @@ func New(c Config) *Proxy {
 	p.live.init()
 	p.rules = newRuleCounters()
 	p.datagrams.init(p)
-	p.health, p.names = newHealth(p), newNames(p) // which the metrics ask
-	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p}, p.names)
+	p.health, p.names, p.warm = newHealth(p), newNames(p), newWarm(p) // which the metrics ask
+	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p}, p.names, p.warm)
 	p.lines = newLines(p.metrics.logDropped)
 	p.log = p.lines.logger(c.Log)
 	p.engine, p.portable = newEngine(c.Portable, p.log), c.Portable
@@ -167,6 +168,7 @@ func (p *Proxy) Update(s *link.Snapshot) {
 	if settings := p.settings.Load(); settings != nil && !p.ending {
 		p.listen(s, *settings)
 		p.health.follow(s)
+		p.warm.follow()
 	}
 }
 
@@ -274,6 +276,7 @@ func (p *Proxy) Close() error {
 	p.datagrams.close()
 	p.names.known.Close()
 	p.health.close()
+	p.warm.dials.Wait()
 	p.background.Wait()
 	p.refusals.flush(p.log)
 	p.lines.close()
@@ -293,6 +296,7 @@ func (p *Proxy) quiesce() {
 	if p.datagrams.shut() {
 		p.stopReceiving()
 	}
+	p.warm.close()
 }
 
 // cutAll resets every live flow.

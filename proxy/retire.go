@@ -23,6 +23,7 @@ func (p *Proxy) Retire(hands bool) {
 	}
 	p.closeListeners(!hands)
 	p.stopReceiving()
+	p.warm.close()
 	p.mu.Unlock()
 	if hands {
 		p.datagrams.serving.Wait() // what they have received begins flows yet

@@ -97,6 +97,19 @@ func acknowledged(c controlled) (n uint64) {
 	return n
 }
 
+// canWarm: connections can be kept ready, since it can be told whether they have ended.
+const canWarm = true
+
+// unended reports whether the peer of a connection that nothing was read from has neither ended nor reset it. It may have said
+// something; where it ended behind that, it has ended.
+func unended(c controlled) (is bool) {
+	c.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		is = n == 0 && err == nil
+	})
+	return is
+}
+
 // localAddress returns the address that a connection is from; the zero one where it is closed.
 func localAddress(c controlled) (a netip.Addr) {
 	c.Control(func(fd uintptr) {

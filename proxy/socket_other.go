@@ -29,6 +29,11 @@ func datagramOptions(uintptr, bool) error { return nil }
 // acknowledged isn't known here.
 func acknowledged(controlled) uint64 { return 0 }
 
+// canWarm: nobody looks whether a connection has ended, so none is kept ready.
+const canWarm = false
+
+func unended(controlled) bool { return false }
+
 // localAddress isn't asked for here, nor is localPorts: connections have the defaults of the net package.
 func localAddress(controlled) (a netip.Addr) { return a }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // tend is the goroutine that looks after everything now and then: idle flows, byte counters,
-// flows on a view that has expired, missing listeners, summaries of refusals. One ticker for all flows costs less than a timer each.
+// flows on a view that has expired, missing listeners, connections that are ready, summaries of refusals. One ticker for all flows costs less than a timer each.
 func (p *Proxy) tend() {
 	ticker := time.NewTicker(tendInterval)
 	defer ticker.Stop()
@@ -29,6 +29,7 @@ func (p *Proxy) tend() {
 			}
 			p.retry()
 			p.locals.tend()
+			p.warm.follow()
 			p.refusals.tend(now, p.log)
 		}
 	}

@@ -35,7 +35,7 @@ func samples() []link.Object {
 			IdleTimeout: time.Minute, FallbackPublic: true, Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 9},
 			Spread: link.Spread{
 				Balance: link.LeastConnections, Weights: map[netip.AddrPort]int{netip.MustParseAddrPort("10.20.0.4:1433"): 0},
-				Probe: link.Probe{Kind: link.ProbeHTTP, Path: "/up", Status: 204}, MaxPerTarget: 10, MaxWaiting: 20,
+				Probe: link.Probe{Kind: link.ProbeHTTP, Path: "/up", Status: 204}, MaxPerTarget: 10, MaxWaiting: 20, Warm: 4, WarmAge: 20 * time.Second,
 			},
 		},
 		&link.Endpoint{

@@ -231,6 +231,10 @@ var serviceSettings = []setting[*link.Service]{
 		}
 		return nil
 	}},
+	{"warm", func(_ *API, v *link.Service, value string) (err error) {
+		v.Warm, v.WarmAge, err = link.ParseWarm(strings.Join(words(value), " "))
+		return err
+	}},
 	{"fallback", func(_ *API, v *link.Service, value string) error {
 		if strings.ToLower(value) != "public" {
 			return fmt.Errorf("%s: public is allowed", quote(value))

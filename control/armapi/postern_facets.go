@@ -70,7 +70,7 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 		"port": figure(int(v.Port), defaultPort), "pin": pin, "proxy-protocol": header,
 		"max-connections": figure(v.MaxConnections, 0), "max-per-consumer": figure(v.MaxPerConsumer, 0), "targets": "",
 		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "", "ech": "", "fallback": "",
-		"protocol": "", "balance": string(v.Balance), "weights": weightWords(v), "probe": "", "max-per-target": "",
+		"protocol": "", "balance": string(v.Balance), "weights": weightWords(v), "probe": "", "max-per-target": "", "warm": "",
 		"within": strings.Join(texts(v.Within), " "),
 	}
 	if v.Protocol != link.TCP && f.Balancer == "" {
@@ -81,6 +81,9 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 	}
 	if v.MaxPerTarget != 0 {
 		settings["max-per-target"] = strconv.Itoa(v.MaxPerTarget) + " " + strconv.Itoa(v.MaxWaiting)
+	}
+	if v.Warm != 0 {
+		settings["warm"] = v.WarmWords()
 	}
 	if v.FallbackPublic {
 		settings["fallback"] = "public"

@@ -84,6 +84,15 @@ func directive(s *link.Service) block.Directive {
 					return err
 				},
 			},
+			{
+				Name: "warm", Usage: "N [AGE]", Min: 1, Max: 2,
+				Set: func(args []string) (err error) {
+					if s.Warm, err = block.Int(args[0], 1, link.MaxWarm); err == nil && len(args) == 2 {
+						s.WarmAge, err = block.Duration(args[1], link.MinWarmAge, link.MaxWarmAge)
+					}
+					return err
+				},
+			},
 			parties("visible", &s.Visible),
 			parties("approve", &s.AutoApprove),
 			parties("reject", &s.Reject),

@@ -76,6 +76,9 @@ func complete(at block.Position, s *link.Service) error {
 	if s.Protocol == link.UDP && s.Probe != (link.Probe{}) {
 		return at.Property("probe").Errorf("probe %s: the targets of a service of UDP can't be probed", s.Probe.Kind)
 	}
+	if err := link.CheckWarm(s.Warm, s.Protocol, s.Pin); err != nil {
+		return at.Property("warm").Errorf("%v", err)
+	}
 	if err := link.CheckDatagrams(s.Protocol, s.Pin, s.ProxyProtocol); err != nil {
 		return at.Property("protocol").Errorf("%v", err)
 	}

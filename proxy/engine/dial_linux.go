@@ -31,6 +31,40 @@ func (e *epollEngine) Begin(from, to netip.AddrPort, near Conn, control Control)
 	return nil, c.finish, nil
 }
 
+// Move implements [Engine]. What the loop before is still going to tell is of a slot that is free, or of a connection that is
+// closed.
+func (e *epollEngine) Move(c, near Conn) Conn {
+	was, to := c.(*conn), e.loopOf(near)
+	if was.loop == to {
+		return was
+	}
+	fd, err := was.leave()
+	if err != nil {
+		return nil
+	}
+	return newConn(to, fd)
+}
+
+// leave takes the descriptor of a connection out of its loop, and leaves the connection as one that is closed.
+func (c *conn) leave() (fd int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return -1, net.ErrClosed
+	}
+	if c.watched != 0 {
+		if err := c.loop.kernel.tell(c.loop.epoll, unix.EPOLL_CTL_DEL, c.fd, unix.EpollEvent{}); err != nil {
+			_ = c.closeLocked(false)
+			return -1, os.NewSyscallError("epoll_ctl", err)
+		}
+		c.loop.leave(c.number)
+		c.watched = 0
+	}
+	fd, c.fd = c.fd, -1
+	c.loop.conns.Add(-1)
+	return fd, nil
+}
+
 func (e *epollEngine) loopOf(near Conn) *loop {
 	if c, ok := near.(*conn); ok {
 		return c.loop

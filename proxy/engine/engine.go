@@ -24,6 +24,9 @@ type Engine interface {
 	// before anything else is done with it. near is the connection that the new one will be copied to and from.
 	// Errors wrap those of the system.
 	Begin(from, to netip.AddrPort, near Conn, control Control) (now Conn, finish Finish, err error)
+	// Move makes a connection of this engine, on which nothing was read or written yet, one to be copied to and from near,
+	// and returns it; the one that was given isn't used any more. Nil: it was closed.
+	Move(c, near Conn) Conn
 	// Copy copies between two connections of this engine until both directions have ended, and returns
 	// at once, or after a first turn. Nobody else may read from or write to them any more.
 	Copy(c Copy)

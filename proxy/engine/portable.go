@@ -111,6 +111,9 @@ func (e *portable) Begin(from, to netip.AddrPort, _ Conn, control Control) (Conn
 	return nil, func(ctx context.Context) (Conn, error) { return e.dial(ctx, from, to, control) }, nil
 }
 
+// Move implements [Engine]: any two connections can be copied to each other.
+func (e *portable) Move(c, _ Conn) Conn { return c }
+
 // dial connects. Where from isn't valid the socket must not be bound first, not even to nothing: a
 // port that is chosen before the target is known is one for all targets together, and is looked for among all
 // that are in use or in TIME_WAIT.

@@ -12,6 +12,7 @@
 package targets
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -244,6 +245,21 @@ func (s *Set) Status(now time.Time, addr netip.AddrPort) Status {
 		return t.status(now)
 	}
 	return Status{}
+}
+
+// Spare returns how many connections a target of use may have beside those of its flows, for flows to come. 0 for any other: one
+// that is drained, down, ejected or none.
+func (s *Set) Spare(now time.Time, addr netip.AddrPort) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.known[addr]
+	switch most := s.service.MaxPerTarget; {
+	case t == nil || !t.listed || t.class(now) != fit:
+		return 0
+	case most > 0:
+		return max(0, most-t.flows)
+	}
+	return math.MaxInt
 }
 
 // Inherit takes over what probes have said of a target when it was one of another service.
