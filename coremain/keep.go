@@ -46,7 +46,7 @@ func (m *manager) keep() error {
 		return err
 	}
 	return succession.Listening(func(s succession.Socket, kept int) error {
-		if fastpath.Owns(kept) {
+		if _, is := fastpath.Owns(kept); is {
 			return nil // it is emptied and closed, and nobody would read it meanwhile
 		}
 		var failed error

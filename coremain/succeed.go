@@ -20,6 +20,7 @@ import (
 	"github.com/postern-link/postern/node/confine"
 	"github.com/postern-link/postern/node/succession"
 	"github.com/postern-link/postern/plugin/linkstore"
+	"github.com/postern-link/postern/plugin/privatelink"
 	"github.com/postern-link/postern/plugin/privatelink/fastpath"
 )
 
@@ -90,7 +91,7 @@ func (e *estate) sort(sockets []succession.Socket, fds []int) error {
 			}
 			switch {
 			case s.Apart:
-				fastpath.Inherit(c)
+				fastpath.Inherit(c, s.Place)
 			case s.Shared:
 				udp[s.Addr] = append(udp[s.Addr], c)
 			default:
@@ -198,6 +199,7 @@ func unfit() error {
 // ready tells the other process to accept no more, and judges its flows from now on.
 func (e *estate) ready() {
 	e.left.Close()
+	privatelink.BeginFast()
 	fastpath.DropInherited()
 	n := linkstore.Running()
 	if e.conn != nil {

@@ -122,10 +122,12 @@ func (r *runner) upgrade(ctx context.Context) error {
 	}
 	clog.Infof("upgrade: process %d, %s, is to take the place of this one", child.Pid(), ownPath)
 	stop := context.AfterFunc(ctx, child.Interrupt)
+	release := fastpath.Hold() // the other process has the same sockets for a while
 	if err = r.handOver(n, child); err == nil && !stop() {
 		err = ctx.Err()
 	}
 	if err != nil {
+		release()
 		switch {
 		case ctx.Err() != nil:
 			err = errors.New("this process was told to end")

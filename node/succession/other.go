@@ -30,7 +30,7 @@ func (c *Child) Done() <-chan struct{} { return nil }
 func Predecessor() (*Conn, error) { return nil, nil }
 
 // SendSockets is for Linux.
-func (c *Conn) SendSockets(Message, int, func(int) bool) error { return errSystem }
+func (c *Conn) SendSockets(Message, int, func(int) (int, bool)) error { return errSystem }
 
 // Listening is for Linux.
 func Listening(func(Socket, int) error) error { return errSystem }

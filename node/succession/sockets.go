@@ -13,8 +13,8 @@ import (
 )
 
 // SendSockets sends all that [Listening] finds, and then that this is all. apart reports which of them are marked as [Socket]
-// has it.
-func (c *Conn) SendSockets(begin Message, notify int, apart func(fd int) bool) error {
+// has it, and their places.
+func (c *Conn) SendSockets(begin Message, notify int, apart func(fd int) (place int, is bool)) error {
 	var batch []Socket
 	var fds []int
 	defer func() { CloseAll(fds) }()
@@ -32,7 +32,9 @@ func (c *Conn) SendSockets(begin Message, notify int, apart func(fd int) bool) e
 		if err != nil {
 			return os.NewSyscallError("fcntl", err)
 		}
-		s.Apart = s.Network == "udp" && apart(dup)
+		if s.Network == "udp" {
+			s.Place, s.Apart = apart(dup)
+		}
 		if batch, fds = append(batch, s), append(fds, dup); len(fds) == MaxSockets {
 			return flush()
 		}

@@ -91,6 +91,7 @@ type Socket struct {
 	Addr    netip.AddrPort `json:"addr"`
 	Shared  bool           `json:"shared,omitempty"` // SO_REUSEPORT is set
 	Apart   bool           `json:"apart,omitempty"`  // it is none of CoreDNS's, but of who answers beside it
+	Place   int            `json:"place,omitempty"`  // what that one knows of its place among them; 0: nothing
 }
 
 // Flow is a live flow as the process that carries it knows it: what it takes to say whether it may go on

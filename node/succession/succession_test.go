@@ -41,7 +41,7 @@ func TestSockets(t *testing.T) {
 	want := l.Addr().(*net.TCPAddr).AddrPort()
 	sent := make(chan error, 1)
 	go func() {
-		sent <- a.SendSockets(Message{Version: "1", Sandbox: []confine.Rules{{Read: []string{"/etc"}}}}, -1, func(int) bool { return false })
+		sent <- a.SendSockets(Message{Version: "1", Sandbox: []confine.Rules{{Read: []string{"/etc"}}}}, -1, func(int) (int, bool) { return 0, false })
 	}()
 	found := map[netip.AddrPort]int{}
 	for {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -145,7 +146,8 @@ func TestServer(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	at := instance.Servers()[0].LocalAddr().String()
+	servers := instance.Servers()
+	at := servers[slices.IndexFunc(servers, func(s caddy.ServerListener) bool { return s.LocalAddr() != nil })].LocalAddr().String()
 	last := func(m *dns.Msg) string {
 		if n := len(m.Answer); n > 0 {
 			if a, ok := m.Answer[n-1].(*dns.A); ok {

@@ -23,7 +23,7 @@ type fast struct {
 	sockets int    // of CoreDNS
 	counted string // the plugin behind prometheus, which counts it as the one that answers; "": there is no prometheus
 	target  *fastpath.Target
-	served  bool // a group has served the target; the carrier's lock is held
+	block   *fasts
 
 	moment atomic.Pointer[fastpath.Moment]
 }
@@ -46,6 +46,9 @@ func (f *fast) Now() *fastpath.Moment {
 // begin returns the moment of a new snapshot.
 func (f *fast) begin(s *link.Snapshot) *fastpath.Moment {
 	next := &fastpath.Moment{Epoch: epochs.Add(1), State: s}
+	for n := range s.Networks() {
+		next.Names += 2 * s.CountIn(n.ID) // an endpoint has a public name and a private one, as a rule
+	}
 	for {
 		m := f.moment.Load()
 		if m != nil {
@@ -89,7 +92,7 @@ func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Ans
 		return nil
 	}
 	return &fastpath.Answer{
-		Epoch: m.Epoch, View: string(n.network), Holds: n.holds(f.p), Counts: f.counts(r, n),
+		Epoch: m.Epoch, View: string(n.network), Holds: n.holds(f.p), Counts: f.counts(w, r, n),
 		Size: float64(n.size), Loose: n.loose(r.Question[0].Qtype),
 	}
 }
@@ -100,13 +103,13 @@ func (n *note) loose(qtype uint16) bool {
 }
 
 // counts returns the counters that the plugins have raised for an answer.
-func (f *fast) counts(r *dns.Msg, n *note) []prometheus.Counter {
+func (f *fast) counts(w dns.ResponseWriter, r *dns.Msg, n *note) []prometheus.Counter {
 	all := append(n.misses, f.p.stats.of(f.server.Addr, n.network)[n.result])
 	if f.counted == "" {
 		return all
 	}
 	family := "1"
-	if f.at.Addr().Is6() {
+	if clientOf(w).Is6() {
 		family = "2"
 	}
 	if opt := r.IsEdns0(); opt != nil && opt.Do() {

@@ -119,9 +119,10 @@ func startFastBefore(t testing.TB, s *link.Snapshot, next plugin.Handler) *fastS
 	if err != nil {
 		t.Fatal(err)
 	}
-	if srv.fast, err = newFast(p, config, at); err != nil { // before anything is served, as at a start
+	if srv.fast, err = newFast(p, config, "127.0.0.1", at); err != nil { // before anything is served, as at a start
 		t.Fatal(err)
 	}
+	srv.fast.meter()
 	done := make(chan error, 1)
 	go func() { done <- chain.ServePacket(conn) }()
 	g, err := fastpath.Open(at, srv.fast.target)

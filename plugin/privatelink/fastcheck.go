@@ -60,19 +60,26 @@ func blockReason(config *dnsserver.Config, keys int, decorated bool) *reason {
 // addressReason says why an address of a server block can't have a fast path.
 func addressReason(config *dnsserver.Config, host string, others []*dnsserver.Config) (netip.AddrPort, *reason) {
 	addr, err := netip.ParseAddr(host)
-	if host == "" || err == nil && addr.IsUnspecified() {
-		return netip.AddrPort{}, &reason{"wildcard", "it listens on all addresses; name them with bind"}
+	wild := isWild(host)
+	if wild {
+		addr, err = fastpath.Wildcard(), nil // as the socket of each is
 	}
 	port, bad := strconv.ParseUint(config.Port, 10, 16)
 	if err != nil || bad != nil || port == 0 || addr.Is4In6() {
 		return netip.AddrPort{}, &reason{"address", "the address or the port is not a plain one"}
 	}
 	for _, o := range others {
-		if o.Port == config.Port && o.Transport == config.Transport && slices.Contains(o.ListenHosts, host) {
+		if o.Port == config.Port && o.Transport == config.Transport && (slices.Contains(o.ListenHosts, host) || wild && slices.ContainsFunc(o.ListenHosts, isWild)) {
 			return netip.AddrPort{}, &reason{"block", "another server block has the address as well"}
 		}
 	}
 	return netip.AddrPortFrom(addr, uint16(port)), nil
+}
+
+// isWild reports whether a block that binds to host listens on all addresses.
+func isWild(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "" || err == nil && addr.IsUnspecified()
 }
 
 // configs returns those of all other server blocks of the Corefile that c read. CoreDNS has no list of them, so they are asked for
@@ -95,12 +102,12 @@ func configs(c *caddy.Controller, file caddy.Input) ([]*dnsserver.Config, error)
 	return all, nil
 }
 
-// newFast returns what serves an address of a server block.
-func newFast(p *Privatelink, config *dnsserver.Config, at netip.AddrPort) (*fast, error) {
+// newFast returns what serves an address of a server block, which the block calls host.
+func newFast(p *Privatelink, config *dnsserver.Config, host string, at netip.AddrPort) (*fast, error) {
 	f := &fast{p: p, at: at, sockets: max(1, config.NumSockets)}
 	// A server of our own with the plugins of the block: CoreDNS makes one for each of its sockets in the same way.
 	var err error
-	if f.server, err = dnsserver.NewServer(serverName(config, at.Addr().String()), []*dnsserver.Config{config}); err != nil {
+	if f.server, err = dnsserver.NewServer(serverName(config, host), []*dnsserver.Config{config}); err != nil {
 		return nil, err
 	}
 	f.target = fastpath.NewTarget(f)
@@ -108,15 +115,16 @@ func newFast(p *Privatelink, config *dnsserver.Config, at netip.AddrPort) (*fast
 	for _, code := range fastpath.Options {
 		f.target.NoOptions = f.target.NoOptions || edns.SupportedOption(code)
 	}
-	f.target.Answered = fastAnswers.WithLabelValues(f.server.Addr)
 	if m, ok := config.Handler("prometheus").(*metrics.Metrics); ok && m.Next != nil {
 		f.counted = m.Next.Name()
-		f.observe()
 	}
 	return f, nil
 }
 
 // serverName is what CoreDNS calls the server of an address.
 func serverName(config *dnsserver.Config, host string) string {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		host = addr.String()
+	}
 	return fmt.Sprintf("%s://%s", config.Transport, net.JoinHostPort(host, config.Port))
 }

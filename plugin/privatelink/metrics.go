@@ -68,8 +68,18 @@ func setFast(server, reason string) {
 	}
 }
 
-// observe has the sizes and times of what is answered counted as prometheus does.
-func (f *fast) observe() {
+// forgetFast removes what is said of a server that is no more.
+func forgetFast(server string) {
+	fastInUse.DeletePartialMatch(prometheus.Labels{"server": server})
+	fastAnswers.DeleteLabelValues(server)
+}
+
+// meter has what is answered counted; sizes and times as prometheus does. It is called before the target is in use.
+func (f *fast) meter() {
+	f.target.Answered = fastAnswers.WithLabelValues(f.server.Addr)
+	if f.counted == "" {
+		return
+	}
 	f.target.Requests = vars.RequestSize.WithLabelValues(f.server.Addr, ".", "", "udp")
 	f.target.Responses = vars.ResponseSize.WithLabelValues(f.server.Addr, ".", "", "udp")
 	f.target.Duration = vars.RequestDuration.WithLabelValues(f.server.Addr, ".", "")

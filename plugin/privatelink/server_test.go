@@ -70,11 +70,17 @@ func start(t *testing.T, corefile string) (udp, tcp string) {
 	t.Helper()
 	instance := startInstance(t, caddy.CaddyfileInput{Filepath: "Corefile", Contents: []byte(corefile), ServerTypeName: "dns"})
 	t.Cleanup(func() { end(t, instance) })
-	first := instance.Servers()[0]
+	first := firstServer(instance)
 	if first.LocalAddr() != nil { // nil: TLS
 		udp = first.LocalAddr().String()
 	}
 	return udp, first.Addr().String()
+}
+
+// firstServer returns the first server that listens.
+func firstServer(instance *caddy.Instance) caddy.ServerListener {
+	all := instance.Servers()
+	return all[slices.IndexFunc(all, func(s caddy.ServerListener) bool { return s.Addr() != nil })]
 }
 
 // startInstance starts a server on a state of its own. The caller ends it, or its successor.
@@ -323,7 +329,7 @@ func TestServerNetworkRenamed(t *testing.T) {
 	}
 	ask := func(inst *caddy.Instance) string {
 		t.Helper()
-		return lastA(dial(t, "127.0.0.1", inst.Servers()[0].LocalAddr().String()).ask("contoso.database.windows.net.", dns.TypeA))
+		return lastA(dial(t, "127.0.0.1", firstServer(inst).LocalAddr().String()).ask("contoso.database.windows.net.", dns.TypeA))
 	}
 	old := startInstance(t, input("one"))
 	if got := ask(old); got != "10.200.0.5" {

@@ -26,7 +26,7 @@ func BenchmarkServe(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer g.Close(time.Second)
-				if err := g.Steer(1); err != nil {
+				if err := g.Steer(1, nil); err != nil {
 					b.Fatal(err)
 				}
 			} else {
@@ -72,7 +72,7 @@ func newBurst(b *testing.B, addr netip.AddrPort) *burst {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { f.Close(); conn.Close() })
-	c := &burst{fd: int(f.Fd()), ring: newRing()}
+	c := &burst{fd: int(f.Fd()), ring: newRing(false)}
 	for i := range c.b {
 		c.b[i] = wire(b, fmt.Sprintf("name%d.privatelink.database.windows.net.", i), nil)
 	}

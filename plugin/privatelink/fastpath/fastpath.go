@@ -37,6 +37,7 @@ type Backend interface {
 type Moment struct {
 	Epoch uint64 // another one in each moment
 	State any    // of the backend
+	Names int    // about how many have answers of their own, for which the table has room
 }
 
 // Answer is what the plugins say of an answer that they gave.
@@ -107,9 +108,13 @@ func (t *Target) find(key []byte, m *Moment, client netip.Addr, query []byte) (e
 	if m == nil {
 		return nil, 0, false
 	}
+	head := len(key)
 	key, n, ok := t.parse(key, query)
 	if !ok {
 		return nil, 0, false
+	}
+	if client.Is6() {
+		key[head+2] |= six
 	}
 	view, ok := t.Backend.View(m, client)
 	if !ok {
@@ -122,9 +127,10 @@ func (t *Target) find(key []byte, m *Moment, client netip.Addr, query []byte) (e
 	return e, n, false
 }
 
-// keep puts an answer of the plugins into the table if it can be given again.
-func (t *Target) keep(query, wire []byte, a *Answer) {
-	if m := t.Backend.Now(); m == nil || m.Epoch != a.Epoch {
+// keep puts an answer of the plugins into the table if it can be given again, to clients of IPv6 or of IPv4.
+func (t *Target) keep(query, wire []byte, a *Answer, ipv6 bool) {
+	m := t.Backend.Now()
+	if m == nil || m.Epoch != a.Epoch {
 		return // it would take the place of a newer one
 	}
 	var buf [maxKey]byte
@@ -132,11 +138,14 @@ func (t *Target) keep(query, wire []byte, a *Answer) {
 	if !ok {
 		return
 	}
+	if ipv6 {
+		key[2] |= six
+	}
 	spelt, ok := spellings(query[headerSize:headerSize+n], wire)
 	if !ok || len(wire) > maxWire {
 		return
 	}
 	a.Loose = a.Loose || unusual(key)
 	e := &entry{key: string(append(key, a.View...)), wire: wire, spelt: spelt, answer: a}
-	t.table.put(e)
+	t.table.put(e, room(m.Names))
 }

@@ -17,27 +17,44 @@ import (
 type Group struct {
 	addr    netip.AddrPort
 	sockets []*socket
+	shared  bool // another process has them, too, or had when they were opened
 	target  atomic.Pointer[Target]
 	probe   atomic.Pointer[probe] // while one is under way
 
+	quit  chan struct{}
+	looks sync.WaitGroup // what searches for numbers
+
 	mu     sync.Mutex // held to change the filter, and to end
 	at     []int      // where the sockets are in the kernel's group, nil: not known
+	round  int        // of searches: a new one ends those of before
+	left   bool
 	closed bool
 }
 
 // maxSockets is how many sockets a group has at most: one for each processor up to here.
 const maxSockets = 16
 
-// Open opens sockets on an address that is not a wildcard, or takes those that another process has left for it ([Inherit]),
-// and serves t. CoreDNS's sockets on the address are open already.
+// Wildcard returns the address that a socket has that is on all addresses: "::" where the system has IPv6.
+var Wildcard = sync.OnceValue(func() netip.Addr {
+	c, err := net.ListenPacket("udp", ":0")
+	if err != nil {
+		return netip.IPv6Unspecified()
+	}
+	defer c.Close()
+	return addrOf(c.(*net.UDPConn)).Addr()
+})
+
+// Open opens sockets on an address, or takes those that another process has left for it ([Inherit]), and serves t. One that is on all
+// addresses is given as [Wildcard]. CoreDNS's sockets on the address are open already.
 func Open(addr netip.AddrPort, t *Target) (*Group, error) {
-	g := &Group{addr: addr}
+	g := &Group{addr: addr, quit: make(chan struct{})}
 	g.target.Store(t)
-	conns := inherited.take(addr)
+	conns, at := inherited.take(addr)
+	g.shared, g.at = len(conns) > 0, at
 	for len(conns) < min(runtime.GOMAXPROCS(0), maxSockets) {
 		c, err := listen(addr)
 		if err != nil {
-			closeAll(conns)
+			abandon(addr, conns)
 			return nil, err
 		}
 		conns = append(conns, c)
@@ -45,12 +62,15 @@ func Open(addr netip.AddrPort, t *Target) (*Group, error) {
 	for i, c := range conns {
 		s, err := newSocket(g, c)
 		if err != nil {
-			closeAll(conns[i:])
+			abandon(addr, conns[i:])
 			g.Close(0)
 			return nil, err
 		}
 		g.sockets = append(g.sockets, s)
 		own.add(c)
+		if g.at != nil && i < len(g.at) {
+			own.at(c, g.at[i])
+		}
 		go s.run()
 	}
 	return g, nil
@@ -71,7 +91,15 @@ func listen(addr netip.AddrPort) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
-func closeAll(conns []*net.UDPConn) {
+// abandon closes sockets that nobody here reads. Another process may still have them.
+func abandon(addr netip.AddrPort, conns []*net.UDPConn) {
+	var raws []syscall.RawConn
+	for _, c := range conns {
+		if raw, err := c.SyscallConn(); err == nil {
+			raws = append(raws, raw)
+		}
+	}
+	retreat(addr, raws)
 	for _, c := range conns {
 		c.Close()
 	}
@@ -94,44 +122,21 @@ func (g *Group) enter() *Target {
 	}
 }
 
-// Steer has the kernel lead all datagrams of the address to the group. Before, some come to CoreDNS's own sockets, of which
-// there are others. The error is that the kernel takes no filter.
-func (g *Group) Steer(others int) error {
+// Leave has the kernel lead nothing to the group any more: it returns when all was read that has come. CoreDNS's sockets get the rest.
+func (g *Group) Leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
-		return nil
+	if g.left || g.closed {
+		return
 	}
-	at := g.locate(others + len(g.sockets))
-	if at == nil {
-		// Nobody could be asked. Sockets have their places in the order in which they were bound.
-		for i := range g.sockets {
-			at = append(at, others+i)
-		}
+	g.left = true
+	raws := make([]syscall.RawConn, len(g.sockets))
+	for i, s := range g.sockets {
+		raws[i] = s.raw
 	}
-	g.at = at
-	return g.attach(spread(at))
+	retreat(g.addr, raws)
+	g.empty()
 }
-
-// Leave has the kernel lead nothing to the group any more, and closes it when all is answered that has come. What it
-// serves is drained, too. others is how many sockets CoreDNS has on the address.
-func (g *Group) Leave(others int) {
-	g.mu.Lock()
-	left := make([]int, 0, others)
-	for i := range others + len(g.sockets) {
-		if !contains(g.at, i) && len(left) < others {
-			left = append(left, i)
-		}
-	}
-	if len(left) > 0 && !g.closed && g.attach(spread(left)) == nil {
-		g.empty()
-	}
-	g.mu.Unlock()
-	g.Close(closeTime)
-}
-
-// closeTime is how long a group waits for answers of the plugins before it ends: as long as CoreDNS does.
-const closeTime = 5 * time.Second
 
 // empty returns when no socket has a datagram left, after about the time that one takes through the kernel.
 func (g *Group) empty() {
@@ -151,27 +156,24 @@ func (g *Group) empty() {
 }
 
 // Close ends the group when what it has read is answered, at most after the given time. A datagram that waits in the kernel is
-// lost, unless another process has the sockets as well.
+// lost, unless another process has the sockets as well, or the group has left.
 func (g *Group) Close(atMost time.Duration) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
+	closed := g.closed
+	g.closed = true
+	g.mu.Unlock()
+	if closed {
 		return
 	}
-	g.closed = true
+	close(g.quit)
+	g.looks.Wait()
+	if g.retreated() { // by the other process, which doesn't read them
+		g.empty()
+	}
 	var wg sync.WaitGroup
 	for _, s := range g.sockets {
 		wg.Go(func() { s.stop(atMost) })
 		own.remove(s.conn)
 	}
 	wg.Wait()
-}
-
-func contains(list []int, n int) bool {
-	for _, v := range list {
-		if v == n {
-			return true
-		}
-	}
-	return false
 }

@@ -33,7 +33,7 @@ func TestSegments(t *testing.T) {
 				t.Parallel()
 				server := socketOn(t, network.name, network.addr)
 				clients := []*net.UDPConn{socketOn(t, network.name, network.addr), socketOn(t, network.name, network.addr)}
-				r := newRing()
+				r := newRing(false)
 				r.single = tc.single
 				var asked []int // clients, by datagram
 				for len(asked) < len(tc.answers) {

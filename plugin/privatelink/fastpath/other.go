@@ -18,13 +18,19 @@ func Supported() bool { return false }
 func Usable() error { return errSystem }
 
 // Inherit is for Linux.
-func Inherit(c *net.UDPConn) { c.Close() }
+func Inherit(c *net.UDPConn, _ int) { c.Close() }
 
 // DropInherited is for Linux.
 func DropInherited() {}
 
 // Owns is for Linux.
-func Owns(int) bool { return false }
+func Owns(int) (int, bool) { return 0, false }
+
+// Hold is for Linux.
+func Hold() (release func()) { return func() {} }
+
+// Wildcard is for Linux.
+func Wildcard() netip.Addr { return netip.IPv6Unspecified() }
 
 // Group is for Linux.
 type Group struct{}
@@ -39,10 +45,10 @@ func (*Group) Use(*Target) *Target { return nil }
 func (*Group) Target() *Target { return nil }
 
 // Steer is for Linux.
-func (*Group) Steer(int) error { return errSystem }
+func (*Group) Steer(int, func()) error { return errSystem }
 
 // Leave is for Linux.
-func (*Group) Leave(int) {}
+func (*Group) Leave() {}
 
 // Close is for Linux.
 func (*Group) Close(time.Duration) {}

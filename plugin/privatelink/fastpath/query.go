@@ -19,6 +19,7 @@ const keyHead = 2 + 1 + 2 + 2 + 2
 const (
 	spelt  = 1 << iota // the name has upper case
 	hasOPT             // the query has EDNS
+	six                // the client has IPv6, which counters tell apart
 )
 
 // Flags of a query.

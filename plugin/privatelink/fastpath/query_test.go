@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"bytes"
-	"net/netip"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -176,7 +175,7 @@ func TestTable(t *testing.T) {
 	t.Parallel()
 	var table Table
 	put := func(key string, epoch uint64, loose bool) {
-		table.put(&entry{key: key, answer: &Answer{Epoch: epoch, Loose: loose}})
+		table.put(&entry{key: key, answer: &Answer{Epoch: epoch, Loose: loose}}, room(0))
 	}
 	put("a", 1, false)
 	if table.get([]byte("a"), 1) == nil || table.get([]byte("a"), 2) != nil || table.get([]byte("b"), 1) != nil {
@@ -218,7 +217,7 @@ func TestTableBytes(t *testing.T) {
 	var table Table
 	wire := make([]byte, maxWire) // one for all: it is counted for each
 	put := func(prefix byte, i int, epoch uint64, loose bool) {
-		table.put(&entry{key: string([]byte{prefix, byte(i), byte(i >> 8), byte(i >> 16)}), wire: wire, answer: &Answer{Epoch: epoch, Loose: loose}})
+		table.put(&entry{key: string([]byte{prefix, byte(i), byte(i >> 8), byte(i >> 16)}), wire: wire, answer: &Answer{Epoch: epoch, Loose: loose}}, room(0))
 	}
 	held := func(prefix byte) (n, bytes int) {
 		sets := *table.sets.Load()
@@ -236,8 +235,8 @@ func TestTableBytes(t *testing.T) {
 	}
 	check := func(what string) {
 		t.Helper()
-		if _, bytes := held(0); bytes != table.bytes || bytes > maxBytes {
-			t.Fatalf("%s: %d bytes are held, %d are counted, %d are the most", what, bytes, table.bytes, maxBytes)
+		if _, bytes := held(0); bytes != table.bytes || bytes > leastBytes {
+			t.Fatalf("%s: %d bytes are held, %d are counted, %d are the most", what, bytes, table.bytes, leastBytes)
 		}
 	}
 	for i := range 15_000 {
@@ -284,53 +283,5 @@ func TestSizes(t *testing.T) {
 	}
 	if len(keys) != 3 {
 		t.Errorf("%d entries", len(keys))
-	}
-}
-
-// TestAllocations: an answer from the table allocates nothing.
-func TestAllocations(t *testing.T) {
-	b := newPlugins()
-	target, query := NewTarget(b), wire(t, "a.example.", with())
-	answer := learnt(t, target, query)
-	key, dst := make([]byte, 0, maxKey+maxView), make([]byte, 0, maxWire)
-	client := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	n := testing.AllocsPerRun(1000, func() {
-		e, n, _ := target.find(key, b.Now(), client, query)
-		if e == nil {
-			t.Fatal("not found")
-		}
-		dst = e.appendTo(dst[:0], query, n)
-	})
-	if n != 0 || !bytes.Equal(dst, answer) {
-		t.Errorf("%v allocations, answer %x, want %x", n, dst, answer)
-	}
-}
-
-// learnt puts the answer to a query into the table of a target.
-func learnt(t testing.TB, target *Target, query []byte) []byte {
-	t.Helper()
-	m := new(dns.Msg)
-	if err := m.Unpack(query); err != nil {
-		t.Fatal(err)
-	}
-	answer, err := new(dns.Msg).SetReply(m).Pack()
-	if err != nil {
-		t.Fatal(err)
-	}
-	target.keep(query, answer, &Answer{Epoch: target.Backend.Now().Epoch, View: "view"})
-	return answer
-}
-
-// BenchmarkAnswer is one answer from the table, without the system calls.
-func BenchmarkAnswer(b *testing.B) {
-	backend := newPlugins()
-	target, query := NewTarget(backend), wire(b, "contoso.privatelink.database.windows.net.", with())
-	learnt(b, target, query)
-	key, dst := make([]byte, 0, maxKey+maxView), make([]byte, 0, maxWire)
-	client := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	b.ReportAllocs()
-	for b.Loop() {
-		e, n, _ := target.find(key, backend.Now(), client, query)
-		dst = e.appendTo(dst[:0], query, n)
 	}
 }

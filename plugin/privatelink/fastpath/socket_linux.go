@@ -44,7 +44,13 @@ func newSocket(g *Group, conn *net.UDPConn) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{group: g, conn: conn, raw: raw, ring: newRing(), ended: make(chan error, 1), idle: make(chan struct{}), quit: make(chan struct{})}
+	wild := g.addr.Addr().IsUnspecified()
+	if wild {
+		if err := tellDestination(raw); err != nil {
+			return nil, err
+		}
+	}
+	s := &socket{group: g, conn: conn, raw: raw, ring: newRing(wild), ended: make(chan error, 1), idle: make(chan struct{}), quit: make(chan struct{})}
 	s.receive = func(fd uintptr) bool {
 		s.errno = s.ring.receive(fd)
 		return s.errno != unix.EAGAIN
@@ -53,6 +59,26 @@ func newSocket(g *Group, conn *net.UDPConn) (*socket, error) {
 	// The empty secrets are CoreDNS's for a server without tsig: a signature is looked at and found wanting.
 	s.srv = &dns.Server{PacketConn: s, Net: "udp", Handler: dns.HandlerFunc(s.serve), TsigSecret: map[string]string{}}
 	return s, nil
+}
+
+// tellDestination has the kernel say which address each datagram was sent to. A socket of IPv6 says it of IPv4 in the same form.
+func tellDestination(raw syscall.RawConn) error {
+	var err error
+	ctl := raw.Control(func(fd uintptr) {
+		var domain int
+		if domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
+			return
+		}
+		if domain == unix.AF_INET6 {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		}
+	})
+	if ctl != nil {
+		return ctl
+	}
+	return err
 }
 
 // run serves until stop.
@@ -87,7 +113,7 @@ func (s *socket) ReadFrom(p []byte) (int, net.Addr, error) {
 			if known {
 				continue
 			}
-			miss := &miss{addr: r.udpAddr(i)}
+			miss := &miss{addr: r.udpAddr(i), parcel: r.parcel(i)}
 			if learn {
 				miss.query = bytes.Clone(b)
 			}
@@ -149,8 +175,9 @@ func (s *socket) answer(t *Target, m *Moment, i int, b []byte) (known, learn boo
 
 // miss is the address of a query that the plugins answer, with what is kept of it.
 type miss struct {
-	addr  net.UDPAddr
-	query []byte // as it came; nil: the answer is not to be kept
+	addr   net.UDPAddr
+	parcel parcel // of the answer
+	query  []byte // as it came; nil: the answer is not to be kept
 
 	mu     sync.Mutex
 	wire   []byte // the answer
@@ -187,7 +214,7 @@ func (s *socket) serve(w dns.ResponseWriter, r *dns.Msg) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.writes == 1 {
-		t.keep(m.query, m.wire, a)
+		t.keep(m.query, m.wire, a, m.addr.IP.To4() == nil)
 	}
 }
 
@@ -203,7 +230,10 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 		m.writes++
 		m.mu.Unlock()
 	}
-	return s.conn.WriteTo(b, &m.addr)
+	if err := m.parcel.send(s.raw, b); err != nil {
+		return 0, &net.OpError{Op: "write", Net: "udp", Source: s.conn.LocalAddr(), Addr: &m.addr, Err: err}
+	}
+	return len(b), nil
 }
 
 // Close implements [net.PacketConn]. The dns.Server closes it after stop.

@@ -1,114 +1,134 @@
 package fastpath
 
 import (
-	"crypto/rand"
-	"encoding/binary"
-	"net"
+	"errors"
+	"net/netip"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The kernel numbers the sockets of an address in an order that it tells nobody: that in which they were bound, until one is
-// closed and the last takes its place. A filter has to know the numbers, so they are found out: a datagram that names
-// a number is led there, and each socket says which ones it got. The filter of that time leads all
-// else as before.
+// The kernel leads a datagram to the socket whose number in its group a filter returns, and by a hash of the addresses where
+// there is no such number. Three filters are used:
+//
+//	anywhere   by the hash, over all sockets but those that are connected: CoreDNS's, once a group has connected its own
+//	toNumber   to the number that a datagram names: so the numbers are found out (locate_linux.go)
+//	spread     to the numbers of a group's sockets
+//
+// A number is never guessed: as long as the numbers aren't known all sockets get their share, and all are read.
 
-// probe is the search for the numbers of a group's sockets.
-type probe struct {
-	token [8]byte
-	found chan place
-}
+// errNotFound: the numbers of the sockets aren't known yet.
+var errNotFound = errors.New("the kernel's numbers for the sockets aren't found yet")
 
-// place is the number of a socket.
-type place struct {
-	socket *socket
-	at     int
-}
-
-// A probe's datagram is a header that is a response, which CoreDNS ignores, then a token and a number.
+// Times of a search that goes on.
 const (
-	probeToken  = headerSize
-	probeNumber = probeToken + 8
-	probeSize   = probeNumber + 2
+	firstLook = 250 * time.Millisecond
+	lastLook  = 64 * time.Second
 )
 
-// probeTime is how long is waited for the datagrams of a probe. They don't leave the machine.
-const probeTime = 250 * time.Millisecond
-
-// probed reports whether a datagram is one of a probe, and takes it.
-func (g *Group) probed(s *socket, b []byte) bool {
-	p := g.probe.Load()
-	if p == nil || len(b) != probeSize || [8]byte(b[probeToken:probeNumber]) != p.token {
-		return false
-	}
-	select {
-	case p.found <- place{s, int(binary.BigEndian.Uint16(b[probeNumber:]))}:
-	default:
-	}
-	return true
+// hold keeps this process from looking for numbers, and so from changing filters.
+var hold struct {
+	sync.RWMutex
+	on bool
 }
 
-// locate returns the numbers of the group's sockets, nil where they can't be found out. total is how many sockets
-// the address has, as far as is known.
-func (g *Group) locate(total int) []int {
-	p := &probe{found: make(chan place, 4*maxSockets)}
-	if _, err := rand.Read(p.token[:]); err != nil {
+// Hold has the groups of this process leave the filters as they are, for another process that takes their sockets, until release is
+// called.
+func Hold() (release func()) {
+	set := func(on bool) {
+		hold.Lock()
+		defer hold.Unlock()
+		hold.on = on
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+// Steer has the kernel lead all datagrams of the address to the group. others is about how many sockets there are beside. Where that
+// can't be done yet the error says why: some datagrams come to CoreDNS's sockets, and found, which may be nil, is called once they don't any more.
+// It is to be called again when other sockets of the address were closed.
+func (g *Group) Steer(others int, found func()) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.left || g.closed {
 		return nil
 	}
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(g.addr))
-	if err != nil {
-		return nil
+	g.round++
+	err := g.seek(others)
+	// The process that the sockets come from takes probes away as long as it reads them, and closes sockets later.
+	if err != nil || g.shared {
+		round, missing := g.round, err != nil
+		g.looks.Go(func() { g.look(round, others, missing, found) })
+		if g.at != nil && g.shared {
+			err = nil // it has told the numbers
+		}
 	}
-	defer c.Close()
-	if g.attach(toNumber(p.token, g.at)) != nil {
-		return nil
-	}
-	g.probe.Store(p)
-	defer g.probe.Store(nil)
-	var b [probeSize]byte
-	b[2] = 0x80
-	copy(b[probeToken:], p.token[:])
-	// A few more than there should be: sockets that nobody here knows of may have smaller numbers.
-	for i := range total + maxSockets {
-		binary.BigEndian.PutUint16(b[probeNumber:], uint16(i))
-		_, _ = c.Write(b[:])
-	}
-	at := make(map[*socket]int)
-	timer := time.NewTimer(probeTime)
-	defer timer.Stop()
-	for len(at) < len(g.sockets) {
+	return err
+}
+
+// look searches on until the numbers are known, and for a while longer where they may change. It ends when Steer is called again.
+func (g *Group) look(round, others int, missing bool, found func()) {
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		timer := time.NewTimer(wait)
 		select {
-		case found := <-p.found:
-			if n, ok := at[found.socket]; !ok || found.at < n { // a number beyond the last is led anywhere
-				at[found.socket] = found.at
-			}
+		case <-g.quit:
+			timer.Stop()
+			return
 		case <-timer.C:
-			return nil
+		}
+		g.mu.Lock()
+		if g.round != round || g.left || g.closed {
+			g.mu.Unlock()
+			return
+		}
+		err := g.seek(others)
+		g.mu.Unlock()
+		if err != nil {
+			continue
+		}
+		if missing && found != nil {
+			found()
+		}
+		missing = false
+		if !g.shared || wait == lastLook {
+			return
 		}
 	}
-	// What was led anywhere may have come first: the true numbers are below the number of all sockets, and differ.
-	return g.places(at, total)
 }
 
-// places returns the numbers in the order of the sockets, nil where two have the same.
-func (g *Group) places(at map[*socket]int, total int) []int {
-	var all []int
-	for _, s := range g.sockets {
-		n := at[s]
-		if contains(all, n) || n >= total+maxSockets {
-			return nil
-		}
-		all = append(all, n)
+// seek looks for the numbers once and has the kernel spread datagrams over them. It is called with the lock held.
+func (g *Group) seek(others int) error {
+	hold.RLock()
+	defer hold.RUnlock()
+	if hold.on || g.retreated() {
+		return errNotFound
 	}
-	return all
+	at, err := g.locate(others + len(g.sockets) + maxSockets)
+	if err != nil {
+		return err
+	}
+	if at == nil {
+		if g.at == nil {
+			return errors.Join(errNotFound, g.attach(anywhere))
+		}
+		return errors.Join(errNotFound, g.attach(spread(g.at))) // as before
+	}
+	g.at = at
+	for i, s := range g.sockets {
+		own.at(s.conn, at[i])
+	}
+	return g.attach(spread(at))
 }
 
 // attach gives the kernel a filter for all sockets of the address.
-func (g *Group) attach(filter []unix.SockFilter) error {
+func (g *Group) attach(filter []unix.SockFilter) error { return attach(g.sockets[0].raw, filter) }
+
+func attach(to syscall.RawConn, filter []unix.SockFilter) error {
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	var err error
-	ctl := g.sockets[0].raw.Control(func(fd uintptr) {
+	ctl := to.Control(func(fd uintptr) {
 		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog)
 	})
 	if ctl != nil {
@@ -116,6 +136,58 @@ func (g *Group) attach(filter []unix.SockFilter) error {
 	}
 	return err
 }
+
+// retreat has the kernel lead nothing to sockets any more, whatever their numbers are: the hash passes over sockets that are connected
+// (Linux 5.4). What they have got they still have, and answers are sent from them as before.
+func retreat(addr netip.AddrPort, sockets []syscall.RawConn) {
+	if len(sockets) == 0 {
+		return
+	}
+	_ = attach(sockets[0], anywhere)
+	for _, raw := range sockets {
+		_ = raw.Control(func(fd uintptr) {
+			for _, peer := range nobody(addr, int(fd)) {
+				if unix.Connect(int(fd), peer) == nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// nobody returns addresses to connect a socket to from which no query comes: its own, or the loopback's.
+func nobody(addr netip.AddrPort, fd int) []unix.Sockaddr {
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil
+	}
+	if !addr.Addr().IsUnspecified() {
+		return []unix.Sockaddr{own}
+	}
+	port := int(addr.Port())
+	if _, ok := own.(*unix.SockaddrInet4); ok {
+		return []unix.Sockaddr{&unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}}
+	}
+	return []unix.Sockaddr{
+		&unix.SockaddrInet6{Port: port, Addr: netip.IPv6Loopback().As16()},
+		&unix.SockaddrInet6{Port: port, Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1}).As16()},
+	}
+}
+
+// retreated reports whether the sockets of a group get nothing any more.
+func (g *Group) retreated() bool {
+	is := false
+	for _, s := range g.sockets {
+		_ = s.raw.Control(func(fd uintptr) {
+			_, err := unix.Getpeername(int(fd))
+			is = is || err == nil
+		})
+	}
+	return is
+}
+
+// anywhere is a filter that returns no number.
+var anywhere = []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1<<31 - 1}}
 
 // spread returns a filter that leads datagrams to the sockets with the given numbers by the ID of the query. It sees a
 // datagram from its first byte of data. One that is shorter than an ID is led to the first socket of all.
@@ -129,27 +201,4 @@ func spread(at []int) []unix.SockFilter {
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: uint32(n)})
 	}
 	return append(f, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: uint32(at[0])})
-}
-
-// toNumber returns a filter that leads datagrams with a token to the number that they name, and others as spread does; with
-// nothing to spread to, as the kernel would.
-func toNumber(token [8]byte, at []int) []unix.SockFilter {
-	const abs = unix.BPF_LD | unix.BPF_ABS
-	jump := func(k uint32, no uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jf: no}
-	}
-	f := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_LEN},
-		jump(probeSize, 6),
-		{Code: abs | unix.BPF_W, K: probeToken},
-		jump(binary.BigEndian.Uint32(token[:]), 4),
-		{Code: abs | unix.BPF_W, K: probeToken + 4},
-		jump(binary.BigEndian.Uint32(token[4:]), 2),
-		{Code: abs | unix.BPF_H, K: probeNumber},
-		{Code: unix.BPF_RET | unix.BPF_A},
-	}
-	if len(at) == 0 {
-		return append(f, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1<<31 - 1})
-	}
-	return append(f, spread(at)...)
 }

@@ -37,7 +37,7 @@ func (e *entry) size() int {
 }
 
 // Table is the answers that were given before, by what was asked. A reader takes no lock. It grows with what is asked
-// up to maxSets * ways answers and maxBytes; then one takes the place of another. The zero Table is empty.
+// up to maxSets * ways answers and a bound in bytes; then one takes the place of another. The zero Table is empty.
 type Table struct {
 	sets atomic.Pointer[[]set]
 
@@ -53,13 +53,19 @@ type set [ways]atomic.Pointer[entry]
 const (
 	ways    = 4
 	minSets = 1 << 8
-	maxSets = 1 << 16
+	maxSets = 1 << 17
 	// looseSets is up to where the table grows for loose answers.
 	looseSets = 1 << 12
-	// maxBytes bounds the answers of a table; entrySize is what one takes beside its bytes: three objects and what is observed.
-	maxBytes  = 32 << 20
-	entrySize = 384
+	// leastBytes and bytesPerName bound the answers of a table, and mostBytes whatever there is to answer; entrySize is what one takes
+	// beside its bytes: three objects and what is observed.
+	leastBytes   = 32 << 20
+	bytesPerName = 1 << 10
+	mostBytes    = 256 << 20
+	entrySize    = 384
 )
+
+// room returns how many bytes the answers of a table may take where there are as many names.
+func room(names int) int { return min(leastBytes+max(0, names)*bytesPerName, mostBytes) }
 
 var seed = maphash.MakeSeed()
 
@@ -78,8 +84,8 @@ func (t *Table) get(key []byte, epoch uint64) *entry {
 	return nil
 }
 
-// put adds an answer, in the place of an older one for the same.
-func (t *Table) put(e *entry) {
+// put adds an answer, in the place of an older one for the same. All together have as much room.
+func (t *Table) put(e *entry, room int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.sets.Load()
@@ -88,7 +94,7 @@ func (t *Table) put(e *entry) {
 		p = &all
 		t.sets.Store(p)
 	}
-	if t.bytes+e.size() > maxBytes && !t.sweep(*p, e) {
+	if t.bytes+e.size() > room && !t.sweep(*p, e, room) {
 		return
 	}
 	h := maphash.String(seed, e.key)
@@ -113,7 +119,7 @@ func (t *Table) put(e *entry) {
 
 // sweep makes room for an answer: first go those of other moments and, unless it is loose itself, loose ones; then all. False: there
 // is none for a loose one.
-func (t *Table) sweep(all []set, next *entry) bool {
+func (t *Table) sweep(all []set, next *entry, room int) bool {
 	a := next.answer
 	if a.Loose && t.swept == a.Epoch {
 		return false // what is left is of this moment
@@ -121,9 +127,9 @@ func (t *Table) sweep(all []set, next *entry) bool {
 	t.swept = a.Epoch
 	t.drop(all, func(old *Answer) bool { return old.Epoch != a.Epoch || old.Loose && !a.Loose })
 	if a.Loose {
-		return t.bytes+next.size() <= maxBytes
+		return t.bytes+next.size() <= room
 	}
-	if t.bytes > maxBytes/4*3 { // not to sweep again at once
+	if t.bytes > room/4*3 { // not to sweep again at once
 		t.drop(all, func(*Answer) bool { return true })
 	}
 	return true

@@ -1,0 +1,197 @@
+package fastpath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"testing"
+	"unsafe"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+)
+
+// desk is a socket without a network: datagrams are laid before it, and what it answers is looked at.
+type desk struct {
+	*socket
+	target *Target
+}
+
+func newDesk() *desk {
+	t := NewTarget(newPlugins())
+	t.Answered = prometheus.NewCounter(prometheus.CounterOpts{Name: "answered"})
+	size := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "size"})
+	t.Requests, t.Responses, t.Duration = size, size, size
+	d := &desk{&socket{group: new(Group), ring: newRing(true)}, t}
+	from := (*unix.RawSockaddrInet4)(unsafe.Pointer(&d.ring.from[0]))
+	from.Family, from.Addr = unix.AF_INET, [4]byte{127, 0, 0, 1}
+	return d
+}
+
+// lay puts a query before the socket.
+func (d *desk) lay(query []byte) {
+	d.ring.in[0].len = uint32(copy(d.ring.query[0][:], query))
+}
+
+// answered reports whether the socket knows the answer to what lies before it, and counts it.
+func (d *desk) answered() bool {
+	began := d.tally.start(d.target)
+	known, _ := d.answer(d.target, d.target.Backend.Now(), 0, d.ring.datagram(0))
+	d.ring.queued = 0
+	d.tally.end(d.target, began)
+	return known
+}
+
+// learn puts an answer with records into the table.
+func (d *desk) learn(t testing.TB, query []byte, rcode int, counts []prometheus.Counter, records ...string) []byte {
+	t.Helper()
+	m := new(dns.Msg)
+	if err := m.Unpack(query); err != nil {
+		t.Fatal(err)
+	}
+	r := new(dns.Msg).SetRcode(m, rcode)
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Answer = append(r.Answer, rr); rr.Header().Rrtype == dns.TypeSOA {
+			r.Ns, r.Answer = r.Answer, nil
+		}
+	}
+	if m.IsEdns0() != nil {
+		r.SetEdns0(maxWire, true)
+	}
+	wire, err := r.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.target.keep(query, wire, &Answer{Epoch: d.target.Backend.Now().Epoch, View: "view", Counts: counts, Size: float64(len(wire)),
+		Holds: func() bool { return true }}, false)
+	return wire
+}
+
+// TestAllocations: an answer from the table allocates nothing, from the datagram to the counters.
+func TestAllocations(t *testing.T) {
+	counts := []prometheus.Counter{prometheus.NewCounter(prometheus.CounterOpts{Name: "one"}), prometheus.NewCounter(prometheus.CounterOpts{Name: "two"})}
+	cookie := with(&dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"})
+	const public, private = "contoso.database.windows.net.", "contoso.privatelink.database.windows.net."
+	soa := "privatelink.database.windows.net. 10 IN SOA a. b. 1 3600 1200 604800 10"
+	for _, tc := range []struct {
+		name, ask string
+		change    func(*dns.Msg)
+		rcode     int
+		records   []string
+	}{
+		{"an address", private, nil, dns.RcodeSuccess, []string{private + " 10 IN A 10.200.0.5"}},
+		{"an alias and its address", public, nil, dns.RcodeSuccess, []string{public + " 10 IN CNAME " + private, private + " 10 IN A 10.200.0.5"}},
+		{"EDNS with a cookie", public, cookie, dns.RcodeSuccess, []string{public + " 10 IN CNAME " + private, private + " 10 IN A 10.200.0.5"}},
+		{"mixed case", "cOntoso.Database.windows.net.", nil, dns.RcodeSuccess, []string{"cOntoso.Database.windows.net. 10 IN A 10.200.0.5"}},
+		{"NXDOMAIN", "nobody.privatelink.database.windows.net.", cookie, dns.RcodeNameError, []string{soa}},
+		{"no data", private, func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeTXT }, dns.RcodeSuccess, []string{soa}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := newDesk()
+			query := wire(t, tc.ask, tc.change)
+			want := d.learn(t, query, tc.rcode, counts, tc.records...)
+			d.lay(query)
+			n := testing.AllocsPerRun(1000, func() {
+				if !d.answered() {
+					t.Fatal("not found")
+				}
+			})
+			if got := d.ring.answer[0]; n != 0 || !bytes.Equal(got, want) {
+				t.Errorf("%v allocations, answer %x, want %x", n, got, want)
+			}
+		})
+	}
+}
+
+// BenchmarkAnswer is one answer from the table, without the system calls: the names are asked in turn.
+func BenchmarkAnswer(b *testing.B) {
+	for _, names := range []int{1, 1000, 100_000} {
+		b.Run(fmt.Sprint(names), func(b *testing.B) {
+			d := newDesk()
+			backend := d.target.Backend.(*plugins)
+			backend.moment.Store(&Moment{Epoch: 1, Names: names})
+			queries := make([][]byte, names)
+			for i := range queries {
+				queries[i] = wire(b, fmt.Sprintf("n%06d.privatelink.database.windows.net.", i), with())
+			}
+			found := func() (n int) {
+				for _, q := range queries {
+					if d.lay(q); d.answered() {
+						n++
+					} else {
+						d.learn(b, q, dns.RcodeSuccess, nil, "a. 10 IN A 10.200.0.5")
+					}
+				}
+				return n
+			}
+			for range 20 { // the table grows when places are short
+				if found() == names {
+					break
+				}
+			}
+			b.ReportAllocs()
+			missed, i := 0, 0
+			for b.Loop() {
+				if d.lay(queries[i]); !d.answered() {
+					missed++
+				}
+				if i++; i == names {
+					i = 0
+				}
+			}
+			b.ReportMetric(float64(missed)/float64(b.N), "misses/op")
+		})
+	}
+}
+
+// TestAnswerFrom: an answer leaves from the address that was asked, whatever else the kernel has said.
+func TestAnswerFrom(t *testing.T) {
+	t.Parallel()
+	message := func(level, kind int32, data ...byte) []byte {
+		var c control
+		b := c.bytes()
+		binary.NativeEndian.PutUint32(b[unix.CmsgLen(0)-8:], uint32(level))
+		binary.NativeEndian.PutUint32(b[unix.CmsgLen(0)-4:], uint32(kind))
+		copy(b[unix.CmsgLen(0):], data)
+		return b
+	}
+	six := func(a string, index byte) []byte { return append(net.ParseIP(a).To16(), index, 0, 0, 0) }
+	for _, tc := range []struct {
+		name       string
+		got        []byte
+		n          int
+		want       []byte
+		wantLength int
+	}{
+		{"IPv6", message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six("fd00::1", 3)...), unix.CmsgSpace(20), six("fd00::1", 0), unix.CmsgSpace(20)},
+		{"of a link", message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six("fe80::1", 3)...), unix.CmsgSpace(20), six("fe80::1", 3), unix.CmsgSpace(20)},
+		{"IPv4 on a socket of IPv6", message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six("127.0.0.2", 1)...), unix.CmsgSpace(20), six("127.0.0.2", 0), unix.CmsgSpace(20)},
+		{"IPv4", message(unix.IPPROTO_IP, unix.IP_PKTINFO, 3, 0, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2), unix.CmsgSpace(12), []byte{0, 0, 0, 0, 10, 0, 0, 2, 10, 0, 0, 2}, unix.CmsgSpace(12)},
+		{"nothing", message(0, 0), 0, nil, 0},
+		{"something else", message(unix.IPPROTO_IP, unix.IP_TTL, 64), unix.CmsgSpace(4), nil, 0},
+		{"cut", message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six("fd00::1", 3)...), unix.CmsgLen(16), nil, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			if n := answerFrom(tc.got, tc.n); n != tc.wantLength || !bytes.HasPrefix(tc.got[unix.CmsgLen(0):], tc.want) {
+				t.Errorf("%d bytes %x, want %d %x", n, tc.got, tc.wantLength, tc.want)
+			}
+		})
+	}
+}
+
+// TestZone: the interface of a client on a link isn't lost, though it has no name any more.
+func TestZone(t *testing.T) {
+	t.Parallel()
+	r := newRing(false)
+	r.from[0] = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: [16]byte{0: 0xfe, 1: 0x80, 15: 9}, Scope_id: 1 << 24}
+	if a := r.udpAddr(0); a.Zone != "16777216" {
+		t.Errorf("%v", &a)
+	}
+}
