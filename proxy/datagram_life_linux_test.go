@@ -135,6 +135,32 @@ func TestDatagramsClosedPort(t *testing.T) {
 	}
 }
 
+// TestDatagramsClosedInMidFlow (P05): the target's port is closed after it has answered. The flow ends with the client's next
+// datagram, and the client isn't told anything.
+func TestDatagramsClosedInMidFlow(t *testing.T) {
+	target := udpTarget(t)
+	w := udpWorld(t, udpAddr(target), Settings{})
+	c := udpDial(t, w.first())
+	c.Write([]byte("one"))
+	_, from, err := target.ReadFromUDPAddrPort(make([]byte, 8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.WriteToUDPAddrPort([]byte("answer"), from)
+	if got := said(t, c); got != "answer" {
+		t.Errorf("%q", got)
+	}
+	target.Close()
+	c.Write([]byte("two"))
+	eventually(t, "the flow ends", func() bool {
+		return len(w.log.lines("flow ended", "protocol=udp", "reason=target", "to_client=6")) == 1
+	})
+	silent(t, c)
+	if w.proxy.Flows() != 0 || w.proxy.datagrams.count() != 0 {
+		t.Error("it is still counted")
+	}
+}
+
 // heldProgram is a policy program that answers when it is told to.
 type heldProgram struct {
 	policy.Program // nil

@@ -1,0 +1,197 @@
+//go:build linux
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/node/succession"
+)
+
+// handPatience bounds every wait of these tests.
+const handPatience = 20 * time.Second
+
+// udpNode is a configuration with a service of UDP, whose target answers what it is told.
+func udpNode(t *testing.T, address string) (Config, netip.AddrPort) {
+	t.Helper()
+	target, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 64); ; {
+			n, from, err := target.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			target.WriteToUDPAddrPort(b[:n], from)
+		}
+	}()
+	t.Cleanup(func() {
+		target.Close()
+		<-done
+	})
+	port := freeport.Get(t)
+	c := config(t, filepath.Join(t.TempDir(), "state.db"), port, target.LocalAddr().(*net.UDPAddr).AddrPort(), address)
+	c.Declaration.Services[0].Protocol = link.UDP
+	return c, netip.AddrPortFrom(netip.MustParseAddr(address), port)
+}
+
+// connections returns both ends of a connection between two processes.
+func connections(t *testing.T) (a, b *succession.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []**succession.Conn{&a, &b} {
+		if *c, err = succession.NewConn(fds[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { b.Close() })
+	return a, b
+}
+
+// questioner is a connected socket of a client.
+func questioner(t *testing.T, at netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(handPatience))
+	return c
+}
+
+func hears(t *testing.T, c *net.UDPConn, want string) {
+	t.Helper()
+	b := make([]byte, 64)
+	if n, err := c.Read(b); err != nil || string(b[:n]) != want {
+		t.Errorf("%q, %v: want %q", b[:n], err, want)
+	}
+}
+
+// TestRetireHands (P13): behind a process that takes flows of UDP a node tells of each, with the socket that leads to its target, and
+// that there are no more; and only then its time to drain is over.
+func TestRetireHands(t *testing.T) {
+	t.Parallel()
+	conf, at := udpNode(t, "127.77.0.33")
+	n := open(t, conf)
+	defer closeNode(t, n)
+	const flows = handAtOnce + 2 // more than a message has
+	sources := map[string]bool{}
+	for range flows {
+		c := questioner(t, at)
+		c.Write([]byte("hello"))
+		hears(t, c, "hello")
+		sources[c.LocalAddr().String()] = true
+	}
+	mine, heir := connections(t)
+	heir.SetReadDeadline(time.Now().Add(handPatience))
+	n.Retire(mine, true)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		n.Drain(context.Background())
+	}()
+	target := conf.Declaration.Services[0].Targets[0].Addr
+	for settled := false; !settled; {
+		m, fds, err := heir.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if settled = m.Kind == succession.Settled; settled {
+			break
+		}
+		if m.Kind != succession.Hand || len(fds) != len(m.Handed) {
+			t.Fatalf("%+v with %d descriptors", m, len(fds))
+		}
+		for i, f := range m.Handed {
+			to, err := unix.Getpeername(fds[i])
+			if four, ok := to.(*unix.SockaddrInet4); err != nil || !ok || four.Port != int(target.Port()) {
+				t.Errorf("the socket of a flow leads to %v, %v", to, err)
+			}
+			if !sources[f.Source.String()] || f.Endpoint != "e0" || f.Target != target || f.ToTarget != 5 || f.Age <= 0 {
+				t.Errorf("%+v", f)
+			}
+			delete(sources, f.Source.String())
+		}
+		succession.CloseAll(fds)
+	}
+	if len(sources) != 0 {
+		t.Errorf("nothing is told of %v", sources)
+	}
+	select {
+	case <-drained:
+	case <-time.After(handPatience):
+		t.Error("it waits for flows that are gone")
+	}
+}
+
+// TestReceivesWhenNobodyElseDoes (P13): a node that has the sockets of the one before receives nothing before that says that it doesn't
+// either, has ended, or was silent for long.
+func TestReceivesWhenNobodyElseDoes(t *testing.T) {
+	t.Parallel()
+	for i, tt := range []struct {
+		name  string
+		speak func(t *testing.T, old *succession.Conn)
+		least time.Duration
+	}{
+		{"settled", func(t *testing.T, old *succession.Conn) {
+			if err := old.Send(succession.Message{Kind: succession.Settled}); err != nil {
+				t.Error(err)
+			}
+		}, 0},
+		{"ended", func(_ *testing.T, old *succession.Conn) { old.Close() }, 0},
+		{"silent", func(*testing.T, *succession.Conn) {}, settleTime},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conf, at := udpNode(t, fmt.Sprint("127.77.0.", 34+i))
+			before, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+			if err != nil {
+				t.Fatal(err)
+			}
+			unwanted, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), 0)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			conf.Inheritance = NewInheritance(nil, []*net.UDPConn{before, unwanted}, func(context.Context) error { return nil })
+			n := open(t, conf)
+			defer closeNode(t, n)
+			conf.Inheritance.Close()
+			if err := unwanted.SetDeadline(time.Time{}); err == nil {
+				t.Error("a socket that nobody wants is open")
+			}
+			c := questioner(t, at)
+			c.Write([]byte("waits"))
+			c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if n, err := c.Read(make([]byte, 64)); err == nil {
+				t.Errorf("%d bytes are answered before", n)
+			}
+			c.SetReadDeadline(time.Now().Add(handPatience))
+			mine, old := connections(t)
+			began := time.Now()
+			n.Host(mine)
+			tt.speak(t, old)
+			hears(t, c, "waits")
+			if in := time.Since(began); in < tt.least {
+				t.Errorf("received after %v", in)
+			}
+		})
+	}
+}
