@@ -23,6 +23,16 @@ type explanation struct {
 	Reason    string   `json:"reason,omitempty"`
 	Depends   string   `json:"depends,omitempty"`
 	Steps     []step   `json:"steps"`
+	Targets   []target `json:"targets,omitempty"`
+}
+
+// target is one of the service, for its provider.
+type target struct {
+	Target string  `json:"target"`
+	State  string  `json:"state"`
+	Flows  int     `json:"flows"`
+	Share  float64 `json:"share,omitempty"`
+	Until  string  `json:"until,omitempty"`
 }
 
 type step struct {

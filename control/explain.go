@@ -28,6 +28,8 @@ type Explanation struct {
 	// false then, and there is no reason.
 	Depends string `json:"depends,omitempty"`
 	Steps   []Step `json:"steps"`
+	// Targets are those of the service as this node observes them, for its provider; none where it wasn't come so far.
+	Targets []ExplainedTarget `json:"targets,omitempty"`
 }
 
 // Step is one thing that was looked at, in order.
@@ -222,15 +224,18 @@ func (x *Explanation) connectionStep(e *link.Endpoint, provider bool) {
 // are for the provider.
 func (c *Control) targetStep(x *Explanation, s *link.Snapshot, v *link.Service, o observed, sees scope) {
 	rule := ""
-	list, none := c.aims(s, v, c.ground(), sees)
+	states := c.targetStates(v.ID)
+	list, none := c.aims(s, v, c.ground(), sees, states)
 	if sees.holds(v.ID) {
-		rule = "targets " + commas(list)
+		rule, x.Targets = "targets "+commas(list), states
 	}
 	switch {
 	case len(v.Targets)+len(v.TargetNames) == 0:
 		x.step("target", "none", "the service has no target yet")
 	case none != "":
 		x.step("target", none, rule)
+	case drained(states):
+		x.step("target", "all are drained", rule)
 	case o.healthy(v.ID):
 		x.step("target", "answers", rule)
 		return

@@ -29,11 +29,11 @@ func (c *Control) targetNames(service link.ID) (all []TargetName, ok bool) {
 	return c.config.TargetNames(service), true
 }
 
-// words says where a name leads. Who is no operator isn't told what the rules keep from them, nor whom the node asks.
-func (n *TargetName) words(sees scope, service link.ID) string {
+// words says where a name leads, and how the targets are. Who is no operator isn't told what the rules keep from them, nor whom the node asks.
+func (n *TargetName) words(sees scope, service link.ID, states []ExplainedTarget) string {
 	var parts []string
 	for _, a := range n.Addrs {
-		parts = append(parts, a.String())
+		parts = append(parts, a.String()+unusual(states, netip.AddrPortFrom(a, n.Target.Port)))
 	}
 	switch {
 	case !n.Looked:
@@ -62,10 +62,10 @@ func (n *TargetName) words(sees scope, service link.ID) string {
 }
 
 // aims is where a service may send now: what there is to tell of its targets, and why to none of them, "" where to any.
-func (c *Control) aims(s *link.Snapshot, v *link.Service, g link.Ground, sees scope) (list []string, none string) {
+func (c *Control) aims(s *link.Snapshot, v *link.Service, g link.Ground, sees scope, states []ExplainedTarget) (list []string, none string) {
 	usable := false
 	for _, t := range v.Targets {
-		list = append(list, t.Addr.String())
+		list = append(list, t.Addr.String()+unusual(states, t.Addr))
 		if why := s.Refuses(v, t.Addr, g); why == "" {
 			usable = true
 		} else if none == "" {
@@ -79,7 +79,7 @@ func (c *Control) aims(s *link.Snapshot, v *link.Service, g link.Ground, sees sc
 		}
 	}
 	for _, n := range names {
-		list = append(list, n.words(sees, v.ID))
+		list = append(list, n.words(sees, v.ID, states))
 		usable = usable || len(n.Addrs) > 0
 		for _, why := range n.Refused {
 			if none == "" {

@@ -31,7 +31,7 @@ func TestTargetNamesInWords(t *testing.T) {
 			tt.name.Target = target
 			for want, sees := range map[string]scope{"operator": {all: true}, "provider": {subscription: "s1"}} {
 				said := map[string]string{"operator": tt.operator, "provider": tt.provider}[want]
-				if got := tt.name.words(sees, "s1/g/svc"); got != "db.example:443 ("+said+")" {
+				if got := tt.name.words(sees, "s1/g/svc", nil); got != "db.example:443 ("+said+")" {
 					t.Errorf("the %s is told %s, want %s", want, got, said)
 				}
 			}
@@ -54,7 +54,7 @@ func TestAims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &Control{config: Config{TargetNames: func(link.ID) []TargetName { return tt.names }}}
-			list, none := c.aims(s, v, link.Ground{}, scope{all: true})
+			list, none := c.aims(s, v, link.Ground{}, scope{all: true}, nil)
 			if none != tt.none || len(list) != 1 || tt.names == nil && !strings.HasPrefix(list[0], "db.example:443") {
 				t.Errorf("%q, %q", list, none)
 			}

@@ -108,6 +108,14 @@ func (n *Node) TargetNames(service link.ID) []proxy.NameStatus {
 	return nil
 }
 
+// Targets returns what the data plane observes of a service's targets; nothing without one.
+func (n *Node) Targets(service link.ID) []proxy.TargetStatus {
+	if p := n.proxy.Load(); p != nil {
+		return p.Targets(service)
+	}
+	return nil
+}
+
 // Ground returns what the data plane knows of this node, for the rules about targets; nothing without one.
 func (n *Node) Ground() link.Ground {
 	if p := n.proxy.Load(); p != nil {

@@ -389,6 +389,18 @@ func (h *health) wait(ctx context.Context) error {
 	return nil
 }
 
+// TargetStatus is what there is to tell of a target of a service.
+type TargetStatus = targets.Status
+
+// Targets returns what there is to tell of the targets of a service, in its order; nothing where the data plane doesn't know it.
+// Safe for concurrent use.
+func (p *Proxy) Targets(service link.ID) (all []TargetStatus) {
+	if s := p.health.of(service); s != nil {
+		s.set.Look(time.Now(), func(t targets.Status) { all = append(all, t) })
+	}
+	return all
+}
+
 // close ends all probes and waits for them.
 func (h *health) close() {
 	h.mu.Lock()

@@ -288,6 +288,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Local:       func() []netip.Addr { return ownAddresses(n.Snapshot()) },
 		Flows:       func(yield func(control.Flow) bool) { flows(n, yield) },
 		Ground:      n.Ground,
+		Targets:     func(service link.ID) []control.TargetState { return targetStates(n, service) },
 		TargetNames: func(service link.ID) []control.TargetName { return targetNames(n, service) },
 		Published:   n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
@@ -301,6 +302,14 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		}}
 	}
 	return config
+}
+
+// targetStates are the targets of a service as the operations have them.
+func targetStates(n *node.Node, service link.ID) (all []control.TargetState) {
+	for _, one := range n.Targets(service) {
+		all = append(all, control.TargetState(one))
+	}
+	return all
 }
 
 // targetNames are the names of a service's targets as the operations have them.

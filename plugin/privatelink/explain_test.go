@@ -13,6 +13,7 @@ import (
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/link"
 	flowpolicy "github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/targets"
 )
 
 // onlyTenant owns the one subscription of the random worlds.
@@ -63,6 +64,11 @@ func randomWorld(r *rand.Rand) *link.Snapshot {
 			v.Pin = link.PinAddress
 		}
 		v.FallbackPublic = r.IntN(4) == 0
+		v.Targets, v.Weights = nil, map[netip.AddrPort]int{}
+		for j := range 1 + r.IntN(3) {
+			v.Targets = append(v.Targets, link.Target{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 20, byte(i), byte(4 + j)}), 443)})
+			v.Weights[v.Targets[j].Addr] = pick(r, 0, 1, 1, 3)
+		}
 		if r.IntN(3) == 0 {
 			v.AutoApprove = nil
 		}
@@ -146,6 +152,28 @@ func randomRules(r *rand.Rand) *flowpolicy.Policy {
 	return p
 }
 
+// randomTargets are the targets of a service as a node may have found them. It reports whether one answers that may have flows.
+func randomTargets(r *rand.Rand, v *link.Service) (set *targets.Set, healthy bool) {
+	set = targets.New(noon, v)
+	for _, t := range v.Targets {
+		switch r.IntN(4) {
+		case 0: // taken for one that answers
+		case 1:
+			set.Probed(noon, t.Addr, v.Probe.Kind, true)
+		case 2:
+			set.Probed(noon, t.Addr, v.Probe.Kind, false)
+		case 3:
+			set.Probed(noon.Add(-time.Minute), t.Addr, v.Probe.Kind, false)
+			set.Probed(noon.Add(-time.Duration(r.Int64N(int64(12*time.Second)))), t.Addr, v.Probe.Kind, true)
+		}
+		for range pick(r, 0, 0, 1, 3) {
+			set.Unreached(noon, t.Addr)
+		}
+	}
+	set.Look(noon, func(t targets.Status) { healthy = healthy || t.Weight > 0 && !t.Down })
+	return set, healthy
+}
+
 // A24: in random worlds with random policies, what explain says is what DNS answers and what policy decides on a connection to
 // the address that DNS gave.
 func TestExplainAgrees(t *testing.T) {
@@ -156,13 +184,19 @@ func TestExplainAgrees(t *testing.T) {
 		s := randomWorld(r)
 		srv := newServer(t, s)
 		srv.unproven, srv.down = map[link.ID]bool{}, map[link.ID]bool{}
+		sets := map[link.ID]*targets.Set{}
 		for v := range s.Services() {
-			srv.unproven[v.ID], srv.down[v.ID] = r.IntN(5) == 0, r.IntN(4) == 0
+			set, healthy := randomTargets(r, v)
+			sets[v.ID], srv.unproven[v.ID], srv.down[v.ID] = set, r.IntN(5) == 0, !healthy
 		}
 		by := randomRules(r)
 		c := control.New(control.Config{
 			Snapshot: func() *link.Snapshot { return s }, Tenants: onlyTenant{}, Zones: link.DefaultZones(),
 			Published: srv.Published, Healthy: srv.Healthy,
+			Targets: func(service link.ID) (all []control.TargetState) {
+				sets[service].Look(noon, func(t targets.Status) { all = append(all, control.TargetState(t)) })
+				return all
+			},
 			Policy: func() *flowpolicy.Policy { return by }, Now: func() time.Time { return noon },
 		})
 		names := slices.Clone(askedNames)
@@ -172,7 +206,7 @@ func TestExplainAgrees(t *testing.T) {
 			}
 		}
 		for range 25 {
-			agree(t, seed, c, srv, by, pick(r, "10.1.0.9", "10.1.99.9", "10.2.0.9", "192.0.2.9"), pick(r, names...), seen)
+			agree(t, seed, c, srv, by, sets, pick(r, "10.1.0.9", "10.1.99.9", "10.2.0.9", "192.0.2.9"), pick(r, names...), seen)
 		}
 		if t.Failed() {
 			return
@@ -183,6 +217,11 @@ func TestExplainAgrees(t *testing.T) {
 			t.Errorf("only %d answers were %q: the worlds are too poor", seen[answer], answer)
 		}
 	}
+	for _, state := range []string{control.TargetUp, control.TargetUnknown, control.TargetStarting, control.TargetEjected, control.TargetDown, control.TargetDrained} {
+		if seen[state] < 20 {
+			t.Errorf("only %d targets were %s: the worlds are too poor", seen[state], state)
+		}
+	}
 	if seen["by a rule"] < 20 {
 		t.Errorf("%d flows are refused by a rule: the policies are too poor", seen["by a rule"])
 	}
@@ -191,7 +230,7 @@ func TestExplainAgrees(t *testing.T) {
 	}
 }
 
-func agree(t *testing.T, seed uint64, c *control.Control, srv *server, by *flowpolicy.Policy, client, name string, seen map[string]int) {
+func agree(t *testing.T, seed uint64, c *control.Control, srv *server, by *flowpolicy.Policy, sets map[link.ID]*targets.Set, client, name string, seen map[string]int) {
 	t.Helper()
 	caller := control.Caller{Name: "test", Operator: true, Grants: []control.Grant{{Subscription: "op", Role: control.Owner}}}
 	asked := link.Name(name)
@@ -228,8 +267,10 @@ func agree(t *testing.T, seed uint64, c *control.Control, srv *server, by *flowp
 		seen["by a rule"]++
 	}
 	want, reason := d.Allow, d.Reason
-	if d.Allow && !srv.Healthy(v.ID) {
-		want, reason = false, flowpolicy.NoTarget
+	if d.Allow {
+		if got := agreeOnTarget(t, seed, sets[v.ID], v, x.Targets, seen); !got || !srv.Healthy(v.ID) {
+			want, reason = false, flowpolicy.NoTarget
+		}
 	}
 	if x.Allowed != want || x.Reason != string(reason) {
 		t.Errorf("world %d, %s connects to %s for %s: policy: %v %q, explain: %v %q", seed, client, x.Addresses[0], name, want, reason, x.Allowed, x.Reason)
@@ -238,6 +279,36 @@ func agree(t *testing.T, seed uint64, c *control.Control, srv *server, by *flowp
 		t.Errorf("world %d: rule %q decided, explain says %q", seed, d.Rule, last.Rule)
 	}
 	seen[map[bool]string{true: "allowed", false: "refused"}[x.Allowed]]++
+}
+
+// agreeOnTarget has a flow take a place at a target, as the data plane does, and compares it with what explain says of the targets: it
+// gets one that none is better than, and none where all are drained. It reports whether it got one.
+func agreeOnTarget(t *testing.T, seed uint64, set *targets.Set, v *link.Service, said []control.ExplainedTarget, seen map[string]int) bool {
+	t.Helper()
+	order := []string{control.TargetUp, control.TargetEjected, control.TargetDown, control.TargetDrained}
+	rank := func(state string) int { return max(0, slices.Index(order, state)) } // those that are starting or unknown are as good as any
+	best := len(order)
+	for _, one := range said {
+		best = min(best, rank(one.State))
+		seen[one.State]++
+	}
+	if len(said) != len(v.Targets) {
+		t.Errorf("world %d: %d targets of %d are explained", seed, len(said), len(v.Targets))
+		return false
+	}
+	place, _, err := set.Take(noon, v, targets.Flow{})
+	if err != nil {
+		if best != rank(control.TargetDrained) {
+			t.Errorf("world %d: no place, %v, at %+v", seed, err, said)
+		}
+		return false
+	}
+	defer place.Release(noon, targets.Quiet)
+	i := slices.IndexFunc(said, func(one control.ExplainedTarget) bool { return one.Target == place.Addr.String() })
+	if i < 0 || rank(said[i].State) != best || best == rank(control.TargetDrained) {
+		t.Errorf("world %d: a place at %v of %+v", seed, place.Addr, said)
+	}
+	return true
 }
 
 // outcome asks for both families and says in the words of explain what came of it; "ours" is an answer with

@@ -231,10 +231,19 @@ type Status struct {
 	Flows    int  // that have a place
 	Up, Down bool // by probes; neither: not known yet
 	Ejected  bool
+	Until    time.Time // when that is over; zero where it isn't ejected
+	Share    int       // of what it weighs, in thousandths: less than all while it is led up to it
 }
 
 func (t *Target) status(now time.Time) Status {
-	return Status{t.Addr, t.weight, t.flows, t.state == up, t.state == down, t.ejected(now)}
+	s := Status{Addr: t.Addr, Weight: t.weight, Flows: t.flows, Up: t.state == up, Down: t.state == down, Ejected: t.ejected(now), Share: fullShare}
+	if s.Ejected {
+		s.Until = t.until
+	}
+	if t.weight > 0 {
+		s.Share = int(t.share(now) / int64(t.weight))
+	}
+	return s
 }
 
 // Status returns what there is to tell of one target; the zero Status where it is none.
