@@ -361,6 +361,7 @@ func TestDatagramsWaitForTheNext(t *testing.T) {
 				said(t, c)
 			}
 			w.proxy.Drain(t.Context())
+			w.proxy.datagrams.serving.Wait() // what is being received then is dropped
 			c := udpDial(t, w.first())
 			c.Write([]byte("waits"))
 			next := w.successor(Settings{})
