@@ -61,6 +61,7 @@ type dnsTest struct {
 	burst  bool // the generator of bursts instead of dnsperf
 	rate   int  // of the generator, in queries a second; 0: as fast as can be
 	wide   bool // the server has two cores, which it shares with the load where there are no more
+	many   bool // manyNames instead of dnsNames
 	// servers that take part
 	servers []string
 }
@@ -73,6 +74,9 @@ func dnsTests() []dnsTest {
 	}
 	rate := test{name: "dns-rate", title: fmt.Sprintf("DNS: %d queries/s", dnsRate), baseline: serverNSD, columns: rateColumns}
 	wide := of("dns-two", "DNS: privatelink name, A, two cores")
+	many := of("dns-many", fmt.Sprintf("DNS: privatelink name, A, %d names, in bursts", manyNames))
+	many.baseline = serverNSD
+	manyServers := []string{serverNSD, serverKnot, serverPosternChain, serverPostern}
 	wide.saturates = false // the load has no core of its own
 	return []dnsTest{
 		{test: of("dns-private", "DNS: privatelink name, A"), servers: append(slices.Clone(all), serverPosternProxy)},
@@ -81,6 +85,10 @@ func dnsTests() []dnsTest {
 		{test: of("dns-misses", "DNS: privatelink name, A, every tenth unknown"), misses: 10, servers: all},
 		{test: of("dns-edns", "DNS: public name, EDNS and a cookie"), public: true, edns: true, servers: servers},
 		{test: of("dns-burst", "DNS: privatelink name, A, in bursts"), burst: true, servers: servers},
+		{test: of("dns-burst-public", "DNS: public name, CNAME and A, in bursts"), burst: true, public: true, servers: servers},
+		{test: of("dns-burst-edns", "DNS: public name, EDNS and a cookie, in bursts"), burst: true, public: true, edns: true, servers: servers},
+		{test: of("dns-burst-misses", "DNS: privatelink name, A, every tenth unknown, in bursts"), burst: true, misses: 10, servers: servers},
+		{test: many, burst: true, many: true, servers: manyServers},
 		{test: wide, wide: true, servers: servers},
 		{test: rate, burst: true, rate: dnsRate, servers: all},
 	}
@@ -92,10 +100,18 @@ func label(i int) string { return fmt.Sprintf("n%04d", i) }
 // queries returns what dnsperf reads: one name and type a line, each name once.
 func (t dnsTest) queries() string {
 	var b strings.Builder
-	for i := range dnsNames {
+	for i := range t.names() {
 		fmt.Fprintf(&b, "%s A\n", t.question(i))
 	}
 	return b.String()
+}
+
+// names is how many there are.
+func (t dnsTest) names() int {
+	if t.many {
+		return manyNames
+	}
+	return dnsNames
 }
 
 func (t dnsTest) missing(i int) bool { return t.misses > 0 && i%t.misses == t.misses-1 }
@@ -140,7 +156,7 @@ func (b *bench) measureDNS(t dnsTest, s server) (map[string]float64, float64, er
 	if err := p.await(func() error { return b.checkAnswer(t, 0) }); err != nil {
 		return nil, 0, err
 	}
-	for i := range dnsNames {
+	for i := 0; i < t.names(); i += t.names() / dnsNames {
 		if err := b.checkAnswer(t, i); err != nil {
 			return nil, 0, err
 		}
@@ -149,7 +165,11 @@ func (b *bench) measureDNS(t dnsTest, s server) (map[string]float64, float64, er
 	if err != nil {
 		return nil, 0, err
 	}
-	if _, _, err := b.loadDNS(t, data, max(1, b.seconds/3)); err != nil {
+	warm := max(1, b.seconds/3)
+	if t.many {
+		warm = manyWarm
+	}
+	if _, _, err := b.loadDNS(t, data, warm); err != nil {
 		return nil, 0, err
 	}
 	w := observe(tree(p.cmd.Process.Pid), nil)
@@ -216,8 +236,8 @@ func (b *bench) checkAnswer(t dnsTest, i int) error {
 		return fmt.Errorf("query %s: %s with %d records, not %d", q, dns.RcodeToString[r.Rcode], len(r.Answer), want)
 	}
 	a, ok := r.Answer[want-1].(*dns.A)
-	if got, _ := netip.AddrFromSlice(addressOf(a)); !ok || got.Unmap() != b.net.address(i) {
-		return fmt.Errorf("query %s: answered %v, not %s", q, r.Answer[want-1], b.net.address(i))
+	if got, _ := netip.AddrFromSlice(addressOf(a)); !ok || got.Unmap() != b.net.addressOf(t, i) {
+		return fmt.Errorf("query %s: answered %v, not %s", q, r.Answer[want-1], b.net.addressOf(t, i))
 	}
 	return nil
 }

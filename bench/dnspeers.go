@@ -36,7 +36,12 @@ func (b *bench) dnsServers(t dnsTest) map[string]server {
 	}
 	if b.postern != "" {
 		for name, properties := range map[string][2]bool{serverPostern: {true, false}, serverPosternChain: {false, false}, serverPosternProxy: {true, true}} {
-			servers[name] = server{name, func(dir string) ([]string, error) { return b.posternDNS(dir, properties[0], properties[1]) }}
+			servers[name] = server{name, func(dir string) ([]string, error) {
+				if t.many {
+					return b.posternMany(dir, properties[0])
+				}
+				return b.posternDNS(dir, properties[0], properties[1])
+			}}
 		}
 	}
 	return servers
@@ -60,7 +65,7 @@ func (t dnsTest) zone() (name, file string) {
 
 // nsd configures NSD with the zone of the test.
 func (b *bench) nsd(dir string, t dnsTest) ([]string, error) {
-	if err := b.zoneFiles(dir); err != nil {
+	if err := b.zoneFiles(dir, t); err != nil {
 		return nil, err
 	}
 	zone, file := t.zone()
@@ -88,7 +93,7 @@ zone:
 
 // knot configures Knot with the zone of the test.
 func (b *bench) knot(dir string, t dnsTest) ([]string, error) {
-	if err := b.zoneFiles(dir); err != nil {
+	if err := b.zoneFiles(dir, t); err != nil {
 		return nil, err
 	}
 	zone, file := t.zone()
@@ -140,15 +145,15 @@ func (b *bench) unbound(dir string, t dnsTest) ([]string, error) {
 	return []string{"unbound", "-d", "-p", "-c", path}, err
 }
 
-// zoneFiles writes one zone file per zone.
-func (b *bench) zoneFiles(dir string) error {
+// zoneFiles writes one zone file per zone, with the names of a test.
+func (b *bench) zoneFiles(dir string, t dnsTest) error {
 	const head = "@ 3600 IN SOA ns.%[1]s. admin.%[1]s. 1 3600 1200 604800 10\n@ 3600 IN NS ns.%[1]s.\n"
 	var private, public strings.Builder
 	fmt.Fprintf(&private, "$TTL 10\n"+head, privateZone)
 	fmt.Fprintf(&public, "$TTL 10\n"+head, publicZone)
-	for i := range dnsNames {
-		fmt.Fprintf(&private, "%s A %s\n", label(i), b.net.address(i))
-		fmt.Fprintf(&public, "%[1]s CNAME %[1]s.privatelink\n%[1]s.privatelink A %[2]s\n", label(i), b.net.address(i))
+	for i := range t.names() {
+		fmt.Fprintf(&private, "%s A %s\n", label(i), b.net.addressOf(t, i))
+		fmt.Fprintf(&public, "%[1]s CNAME %[1]s.privatelink\n%[1]s.privatelink A %[2]s\n", label(i), b.net.addressOf(t, i))
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "private.zone"), []byte(private.String()), 0o644),
@@ -158,7 +163,7 @@ func (b *bench) zoneFiles(dir string) error {
 
 // coreFile configures CoreDNS with one zone file per zone.
 func (b *bench) coreFile(dir string) ([]string, error) {
-	if err := b.zoneFiles(dir); err != nil {
+	if err := b.zoneFiles(dir, dnsTest{}); err != nil {
 		return nil, err
 	}
 	return b.corefile(b.coredns, dir, fmt.Sprintf("%s:%d {\n bind %s\n file %s/private.zone\n}\n%s:%d {\n bind %s\n file %s/public.zone\n}\n",

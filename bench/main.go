@@ -96,6 +96,9 @@ func run() error {
 	for round := range b.rounds {
 		if (*only == "" || *only == "dns") && b.has("dnsperf") {
 			b.runDNS(round)
+			if b.isolated && b.postern != "" {
+				b.runChange(round)
+			}
 		}
 		if *only == "" || *only == "proxy" {
 			b.runProxy(round)
@@ -299,6 +302,7 @@ func (b *bench) tests() []test {
 	for _, t := range dnsTests() {
 		all = append(all, t.test)
 	}
+	all = append(all, changeTest())
 	for _, t := range append(b.proxyTests(), b.cutTests()...) {
 		all = append(all, t.test)
 	}
