@@ -132,7 +132,7 @@ func TestRevokeInEachState(t *testing.T) {
 		w := newWorld(t, Settings{InboundHeaders: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 			service("svc", 7001, g.addr()), endpoint("e", "svc", "127.77.0.1"))
 		client := dial(t, "127.77.0.1:7001")
-		eventually(t, "the flow is there", func() bool { return w.proxy.Flows() == 1 })
+		eventually(t, "the flow waits", func() bool { return w.awaiting() == 1 })
 		checkCut(t, w, suspend(w), "flow refused", client)
 		if w.dials(t) != 0 {
 			t.Error("the target was dialled")
@@ -224,6 +224,18 @@ func (w *world) unjudged() (n int) {
 	for _, f := range w.proxy.live.all() {
 		f.mu.Lock()
 		if f.routed && f.verdict.Unjudged {
+			n++
+		}
+		f.mu.Unlock()
+	}
+	return n
+}
+
+// awaiting returns how many flows wait for a PROXY header.
+func (w *world) awaiting() (n int) {
+	for _, f := range w.proxy.live.all() {
+		f.mu.Lock()
+		if f.awaits != 0 && !f.routed {
 			n++
 		}
 		f.mu.Unlock()

@@ -62,6 +62,9 @@ func (f *flow) tell(format string, args ...any) {
 	}
 }
 
+// simMost is how many bytes are moved at once of a stream.
+const simMost = 100 << 10
+
 // newFlow chooses what the peers want, and what there is between them.
 func newFlow(c choices, verbose bool) *flow {
 	f := &flow{simKernel: &simKernel{choices: c, sockets: map[int]*simSocket{}, pipes: map[int]*simPipe{}}, answer: make(chan bool, 1), verbose: verbose}
@@ -83,6 +86,12 @@ func newFlow(c choices, verbose bool) *flow {
 	if f.target.txLimit == 1 {
 		f.client.plan = min(f.client.plan, 900)
 	}
+	if f.rare(3) { // what becomes a stream
+		for _, p := range []*peer{f.client, f.target} {
+			p.rxLimit, p.txLimit, p.plan, p.urges, p.resets = 150<<10, 150<<10, p.plan%1000, false, false
+		}
+		[]*peer{f.client, f.target}[f.pick(2)].plan = len(streams[Client]) - 3000 - f.pick(100<<10)
+	}
 	if f.rare(3) {
 		f.held = f.pick(2000)
 		f.client.sent, f.client.read = f.held, f.held
@@ -95,7 +104,7 @@ func newFlow(c choices, verbose bool) *flow {
 		f.gated = 1 + f.pick(500)
 		f.asks, f.refuses = f.rare(2), f.rare(3)
 	}
-	e := &epollEngine{stop: make(chan struct{})}
+	e := &epollEngine{stop: make(chan struct{}), streams: streaming{after: []int64{1, 60 << 10, 1 << 30}[f.pick(3)], low: []int{2, 5000, 90 << 10}[f.pick(3)], most: simMost}}
 	e.pipes.kernel = f.simKernel
 	f.loop = &loop{engine: e, kernel: f.simKernel, woken: true} // who is woken already isn't woken again
 	f.near, f.far = newConn(f.loop, f.client.fd), newConn(f.loop, f.target.fd)
@@ -258,7 +267,9 @@ func (f *flow) send(p *peer, n int) (sent bool) {
 		p.slots = append(p.slots, slot)
 		n -= slot
 	}
-	p.wake()
+	if p.poll()&unix.EPOLLIN != 0 {
+		p.wake()
+	}
 	return true
 }
 

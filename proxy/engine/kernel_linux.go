@@ -13,6 +13,10 @@ type kernel interface {
 	write(fd int, b []byte) (int, error)
 	// splice moves up to n bytes between a socket and a pipe.
 	splice(from, to, n int) (int, error)
+	// lowat has epoll tell of bytes only when there are so many, or an end.
+	lowat(fd, n int) error
+	// room is how many bytes a socket takes, about.
+	room(fd int) int
 	// shutdown ends the sending half of a connection.
 	shutdown(fd int) error
 	// dissolved reports whether a connection is no more: it was reset.
@@ -39,6 +43,10 @@ func (linux) peek(fd int, b []byte) (int, error) {
 func (linux) splice(from, to, n int) (int, error) {
 	return rawSplice(from, to, n)
 }
+
+func (linux) lowat(fd, n int) error { return rawSetsockopt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) }
+
+func (linux) room(fd int) int { return rawRoom(fd) }
 
 func (linux) shutdown(fd int) error { return rawShutdown(fd) }
 

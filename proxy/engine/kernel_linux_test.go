@@ -27,6 +27,7 @@ type simSocket struct {
 	dead    bool  // reset by the peer
 	err     error // and nobody was told
 	rxLimit int
+	low     int // bytes that epoll tells of; less is silence. A kernel at its worst says nothing of a queue that is full before
 
 	tx      []byte
 	txLimit int
@@ -54,7 +55,7 @@ func (s *simSocket) poll() (mask uint32) {
 	if s.dead || s.fin && s.shut {
 		mask |= unix.EPOLLHUP
 	}
-	if len(s.rx) > 0 {
+	if len(s.rx) >= s.low {
 		mask |= unix.EPOLLIN
 	}
 	if s.urgent >= 0 {
@@ -137,6 +138,7 @@ type simKernel struct {
 	between func(fd int)     // called before each system call: others act
 
 	interrupts, failPipes, noSplice bool
+	short                           bool // a socket took less than it had room for
 }
 
 func (k *simKernel) fault(format string, args ...any) {
@@ -145,7 +147,7 @@ func (k *simKernel) fault(format string, args ...any) {
 
 func (k *simKernel) socket(side Side, rx, tx int) *simSocket {
 	k.last++
-	s := &simSocket{fd: k.last, side: side, urgent: -1, rxLimit: rx, txLimit: tx}
+	s := &simSocket{fd: k.last, side: side, urgent: -1, low: 1, rxLimit: rx, txLimit: tx}
 	k.sockets[k.last] = s
 	return s
 }
@@ -212,6 +214,7 @@ func (k *simKernel) take(s *simSocket, n int) (int, error) {
 	}
 	if k.rare(8) {
 		n = 1 + k.pick(n) // memory is short; the socket says nothing of that
+		k.short = true
 	}
 	s.written += n
 	return n, nil
@@ -282,6 +285,26 @@ func (k *simKernel) fill(from int, p *simPipe, n int) (int, error) {
 	}
 	p.b = append(p.b, s.cut(n)...)
 	return n, nil
+}
+
+func (k *simKernel) lowat(fd, n int) error {
+	s, err := k.enter(fd, false)
+	if err != nil {
+		return err
+	}
+	if n > 1 && k.rare(10) {
+		return unix.EINVAL
+	}
+	s.low = n
+	return nil
+}
+
+func (k *simKernel) room(fd int) int {
+	s, err := k.enter(fd, false)
+	if err != nil {
+		return 0
+	}
+	return s.free()
 }
 
 func (k *simKernel) shutdown(fd int) error {

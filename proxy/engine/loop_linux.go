@@ -18,6 +18,7 @@ type epollEngine struct {
 	loops   []*loop
 	next    atomic.Uint32
 	pipes   pipes
+	streams streaming
 	stop    chan struct{}
 	closing sync.Once
 	running sync.WaitGroup
@@ -26,7 +27,7 @@ type epollEngine struct {
 
 // newEpoll starts a loop for each processor.
 func newEpoll() (Engine, error) {
-	e := &epollEngine{stop: make(chan struct{})}
+	e := &epollEngine{stop: make(chan struct{}), streams: usual}
 	for range max(1, runtime.GOMAXPROCS(0)) {
 		l, err := newLoop(e)
 		if err != nil {
@@ -102,7 +103,8 @@ type loop struct {
 	calls  []func()
 	woken  bool // the eventfd was written and not read yet
 
-	again []*pair // of the goroutine: those that had their turn and have more to do
+	again   []*pair // of the goroutine: those that had their turn and have more to do
+	lowered lowered
 }
 
 // slot is the place of a connection or listener in what epoll tells: a number and, since numbers are used again, how
@@ -205,6 +207,9 @@ func (l *loop) run() {
 		}
 		for _, p := range again {
 			l.turn(p)
+		}
+		if l.lowered.due.Swap(false) {
+			l.look()
 		}
 		runtime.Gosched() // others, such as DNS, have their turn however much there is to do here
 	}

@@ -20,6 +20,7 @@ type pair struct {
 	opened   bool // by this turn: the client has its own
 	refused  bool // Ask has ended the flow
 	over     bool // Ended was called, or is about to be
+	listed   bool // among those of the loop with a stream
 }
 
 // direction is one way of a pair.
@@ -30,11 +31,14 @@ type direction struct {
 	pooled   *[bufferSize]byte
 	pipe     *pipe // with piped bytes in it, else nil
 	piped    int
-	bulk     bool // the last read was full: splice
-	guarding bool // held is what Guard was asked about
-	gated    bool // nothing is read
-	eof      bool // src has ended
-	done     bool // and dst was told so
+	bulk     bool  // the last read was full: splice
+	low      bool  // a stream: epoll tells of much at once
+	run      int64 // bytes moved since the other direction had some
+	seen     int64 // run at the last tick
+	guarding bool  // held is what Guard was asked about
+	gated    bool  // nothing is read
+	eof      bool  // src has ended
+	done     bool  // and dst was told so
 }
 
 // Copy implements [Engine].
@@ -148,7 +152,11 @@ func broken(s Side) error {
 
 // way moves what can be moved in one direction.
 func (p *pair) way(d *direction, l *loop, buf []byte) (more bool, err error) {
+	from := d.run
 	for range turns {
+		if d.low && d.run-from >= turns*spliceSize {
+			break
+		}
 		switch {
 		case d.done:
 			if d.src.failed() { // there is nothing to be read or written that would say so
@@ -267,7 +275,7 @@ func (p *pair) send(d *direction, b []byte) error {
 	if err != nil && err != errWait {
 		return broken(d.to)
 	}
-	p.note(d.to, sent)
+	p.moved(d, sent)
 	if sent < len(b) {
 		d.pooled = buffers.Get().(*[bufferSize]byte)
 		d.held = d.pooled[:copy(d.pooled[:], b[sent:])]
@@ -315,7 +323,7 @@ func (p *pair) flush(d *direction) (blocked bool, err error) {
 	if err != nil && err != errWait {
 		return false, broken(d.to)
 	}
-	p.note(d.to, n)
+	p.moved(d, n)
 	if d.held = d.held[n:]; len(d.held) > 0 {
 		return err == errWait, nil
 	}
@@ -331,13 +339,15 @@ func (p *pair) flush(d *direction) (blocked bool, err error) {
 func (p *pair) splice(d *direction, l *loop) (wait bool, err error) {
 	pipe := l.engine.pipes.get()
 	if pipe == nil {
-		d.bulk = false
+		d.small()
 		return false, nil
 	}
-	n, err := d.src.spliceTo(pipe)
+	p.lower(d, l)
+	n, err := d.src.spliceTo(pipe, d.piece(&l.engine.streams))
 	if n > 0 {
-		d.pipe, d.piped = pipe, n
-		d.bulk = n >= quietSize
+		if d.pipe, d.piped = pipe, n; n < quietSize {
+			d.small()
+		}
 		return false, nil
 	}
 	l.engine.pipes.put(pipe) // still empty
@@ -345,14 +355,20 @@ func (p *pair) splice(d *direction, l *loop) (wait bool, err error) {
 	case errWait:
 		return true, nil
 	case errNoSplice:
-		d.bulk = false
+		d.small()
 		return false, nil
 	case unix.EINVAL:
 		l.engine.pipes.disable()
-		d.bulk = false
+		d.small()
 		return false, nil
 	}
 	return false, broken(d.from)
+}
+
+// small ends bulk for now.
+func (d *direction) small() {
+	d.bulk = false
+	d.heighten()
 }
 
 // flushPipe moves bytes from the pipe to dst.
@@ -366,7 +382,7 @@ func (p *pair) flushPipe(d *direction, l *loop) (blocked bool, err error) {
 			return false, broken(d.to)
 		}
 		d.piped -= n
-		p.note(d.to, n)
+		p.moved(d, n)
 	}
 	l.engine.pipes.put(d.pipe)
 	d.pipe = nil

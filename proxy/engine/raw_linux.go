@@ -78,6 +78,17 @@ func rawSplice(from, to, n int) (int, error) {
 	}
 }
 
+// rawRoom asks how much of the send buffer is left (SO_MEMINFO, sock_diag(7)); 0 where the kernel doesn't say.
+func rawRoom(fd int) int {
+	var info [unix.SK_MEMINFO_VARS]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO, uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(info[unix.SK_MEMINFO_SNDBUF]) - int(info[unix.SK_MEMINFO_WMEM_QUEUED])
+}
+
 func rawShutdown(fd int) error {
 	_, err := raw(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 	return err

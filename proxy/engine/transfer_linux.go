@@ -19,12 +19,12 @@ func (c *conn) take(b []byte) (int, error) {
 	return c.incoming(len(b), func(fd int) (int, error) { return c.loop.kernel.read(fd, b) })
 }
 
-// spliceTo moves what is there into an empty pipe, or as much as there is a slot for: that it is less than was asked
+// spliceTo moves up to most bytes of what is there into an empty pipe, or as much as there is a slot for: that it is less than was asked
 // for says nothing of the socket. A splice never gets past urgent data: there it finds nothing, or an end, whatever lies
 // behind. Where that may be so the error is errNoSplice, and a read knows.
-func (c *conn) spliceTo(p *pipe) (int, error) {
+func (c *conn) spliceTo(p *pipe, most int) (int, error) {
 	return c.incoming(0, func(fd int) (int, error) {
-		n, err := c.loop.kernel.splice(fd, p.w, spliceSize)
+		n, err := c.loop.kernel.splice(fd, p.w, most)
 		if n == 0 && err == nil || err == unix.EAGAIN && c.urgent {
 			return 0, errNoSplice
 		}
