@@ -70,6 +70,7 @@ var layers = []layer{
 	{"store/bolt", []string{"./link", "./store", "go.etcd.io/bbolt", metrics, unix}, "one implementation"},
 	{"store/etcd", []string{"./link", "./store", "go.etcd.io/etcd/api/v3", "go.etcd.io/etcd/client/v3", "google.golang.org/grpc", "go.uber.org/zap", metrics}, "the other implementation; etcd's server is for its tests alone"},
 	{"store/storetest", []string{"./link", "./store", "github.com/anishathalye/porcupine"}, "the suite that every store passes"},
+	{"internal/dnstest", []string{dnslib}, "serves DNS to tests: it knows messages, and nothing of what is tested"},
 	{"internal/freeport", nil, "gives ports to tests"},
 	{"internal/etcdtest", []string{"./internal/freeport", "go.etcd.io/etcd/server/v3", "go.uber.org/zap"}, "runs etcd in tests"},
 	{"link", []string{"github.com/gaissmai/bart", "github.com/tidwall/btree"}, "the domain does no I/O: the standard library, a persistent map and a prefix table"},

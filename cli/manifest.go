@@ -27,6 +27,7 @@ type manifestNetwork struct {
 	Prefixes []string          `json:"prefixes" yaml:"prefixes"`
 	Subnets  map[string]string `json:"subnets,omitempty" yaml:"subnets,omitempty"`
 	Egress   []string          `json:"egress,omitempty" yaml:"egress,omitempty"`
+	Sites    []string          `json:"sites,omitempty" yaml:"sites,omitempty"`
 }
 
 type manifestService struct {
@@ -36,6 +37,7 @@ type manifestService struct {
 	Protocol       string         `json:"protocol,omitempty" yaml:"protocol,omitempty"`
 	Targets        []string       `json:"targets" yaml:"targets"`
 	Within         []string       `json:"within,omitempty" yaml:"within,omitempty"`
+	Sites          []string       `json:"sites,omitempty" yaml:"sites,omitempty"`
 	Weights        map[string]int `json:"weights,omitempty" yaml:"weights,omitempty"`
 	Balance        string         `json:"balance,omitempty" yaml:"balance,omitempty"`
 	Probe          string         `json:"probe,omitempty" yaml:"probe,omitempty"`

@@ -57,6 +57,7 @@ func networkFlags(f *pflag.FlagSet, n *manifestNetwork, subnets *[]string) {
 	f.StringSliceVar(&n.Prefixes, "prefix", nil, "addresses of its clients")
 	f.StringSliceVar(subnets, "subnet", nil, "NAME=PREFIX: parts that endpoints take their addresses from")
 	f.StringSliceVar(&n.Egress, "egress", nil, "what it may have endpoints to: *, tenant/NAME, a service's ID or alias (default its own tenant's)")
+	f.StringSliceVar(&n.Sites, "site", nil, "SITE=PREFIX: where its clients and endpoints are; DNS prefers endpoints at the client's site")
 }
 
 // parseSubnets reads NAME=PREFIX of each; "" is the prefix of one that goes.
@@ -78,8 +79,8 @@ func (a *app) updateNetwork() *cobra.Command {
 	var subnets []string
 	c := &cobra.Command{
 		Use: "update NAME", Short: "change what the flags say of a network", Args: usageArgs(cobra.ExactArgs(1)), ValidArgsFunction: a.completeNames(networks.typ),
-		Long: "Changes what the flags say of a network and leaves the rest. --prefix and --egress give the whole list, \"\" an\n" +
-			"empty one; --subnet NAME=PREFIX adds a subnet or changes it, NAME= takes it away, and the others stay. What\n" +
+		Long: "Changes what the flags say of a network and leaves the rest. --prefix, --egress and --site give the whole list, \"\"\n" +
+			"an empty one; --subnet NAME=PREFIX adds a subnet or changes it, NAME= takes it away, and the others stay. What\n" +
 			"endpoints were asked for under another --egress goes on.",
 		RunE: func(c *cobra.Command, args []string) error {
 			given := c.Flags().Changed
@@ -97,6 +98,9 @@ func (a *app) updateNetwork() *cobra.Command {
 				}
 				if given("egress") {
 					w.Egress = n.Egress
+				}
+				if given("site") {
+					w.Sites = n.Sites
 				}
 				w.Subnets = changeSubnets(w.Subnets, parts)
 				m.Networks = []manifestNetwork{w}

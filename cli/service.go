@@ -79,6 +79,7 @@ func serviceFlags(f *pflag.FlagSet, s *manifestService) {
 	f.StringVar(&s.Protocol, "protocol", "", "tcp or udp (default tcp)")
 	f.StringSliceVar(&s.Targets, "target", nil, "backends, ADDRESS:PORT or NAME:PORT")
 	f.StringSliceVar(&s.Within, "within", nil, "prefixes that the names of backends may lead to (default what the rules about targets allow)")
+	f.StringSliceVar(&s.Sites, "site", nil, "SITE=PREFIX: where backends are; endpoints at a site prefer those there")
 	f.StringToIntVar(&s.Weights, "weight", nil, "what backends weigh, ADDRESS:PORT=N or NAME:PORT=N, 0 to 1000; with 0 one gets no new flow (default 1)")
 	f.StringVar(&s.Balance, "balance", "", "round-robin, least-connections or source-hash (default round-robin)")
 	f.StringVar(&s.Probe, "probe", "", "how a node asks whether a backend answers: tcp, \"tls [NAME]\" or \"http PATH [STATUS]\" (default tcp)")
@@ -163,6 +164,7 @@ func (s manifestService) with(n manifestService, given func(flag string) bool) m
 		}
 	})
 	set("within", func() { s.Within = n.Within })
+	set("site", func() { s.Sites = n.Sites })
 	set("weight", func() { // of those that are named: who drains one backend leaves the others as they are
 		if s.Weights == nil {
 			s.Weights = map[string]int{}

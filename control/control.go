@@ -124,6 +124,8 @@ type Config struct {
 	Flows func(yield func(Flow) bool)
 	// Published and Healthy are what the data plane observes of a service's targets; nil where there is none.
 	Published, Healthy func(service link.ID) bool
+	// HealthyAt is Healthy for an endpoint at a site; nil where there is no data plane.
+	HealthyAt func(service link.ID, site string) bool
 	// Targets is what the data plane observes of each target of a service, in their order; nil where there is none.
 	Targets func(service link.ID) []TargetState
 	// TargetNames is what the data plane finds of the names of a service's targets, in their order; nil where there is none.

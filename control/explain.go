@@ -81,7 +81,7 @@ func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip
 	}
 	x.Network = n.ID
 	x.step("view", "network "+string(n.ID), prefixRule(n, client))
-	r := o.resolve(s, n, name, c.config.Zones)
+	r := o.resolve(s, n, n.Sites.Of(client), name, c.config.Zones)
 	x.Answer, x.Addresses, x.Service = r.answer, r.addresses, r.service
 	result := r.answer
 	if len(r.addresses) > 0 {

@@ -39,7 +39,7 @@ func (c *Control) Export(caller Caller, subscription, group string) (Manifest, e
 }
 
 func exportNetwork(n *link.Network) ManifestNetwork {
-	m := ManifestNetwork{Name: n.ID.Last(), Prefixes: texts(n.Prefixes), Egress: n.Egress}
+	m := ManifestNetwork{Name: n.ID.Last(), Prefixes: texts(n.Prefixes), Egress: n.Egress, Sites: texts(n.Sites)}
 	for _, s := range n.Subnets {
 		if m.Subnets == nil {
 			m.Subnets = map[string]string{}
@@ -53,7 +53,7 @@ func exportService(v *link.Service) ManifestService {
 	m := ManifestService{
 		Name: v.ID.Last(), Port: v.Port, NAT: texts(v.NAT), Pin: string(v.Pin), ProxyProtocol: string(v.ProxyProtocol),
 		MaxConnections: v.MaxConnections, MaxPerConsumer: v.MaxPerConsumer, Strict: v.Strict, ECHOuter: v.ECHOuter,
-		FallbackPublic: v.FallbackPublic, Targets: v.TargetTexts(), Within: texts(v.Within),
+		FallbackPublic: v.FallbackPublic, Targets: v.TargetTexts(), Within: texts(v.Within), Sites: texts(v.Sites),
 	}
 	if v.Protocol != link.TCP {
 		m.Protocol = v.Protocol.String()

@@ -10,7 +10,7 @@ import (
 
 // linked is resolve for a name that private zones linked to the network have something to say about; ok is
 // false where they haven't. It is the same walk as in the directive privatelink.
-func (o observed) linked(s *link.Snapshot, n *link.Network, asked []byte) (r resolution, ok bool) {
+func (o observed) linked(s *link.Snapshot, n *link.Network, site string, asked []byte) (r resolution, ok bool) {
 	name := link.Name(asked)
 	zone, redirect, in := s.LinkedZone(n.ID, asked)
 	source, exists, alias := "", true, false
@@ -39,19 +39,14 @@ func (o observed) linked(s *link.Snapshot, n *link.Network, asked []byte) (r res
 	if alias && len(all) == 0 {
 		return r, false
 	}
-	for _, g := range all {
-		if !o.published(g.service) {
-			continue
-		}
+	if g := o.choose(all); g != nil {
 		v := s.Service(g.service)
 		if v != nil && v.FallbackPublic && !o.healthy(g.service) {
 			r.answer, r.rule = AnswerPass, "no target answers, and the service wants its public address then"
 			return r, true
 		}
 		r.answer, r.service, r.endpoints = AnswerEndpoint, g.service, g.endpoints
-		for _, e := range g.endpoints {
-			r.addresses = append(r.addresses, e.Address.String())
-		}
+		r.give(o.nearest(s, site, g.service, g.endpoints))
 		return o.trusted(r, v != nil && v.Strict), true
 	}
 	some := false
@@ -71,6 +66,16 @@ func (o observed) linked(s *link.Snapshot, n *link.Network, asked []byte) (r res
 		r.answer = AnswerDenied
 	}
 	return o.trusted(r, false), true
+}
+
+// choose returns the group that answers: of those that are published the first that is healthy, and where none is the
+// first. Nil where none is published.
+func (o observed) choose(all []group) *group {
+	all = slices.DeleteFunc(slices.Clone(all), func(g group) bool { return !o.published(g.service) })
+	if len(all) == 0 {
+		return nil
+	}
+	return &all[max(0, slices.IndexFunc(all, func(g group) bool { return o.healthy(g.service) }))]
 }
 
 // trusted returns r, or that nothing can be answered where the view is too old.

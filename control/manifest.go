@@ -43,6 +43,7 @@ type ManifestNetwork struct {
 	Prefixes []string          `json:"prefixes"`
 	Subnets  map[string]string `json:"subnets,omitempty"` // name to prefix, or to several with spaces between
 	Egress   []string          `json:"egress,omitempty"`
+	Sites    []string          `json:"sites,omitempty"` // SITE=PREFIX: where its clients and endpoints are
 }
 
 // ManifestService is a service of a manifest. What it says nothing of is what linkservice has where it says nothing.
@@ -55,6 +56,8 @@ type ManifestService struct {
 	Targets []string `json:"targets"`
 	// Within are the prefixes that the names among them may lead to; none: anything that the rules about targets let pass.
 	Within []string `json:"within,omitempty"`
+	// Sites are where targets are, each SITE=PREFIX.
+	Sites []string `json:"sites,omitempty"`
 	// Weights are those of targets that don't weigh 1, 0 to [link.MaxWeight]: with 0 a target gets no new flow.
 	Weights map[string]int `json:"weights,omitempty"`
 	Balance string         `json:"balance,omitempty"` // "round-robin", which is meant without a word, "least-connections" or "source-hash"
@@ -195,9 +198,13 @@ func (n *ManifestNetwork) edit() (func(*link.Network), error) {
 		}
 		subnets = append(subnets, s)
 	}
+	sites, err := parseAll(n.Sites, link.ParseSitePrefix)
+	if err != nil {
+		return nil, err
+	}
 	slices.SortFunc(subnets, func(a, b link.Subnet) int { return strings.Compare(a.Name, b.Name) })
 	return func(o *link.Network) {
-		o.Prefixes, o.Egress = all, n.Egress
+		o.Prefixes, o.Egress, o.Sites = all, n.Egress, sites
 		o.Subnets = sameSubnets(o.Subnets, subnets)
 	}, nil
 }
@@ -230,6 +237,10 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 	if err != nil {
 		return nil, fmt.Errorf("within: %w", err)
 	}
+	sites, err := parseAll(v.Sites, link.ParseSitePrefix)
+	if err != nil {
+		return nil, err
+	}
 	spread, err := v.spread(targets)
 	if err != nil {
 		return nil, err
@@ -258,7 +269,7 @@ func (v *ManifestService) edit() (func(*link.Service), error) {
 		pin = link.DefaultPin(protocol, v.Port, len(names))
 	}
 	return func(o *link.Service) {
-		o.Names, o.Within = nil, within
+		o.Names, o.Within, o.Sites = nil, within, sites
 		o.Targets, o.TargetNames = parted(targets)
 		for _, n := range names {
 			o.Names = append(o.Names, link.ResourceName{Public: n})

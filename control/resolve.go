@@ -22,17 +22,21 @@ const (
 // observed is what is known of a moment beside the snapshot.
 type observed struct {
 	published, healthy func(service link.ID) bool
+	healthyAt          func(service link.ID, site string) bool
 	view               policy.Freshness
 }
 
 func (c *Control) observed() observed {
 	yes := func(link.ID) bool { return true }
-	o := observed{published: c.config.Published, healthy: c.config.Healthy}
+	o := observed{published: c.config.Published, healthy: c.config.Healthy, healthyAt: c.config.HealthyAt}
 	if o.published == nil {
 		o.published = yes
 	}
 	if o.healthy == nil {
 		o.healthy = yes
+	}
+	if o.healthyAt == nil {
+		o.healthyAt = func(link.ID, string) bool { return true }
 	}
 	if c.config.View != nil {
 		o.view = c.config.View()
@@ -51,9 +55,9 @@ type resolution struct {
 	fallback  bool             // to the public address
 }
 
-// resolve says what the directive privatelink does by default with a name that a client of the network
+// resolve says what the directive privatelink does by default with a name that a client of the network at a site of it
 // asks for. It is the same walk as in that plugin, which has a test that both agree.
-func (o observed) resolve(s *link.Snapshot, n *link.Network, name link.Name, zones *link.Zones) resolution {
+func (o observed) resolve(s *link.Snapshot, n *link.Network, site string, name link.Name, zones *link.Zones) resolution {
 	asked := []byte(name)
 	if link.IsProof(asked) {
 		return resolution{answer: AnswerPass, rule: "names that prove a domain are for public DNS"}
@@ -61,12 +65,12 @@ func (o observed) resolve(s *link.Snapshot, n *link.Network, name link.Name, zon
 	owner, _, owned := s.Owner(n.ID, asked)
 	r := resolution{answer: AnswerPass}
 	if owned {
-		r = o.ofOwner(s, n, owner)
+		r = o.ofOwner(s, n, site, owner)
 		if r.answer != AnswerPass || r.fallback {
 			return r
 		}
 	}
-	if in, ok := o.linked(s, n, asked); ok {
+	if in, ok := o.linked(s, n, site, asked); ok {
 		if len(in.endpoints) == 0 {
 			in.service, in.endpoints = r.service, r.endpoints // what stands in the network itself, in no state to answer
 		}
@@ -76,7 +80,7 @@ func (o observed) resolve(s *link.Snapshot, n *link.Network, name link.Name, zon
 }
 
 // ofOwner is resolve for a name that endpoints of a service have in the network.
-func (o observed) ofOwner(s *link.Snapshot, n *link.Network, owner link.Owner) resolution {
+func (o observed) ofOwner(s *link.Snapshot, n *link.Network, site string, owner link.Owner) resolution {
 	r := resolution{answer: AnswerPass, service: owner.Service, zone: owner.Name.Zone}
 	v := s.Service(owner.Service)
 	strict, fallback := v != nil && v.Strict, v != nil && v.FallbackPublic
@@ -100,11 +104,42 @@ func (o observed) ofOwner(s *link.Snapshot, n *link.Network, owner link.Owner) r
 		r.fallback, r.rule = true, "no target answers, and the service wants its public address then"
 	default:
 		r.answer, r.rule = AnswerEndpoint, "name "+string(owner.Name.Public)
-		for _, e := range r.endpoints[:live] {
-			r.addresses = append(r.addresses, e.Address.String())
-		}
+		r.give(o.nearest(s, site, owner.Service, r.endpoints[:live]))
 	}
 	return r
+}
+
+// give has the resolution answer with some of its endpoints, which come first then.
+func (r *resolution) give(some []*link.Endpoint) {
+	rest := slices.DeleteFunc(slices.Clone(r.endpoints), func(e *link.Endpoint) bool { return slices.Contains(some, e) })
+	r.endpoints = slices.Concat(some, rest)
+	for _, e := range some {
+		r.addresses = append(r.addresses, e.Address.String())
+	}
+}
+
+// nearest returns those of the endpoints of a service that answer a client at a site.
+func (o observed) nearest(s *link.Snapshot, site string, service link.ID, endpoints []*link.Endpoint) []*link.Endpoint {
+	at := func(e *link.Endpoint) string {
+		if n := s.Network(e.Network); n != nil {
+			return n.Sites.Of(e.Address)
+		}
+		return ""
+	}
+	var sites []string
+	for _, e := range endpoints {
+		if !slices.Contains(sites, at(e)) {
+			sites = append(sites, at(e))
+		}
+	}
+	near := link.Nearest(sites, site, func(site string) bool { return o.healthyAt(service, site) })
+	var all []*link.Endpoint
+	for _, e := range endpoints {
+		if slices.Contains(near, at(e)) {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // inZone completes the resolution of a name without an answer that may lie in a privatelink zone.

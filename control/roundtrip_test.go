@@ -55,6 +55,9 @@ func randomService(r *rand.Rand) link.Service {
 			v.Within = append(v.Within, netip.MustParsePrefix(pick("203.0.113.0/24", "2001:db8::/32")))
 		}
 	}
+	if some(2) {
+		v.Sites = link.Sites{{Site: pick("paris", "lyon"), Prefix: netip.MustParsePrefix("203.0.113.0/24")}, {Site: "paris", Prefix: netip.MustParsePrefix("2001:db8::/32")}}
+	}
 	v.Balance = link.Balance(pick("", string(link.LeastConnections), string(link.SourceHash)))
 	if some(2) {
 		v.MaxPerTarget, v.MaxWaiting = 1+r.IntN(9), r.IntN(5)
@@ -144,6 +147,7 @@ func TestRoundTrip(t *testing.T) {
 		if r.IntN(2) == 0 {
 			n.Subnets = append(n.Subnets, link.Subnet{Name: "second", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.0/24"), netip.MustParsePrefix("10.1.3.0/24")}})
 			n.Egress = []string{"tenant/contoso", "*"}
+			n.Sites = link.Sites{{Site: "paris", Prefix: netip.MustParsePrefix("10.1.2.0/24")}, {Site: "lyon", Prefix: netip.MustParsePrefix("10.1.3.0/24")}}
 		}
 		w.ok(w.putNetworkAs(o, n))
 		v := randomService(r)

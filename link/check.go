@@ -45,6 +45,9 @@ func (n *Network) check() error {
 			return fmt.Errorf("%w: egress list: an entry of %d bytes", ErrInvalid, len(e))
 		}
 	}
+	if err := n.Sites.check(); err != nil {
+		return err
+	}
 	return n.checkSubnets()
 }
 
@@ -210,6 +213,9 @@ func (s *Service) check() error {
 	}
 	if s.MaxConnections < 0 {
 		return fmt.Errorf("%w: connection limit %d", ErrInvalid, s.MaxConnections)
+	}
+	if err := s.Sites.check(); err != nil {
+		return err
 	}
 	return s.Spread.check()
 }

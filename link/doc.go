@@ -10,6 +10,7 @@
 //   - service: what a provider publishes (private link service).
 //   - resource name: a DNS name that is this one service: what DNS answers and what SNI must say
 //     (fqdns, sub-resource). It has a public name and, within a zone, a private name.
+//   - site: a named place that some addresses are at: of clients and endpoints by their network, of targets by their service.
 //   - target: where the bytes go, address and port of a backend.
 //   - endpoint: an address in a consumer's network that stands for one service (private endpoint).
 //   - connection: the provider-side half of an endpoint: state, decision, link ID (private endpoint

@@ -117,6 +117,8 @@ type Network struct {
 	// Egress lists what the network may have endpoints to: "*", "tenant/NAME", the ID or the alias of
 	// a service. Empty: the services of its own tenant.
 	Egress []string `json:"egress,omitempty"`
+	// Sites are where clients and endpoints of the network are: DNS prefers endpoints at the client's own.
+	Sites Sites `json:"sites,omitempty"`
 	// ByListener: clients are never found by their address, only where a listener names the
 	// network. Such a network may have the prefixes of another.
 	ByListener bool   `json:"byListener,omitempty"`
@@ -208,6 +210,9 @@ type Service struct {
 	// Within are the prefixes that the names of targets may lead to; empty: anything that [Snapshot.Refuses] lets pass. To
 	// a service of the operator's what is in them is as if it were written down.
 	Within []netip.Prefix `json:"within,omitempty"`
+	// Sites are where targets are: an endpoint at a site of the same name, by the [Network.Sites] of its network, sends its
+	// flows to targets there while one is of use, and is healthy while one answers.
+	Sites Sites `json:"sites,omitempty"`
 	// Visible lists who may ask for an endpoint, AutoApprove (a subset) who needs no decision,
 	// Reject who may not whatever the others say. An empty list is nobody.
 	Visible     []Party `json:"visible,omitempty"`

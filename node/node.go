@@ -356,6 +356,12 @@ func (n *Node) Healthy(service link.ID) bool {
 	return p == nil || p.Healthy(service)
 }
 
+// HealthyAt is Healthy for an endpoint at a site: of the targets there, where the service has any there.
+func (n *Node) HealthyAt(service link.ID, site string) bool {
+	p := n.proxy.Load()
+	return p == nil || p.HealthyAt(service, site)
+}
+
 // Drain accepts no more flows and waits until the live ones have ended, at most for the drain time
 // of the settings, after which it resets them, or until ctx is done. After [Node.Retire] they have the time for that.
 func (n *Node) Drain(ctx context.Context) {

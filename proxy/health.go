@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type serviceHealth struct {
 	found          found                            // what its names lead to
 	prompt, silent lane                             // the service's share
 	targets        map[netip.AddrPort]*targetHealth // none while the service has no live connection
+	sites          map[string][]*targetHealth       // of targets, those at a site
 	set            *targets.Set
 }
 
@@ -89,11 +91,26 @@ func (h *health) isHealthy(service link.ID) bool {
 		return known && !s.homeless
 	}
 	for _, t := range s.targets {
-		if (t.up.Load() || known && !t.down.Load()) && !t.drained.Load() {
+		if t.serves(known) {
 			return true
 		}
 	}
 	return known && s.found.pending // nothing has said otherwise
+}
+
+// isHealthyAt is isHealthy for an endpoint at a site: of its targets there, where it has any.
+func (h *health) isHealthyAt(service link.ID, site string) bool {
+	s := h.find(service)
+	if s == nil || len(s.sites[site]) == 0 {
+		return h.isHealthy(service)
+	}
+	known := s.published.Load()
+	return slices.ContainsFunc(s.sites[site], func(t *targetHealth) bool { return t.serves(known) })
+}
+
+// serves reports whether a flow would be sent to the target and, as far as is known, be served. Known: the service is published.
+func (t *targetHealth) serves(known bool) bool {
+	return (t.up.Load() || known && !t.down.Load()) && !t.drained.Load()
 }
 
 // note takes the result of a probe.
@@ -287,6 +304,12 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 		t.service.Store(service)
 		t.drained.Store(target.Weight == 0)
 		one.targets[target.Addr] = t
+		if site := service.Sites.Of(target.Addr.Addr()); site != "" {
+			if one.sites == nil {
+				one.sites = make(map[string][]*targetHealth)
+			}
+			one.sites[site] = append(one.sites[site], t)
+		}
 	}
 	return one
 }

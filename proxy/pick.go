@@ -43,7 +43,7 @@ func (f *flow) pick(tried []netip.AddrPort) (service *link.Service, addr netip.A
 	}
 	set := f.proxy.health.set(service)
 	for {
-		place, left, err := set.Take(time.Now(), service, f.wish(tried))
+		place, left, err := set.Take(time.Now(), service, f.wishLocked(s, service, tried))
 		if err != nil {
 			if why == nil || errors.Is(err, targets.ErrFull) {
 				why = err
@@ -74,9 +74,15 @@ func (f *flow) aimLocked() (s *link.Snapshot, service *link.Service, why error) 
 	return s, service, nil
 }
 
-// wish is what the flow asks for.
-func (f *flow) wish(tried []netip.AddrPort) targets.Flow {
-	return targets.Flow{Source: sourceOf(f.request.Source.Addr()), Tried: tried}
+// wishLocked is what the flow asks for: at a target of the site that its endpoint is at, if it can be. The caller holds mu.
+func (f *flow) wishLocked(s *link.Snapshot, service *link.Service, tried []netip.AddrPort) targets.Flow {
+	wish := targets.Flow{Source: sourceOf(f.request.Source.Addr()), Tried: tried}
+	if len(service.Sites) > 0 {
+		if n := s.Network(f.verdict.Endpoint.Network); n != nil {
+			wish.Site = n.Sites.Of(f.verdict.Endpoint.Address)
+		}
+	}
+	return wish
 }
 
 // sitLocked makes the target that the flow has a place at its own, or gives the place back where the service may not
@@ -146,14 +152,16 @@ func (f *flow) sit() (*link.Service, error) {
 // wait stands in line, and returns the place that the flow gets; nil where nothing is left to wait for.
 func (f *flow) wait(ctx context.Context, tried []netip.AddrPort) (*targets.Target, error) {
 	f.mu.Lock()
-	_, service, why := f.aimLocked()
-	f.mu.Unlock()
+	s, service, why := f.aimLocked()
 	if why != nil {
+		f.mu.Unlock()
 		return nil, why
 	}
+	wish := f.wishLocked(s, service, tried)
+	f.mu.Unlock()
 	f.queued = true
 	granted := make(chan *targets.Target, 1) // of size one: who grants doesn't wait
-	wait, place, err := f.proxy.health.set(service).Wait(time.Now(), f.wish(tried), func(t *targets.Target) { granted <- t })
+	wait, place, err := f.proxy.health.set(service).Wait(time.Now(), wish, func(t *targets.Target) { granted <- t })
 	if wait == nil {
 		if err == nil || errors.Is(err, targets.ErrLine) {
 			return place, err

@@ -235,6 +235,12 @@ func (p *Proxy) Published(service link.ID) bool { return p.health.isPublished(se
 // while no probe has said otherwise. Safe for concurrent use, no lock.
 func (p *Proxy) Healthy(service link.ID) bool { return p.health.isHealthy(service) }
 
+// HealthyAt is Healthy for an endpoint at a site: whether a target of the service that is there answers, and where there is
+// none, whether any does. Safe for concurrent use, no lock.
+func (p *Proxy) HealthyAt(service link.ID, site string) bool {
+	return p.health.isHealthyAt(service, site)
+}
+
 // Inherit takes the services as published: their connections were approved before this process began.
 func (p *Proxy) Inherit(services ...link.ID) { p.health.inherit(services) }
 

@@ -23,6 +23,7 @@ func samples() []link.Object {
 			Facet: facet(),
 			Pools: []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24")}, ByListener: true,
 			Subnets: []link.Subnet{{Name: "pe", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.0/24")}}}, Egress: []string{"*"},
+			Sites:  link.Sites{{Site: "paris", Prefix: netip.MustParsePrefix("10.1.0.0/17")}},
 			Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 3},
 		},
 		&link.Service{
@@ -30,6 +31,7 @@ func samples() []link.Object {
 			Names: []link.ResourceName{{Public: "contoso.database.windows.net", Private: "contoso.privatelink.database.windows.net", Zone: "privatelink.database.windows.net"}},
 			Port:  1433, Targets: []link.Target{{Addr: netip.MustParseAddrPort("10.20.0.4:1433")}},
 			TargetNames: []link.NamePort{{Name: "sql.internal.example", Port: 1433}}, Within: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
+			Sites:   link.Sites{{Site: "lyon", Prefix: netip.MustParsePrefix("10.20.0.0/17")}},
 			Visible: []link.Party{link.Anyone}, AutoApprove: []link.Party{"corp"}, Reject: []link.Party{"tenant/c"}, MaxConnections: 7, MaxPerConsumer: 3, Strict: true, ECHOuter: true, Protocol: link.UDP, Reach: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
 			Pin: link.PinTLS, ProxyProtocol: link.ProxyAzure, NAT: []netip.Addr{netip.MustParseAddr("10.20.0.9")},
 			IdleTimeout: time.Minute, FallbackPublic: true, Origin: link.Origin{Declaration: "host", File: "Corefile", Line: 9},

@@ -85,7 +85,7 @@ func (r *request) writtenNetwork(s *link.Snapshot, id link.ID, old *link.Network
 	if len(n.Prefixes) == 0 {
 		return nil, invalid("properties.addressSpace.addressPrefixes", "at least one is needed")
 	}
-	n.Egress = nil
+	n.Egress, n.Sites = nil, nil
 	if err := applyTags(r.api, networkSettings, common.Tags, &n); err != nil {
 		return nil, invalid("tags", "%v", err)
 	}
@@ -147,7 +147,7 @@ func (r *request) patchNetwork() (reply, error) {
 			return nil, err
 		}
 		n, f := *old, facetOf[networkFacet](old.API)
-		f.Tags, n.Egress = tags, nil
+		f.Tags, n.Egress, n.Sites = tags, nil, nil
 		if err := applyTags(r.api, networkSettings, tags, &n); err != nil {
 			return nil, invalid("tags", "%v", err)
 		}

@@ -89,7 +89,7 @@ func (r *request) writtenService(s *link.Snapshot, id link.ID, old *link.Service
 // setSettings sets what travels in tags, and what has a default that depends on other fields.
 func (r *request) setSettings(v *link.Service, tags map[string]string, proxy bool) error {
 	v.Port, v.Pin, v.ProxyProtocol, v.Reject, v.IdleTimeout, v.Strict = 0, "", "", nil, 0, false
-	v.Targets, v.TargetNames, v.Within = nil, nil, nil
+	v.Targets, v.TargetNames, v.Within, v.Sites = nil, nil, nil, nil
 	v.MaxConnections, v.MaxPerConsumer, v.ECHOuter = 0, 0, false
 	v.Protocol, v.Spread, v.FallbackPublic = link.TCP, link.Spread{}, false
 	if err := applyTags(r.api, serviceSettings, tags, v); err != nil {

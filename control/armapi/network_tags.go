@@ -77,6 +77,10 @@ var networkSettings = []setting[*link.Network]{
 		}
 		return nil
 	}},
+	{"sites", func(_ *API, n *link.Network, value string) (err error) {
+		n.Sites, err = parseSites(value)
+		return err
+	}},
 }
 
 // endpointSettings are the tags of a private endpoint.
@@ -137,6 +141,10 @@ var serviceSettings = []setting[*link.Service]{
 			v.Within = append(v.Within, p)
 		}
 		return nil
+	}},
+	{"sites", func(_ *API, v *link.Service, value string) (err error) {
+		v.Sites, err = parseSites(value)
+		return err
 	}},
 	{"max-connections", func(_ *API, v *link.Service, value string) (err error) {
 		v.MaxConnections, err = connectionBound(value)
@@ -251,6 +259,18 @@ func parseTarget(s string) (netip.AddrPort, link.NamePort, error) {
 		return addr, name, fmt.Errorf("%s isn't ADDRESS:PORT or NAME:PORT", quote(s))
 	}
 	return addr, name, nil
+}
+
+// parseSites reads SITE=PREFIX of each word.
+func parseSites(value string) (sites link.Sites, err error) {
+	for _, w := range words(value) {
+		p, err := link.ParseSitePrefix(w)
+		if err != nil {
+			return nil, fmt.Errorf("%s isn't SITE=PREFIX with a whole prefix", quote(w))
+		}
+		sites = append(sites, p)
+	}
+	return sites, nil
 }
 
 // weigh notes the weight of a target and reports whether it had none.

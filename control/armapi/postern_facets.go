@@ -26,7 +26,7 @@ func (a *API) facets(group facet) func(o link.Object, in control.Named) json.Raw
 		case *link.Network:
 			f := facetOf[networkFacet](o.API)
 			base(&f.facet)
-			f.Tags = withSettings(f.Tags, map[string]string{"egress": strings.Join(o.Egress, " ")})
+			f.Tags = withSettings(f.Tags, map[string]string{"egress": strings.Join(o.Egress, " "), "sites": strings.Join(texts(o.Sites), " ")})
 			v = f
 		case *link.Service:
 			f := facetOf[serviceFacet](o.API)
@@ -71,7 +71,7 @@ func (f *serviceFacet) take(v *link.Service, retargeted bool) {
 		"max-connections": figure(v.MaxConnections, 0), "max-per-consumer": figure(v.MaxPerConsumer, 0), "targets": "",
 		"reject": strings.Join(shownParties(v.Reject), " "), "idle-timeout": "", "strict": "", "ech": "", "fallback": "",
 		"protocol": "", "balance": string(v.Balance), "weights": weightWords(v), "probe": "", "max-per-target": "", "warm": "",
-		"within": strings.Join(texts(v.Within), " "),
+		"within": strings.Join(texts(v.Within), " "), "sites": strings.Join(texts(v.Sites), " "),
 	}
 	if v.Protocol != link.TCP && f.Balancer == "" {
 		settings["protocol"] = v.Protocol.String()

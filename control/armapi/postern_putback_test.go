@@ -36,7 +36,7 @@ func TestPutBackManifestService(t *testing.T) {
 		{"everything", `"names":["db.contoso.example"],"port":1433,"targets":["10.20.0.4:1433","10.20.0.5:1433"],"visible":["*","tenant/fabrikam"],
 			"approve":["tenant/fabrikam"],"reject":["tenant/ops"],"pin":"address","proxyProtocol":"v1","nat":["10.20.1.7","10.20.1.8"],
 			"maxConnections":9,"maxPerConsumer":2,"idleTimeout":"5m0s","strict":true,"fallbackPublic":true,"balance":"least-connections",
-			"weights":{"10.20.0.5:1433":0},"probe":"http /up 204","maxPerTarget":20,"maxWaiting":5,"warm":4,"warmAge":"20s"`, "10.20.0.4:1433 10.20.0.5:1433"},
+			"weights":{"10.20.0.5:1433":0},"sites":["paris=10.20.0.4/32","lyon=10.20.0.5/32"],"probe":"http /up 204","maxPerTarget":20,"maxWaiting":5,"warm":4,"warmAge":"20s"`, "10.20.0.4:1433 10.20.0.5:1433"},
 		{"names", `"port":1433,"targets":["db2.contoso.example:1433","10.20.0.4:1433","db1.contoso.example:1434"],"within":["10.20.0.0/16","2001:db8::/32"],
 			"weights":{"db2.contoso.example:1433":0,"10.20.0.4:1433":3}`, "10.20.0.4:1433 db2.contoso.example:1433 db1.contoso.example:1434"},
 		{"a name alone", `"port":443,"targets":["db.contoso.example:443"]`, "db.contoso.example:443"},

@@ -290,7 +290,7 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Ground:      n.Ground,
 		Targets:     func(service link.ID) []control.TargetState { return targetStates(n, service) },
 		TargetNames: func(service link.ID) []control.TargetName { return targetNames(n, service) },
-		Published:   n.Published, Healthy: n.Healthy, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
+		Published:   n.Published, Healthy: n.Healthy, HealthyAt: n.HealthyAt, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
 	}
 	if c.Proxy != nil {
 		config.OwnUDP = c.Proxy.OwnUDP

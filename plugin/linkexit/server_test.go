@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/coremain"
+	"github.com/postern-link/postern/internal/dnstest"
 )
 
 // upstream is a server of others that notes what it is asked.
@@ -35,13 +36,8 @@ func (u *upstream) has(name string) bool {
 // custom.example, else with one of the outside.
 func startUpstream(t *testing.T) *upstream {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &upstream{addr: conn.LocalAddr().String()}
-	started := make(chan struct{})
-	srv := &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+	u := new(upstream)
+	u.addr = dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		name := r.Question[0].Name
 		u.mu.Lock()
 		u.asked = append(u.asked, strings.ToLower(name))
@@ -55,20 +51,8 @@ func startUpstream(t *testing.T) *upstream {
 		case name == "custom.example.":
 			list = []string{name + " 300 IN CNAME contoso.database.windows.net.", "contoso.database.windows.net. 300 IN A 10.9.9.9"}
 		}
-		for _, l := range list {
-			rr, _ := dns.NewRR(l)
-			m.Answer = append(m.Answer, rr)
-		}
+		m.Answer = dnstest.Records(t, list...)
 		_ = w.WriteMsg(m)
-	})}
-	done := make(chan error, 1)
-	go func() { done <- srv.ActivateAndServe() }()
-	<-started
-	t.Cleanup(func() {
-		if err := srv.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		<-done
 	})
 	return u
 }

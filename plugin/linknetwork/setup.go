@@ -57,6 +57,13 @@ func directive(n *link.Network) block.Directive {
 				},
 			},
 			{
+				Name: "site", Usage: "NAME PREFIX...", Min: 2, Max: block.Any, Repeat: true,
+				Set: func(args []string) (err error) {
+					n.Sites, err = block.Site(n.Sites, args)
+					return err
+				},
+			},
+			{
 				Name: "by_listener",
 				Set: func([]string) error {
 					n.ByListener = true

@@ -59,6 +59,13 @@ func directive(s *link.Service) block.Directive {
 				},
 			},
 			{
+				Name: "site", Usage: "NAME PREFIX...", Min: 2, Max: block.Any, Repeat: true,
+				Set: func(args []string) (err error) {
+					s.Sites, err = block.Site(s.Sites, args)
+					return err
+				},
+			},
+			{
 				Name: "balance", Usage: "round-robin|least-connections|source-hash", Min: 1, Max: 1,
 				Set: func(args []string) (err error) {
 					s.Balance, err = block.Word(args[0], link.Balances()...)

@@ -76,7 +76,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		at = alias.Target
 		var buf [maxName]byte
 		name := Canonical(buf[:0], at)
-		f := d.p.find(d.q.gen, d.q.view.network, name)
+		f := d.p.find(d.q.gen, d.q.view, name)
 		if d.q.old {
 			if why := d.p.untrusted(d.q, f, name); why != "" {
 				return d.failed(notReady(why)), nil

@@ -50,7 +50,7 @@ func randomWorld(r *rand.Rand) *link.Snapshot {
 		}
 	}
 	for i, p := range []string{"10.1.0.0/16", "10.1.99.0/24", "10.2.0.0/16"} {
-		try(link.PutNetwork{Network: link.Network{ID: link.ID(fmt.Sprintf("op/g/n%d", i)), Prefixes: prefixes(p), Egress: []string{"*"},
+		try(link.PutNetwork{Network: link.Network{ID: link.ID(fmt.Sprintf("op/g/n%d", i)), Prefixes: prefixes(p), Egress: []string{"*"}, Sites: randomSites(r, i),
 			Pools: prefixes(fmt.Sprintf("10.20%d.0.0/24", i), fmt.Sprintf("fd00:20%d::/64", i))}})
 	}
 	for i := range 4 {
@@ -111,6 +111,19 @@ func randomWorld(r *rand.Rand) *link.Snapshot {
 		}
 	}
 	return s
+}
+
+// randomSites say where the lower addresses of a network's pool are, and some of its clients.
+func randomSites(r *rand.Rand, network int) (sites link.Sites) {
+	for i, p := range []string{"10.1.0.0/24", "10.20%d.0.0/30", "10.20%d.0.4/31", "10.20%d.0.6/31"} {
+		if i > 0 {
+			p = fmt.Sprintf(p, network)
+		}
+		if r.IntN(4) > 0 {
+			sites = append(sites, link.SitePrefix{Site: pick(r, "paris", "lyon", "brest"), Prefix: netip.MustParsePrefix(p)})
+		}
+	}
+	return sites
 }
 
 func randomLinks(r *rand.Rand) (links []link.ZoneLink) {
@@ -177,7 +190,7 @@ func randomTargets(r *rand.Rand, v *link.Service) (set *targets.Set, healthy boo
 // A24: in random worlds with random policies, what explain says is what DNS answers and what policy decides on a connection to
 // the address that DNS gave.
 func TestExplainAgrees(t *testing.T) {
-	const worlds = 400
+	const worlds = 700
 	seen := map[string]int{}
 	for seed := range uint64(worlds) {
 		r := rand.New(rand.NewPCG(seed, 24))
@@ -188,11 +201,12 @@ func TestExplainAgrees(t *testing.T) {
 		for v := range s.Services() {
 			set, healthy := randomTargets(r, v)
 			sets[v.ID], srv.unproven[v.ID], srv.down[v.ID] = set, r.IntN(5) == 0, !healthy
+			srv.down[v.ID+"@paris"], srv.down[v.ID+"@lyon"] = r.IntN(3) == 0, r.IntN(3) == 0
 		}
 		by := randomRules(r)
 		c := control.New(control.Config{
 			Snapshot: func() *link.Snapshot { return s }, Tenants: onlyTenant{}, Zones: link.DefaultZones(),
-			Published: srv.Published, Healthy: srv.Healthy,
+			Published: srv.Published, Healthy: srv.Healthy, HealthyAt: srv.HealthyAt,
 			Targets: func(service link.ID) (all []control.TargetState) {
 				sets[service].Look(noon, func(t targets.Status) { all = append(all, control.TargetState(t)) })
 				return all

@@ -68,13 +68,17 @@ func (f *fast) begin(s *link.Snapshot) *fastpath.Moment {
 // View implements [fastpath.Backend] as viewOf does for a query without a client subnet that counts.
 func (f *fast) View(m *fastpath.Moment, client netip.Addr) (string, bool) {
 	s := m.State.(*link.Snapshot)
-	if f.p.network != "" {
-		return string(f.p.network), s.Network(f.p.network) != nil
+	n := s.Network(f.p.network) // "" is none
+	if f.p.network == "" {
+		n = s.NetworkOf(client)
 	}
-	if n := s.NetworkOf(client); n != nil {
+	switch {
+	case n == nil:
+		return string(f.p.network), false
+	case len(n.Sites) == 0:
 		return string(n.ID), true
 	}
-	return "", false
+	return f.p.generation(s).viewKey(n.ID, n.Sites.Of(client)), true
 }
 
 // Serve implements [fastpath.Backend].
@@ -92,7 +96,7 @@ func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Ans
 		return nil
 	}
 	return &fastpath.Answer{
-		Epoch: m.Epoch, View: string(n.network), Holds: n.holds(f.p), Counts: f.counts(w, r, n),
+		Epoch: m.Epoch, View: n.view, Holds: n.holds(f.p), Counts: f.counts(w, r, n),
 		Size: float64(n.size), Loose: n.loose(r.Question[0].Qtype),
 	}
 }

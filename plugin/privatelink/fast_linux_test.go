@@ -34,6 +34,7 @@ type fastServer struct {
 	now         atomic.Pointer[link.Snapshot]
 	mu          sync.Mutex // guards the maps and the ages of server
 	fast        *fast
+	turn        atomic.Uint64
 	slow, quick string // addresses
 }
 
@@ -61,11 +62,14 @@ func loops(t testing.TB) *link.Snapshot {
 	fallback := service("fallback", "fallback.database.windows.net")
 	fallback.FallbackPublic = true
 	return apply(t, link.Empty(),
-		link.PutNetwork{Network: link.Network{ID: "corp", Prefixes: prefixes("127.1.0.0/16"), Pools: prefixes("10.200.0.0/24", "fd00:200::/64")}},
+		link.PutNetwork{Network: link.Network{ID: "corp", Prefixes: prefixes("127.1.0.0/16"), Pools: prefixes("10.200.0.0/24", "fd00:200::/64"),
+			Sites: sites(t, "paris=127.1.0.0/24", "paris=10.200.0.96/27", "lyon=127.1.1.0/24", "lyon=10.200.0.128/25")}},
 		link.PutNetwork{Network: link.Network{ID: "lab", Prefixes: prefixes("127.2.0.0/16"), Pools: prefixes("10.201.0.0/24")}},
 		link.PutService{Service: service("sql", "contoso.database.windows.net")}, to("sql", "corp", "10.200.0.5"), to("sql", "lab", "10.201.0.5"),
 		link.PutService{Service: service("vault", "kv.vault.azure.net")},
 		to("vault", "corp", "10.200.0.6"), to("vault", "corp", "10.200.0.66"), to("vault", "corp", "fd00:200::6"),
+		link.PutService{Service: service("twice", "twice.database.windows.net")},
+		to("twice", "corp", "10.200.0.100"), to("twice", "corp", "10.200.0.130"), to("twice", "corp", "10.200.0.131"),
 		link.PutService{Service: service("plain", "db.example.com")}, to("plain", "corp", "10.200.0.7"),
 		link.PutService{Service: service("apps", "*.azurewebsites.net")}, to("apps", "corp", "10.200.0.8"),
 		link.PutService{Service: service("bus", "a.b.servicebus.windows.net")}, to("bus", "corp", "10.200.0.10"),
@@ -87,7 +91,7 @@ func startFastBefore(t testing.TB, s *link.Snapshot, next plugin.Handler) *fastS
 	srv.now.Store(s)
 	down, unproven := srv.down, srv.unproven
 	p := srv.Privatelink
-	p.Next, p.Snapshot = next, srv.now.Load
+	p.Next, p.Snapshot, p.Turn = next, srv.now.Load, srv.turn.Load
 	is := func(of map[link.ID]bool, id link.ID) bool {
 		srv.mu.Lock()
 		defer srv.mu.Unlock()
@@ -95,6 +99,7 @@ func startFastBefore(t testing.TB, s *link.Snapshot, next plugin.Handler) *fastS
 	}
 	p.Published = func(id link.ID) bool { return !is(unproven, id) }
 	p.Healthy = func(id link.ID) bool { return !is(unproven, id) && !is(down, id) }
+	p.HealthyAt = func(id link.ID, site string) bool { return p.Healthy(id) && !is(down, id+"@"+link.ID(site)) }
 	p.Stale = func(strict bool) string {
 		srv.mu.Lock()
 		defer srv.mu.Unlock()
@@ -246,7 +251,7 @@ func TestFastpathAnswers(t *testing.T) {
 		"contoso.database.windows.net.", "contoso.privatelink.database.windows.net.", "privatelink.database.windows.net.",
 		"nobody.privatelink.database.windows.net.", "kv.vault.azure.net.", "kv.privatelink.vaultcore.azure.net.", "nobody.privatelink.vaultcore.azure.net.",
 		"db.example.com.", "x.azurewebsites.net.", "x.privatelink.azurewebsites.net.", "b.privatelink.servicebus.windows.net.",
-		"down.database.windows.net.", "fallback.database.windows.net.", "unproven.database.windows.net.", "5.0.200.10.in-addr.arpa.", "www.example.net.", ".",
+		"twice.database.windows.net.", "down.database.windows.net.", "fallback.database.windows.net.", "unproven.database.windows.net.", "5.0.200.10.in-addr.arpa.", "www.example.net.", ".",
 	}
 	types := []string{"A", "AAAA", "HTTPS", "SOA", "NS", "CNAME", "TXT", "DS", "ANY", "PTR", "AXFR", "NID"}
 	for _, shape := range shapes {

@@ -35,8 +35,9 @@ type finding struct {
 	policy policy    // of a miss
 }
 
-// find looks a name up that is in canonical form. Those that prove a domain are public DNS's to answer.
-func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding {
+// find looks a name up that is in canonical form, as a view has it. Those that prove a domain are public DNS's to answer.
+func (p *Privatelink) find(g *generation, v view, asked []byte) finding {
+	network := v.network
 	if len(asked) == 0 || link.IsProof(asked) {
 		return finding{}
 	}
@@ -49,7 +50,7 @@ func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding
 			if a.fallback && !p.Healthy(a.service) {
 				return finding{} // the service wants its public address while no target answers
 			}
-			return finding{kind: foundName, set: a.set, zone: a.zone}
+			return finding{kind: foundName, set: p.at(v.site, a.service, &a.addressed), zone: a.zone}
 		}
 		// As if no endpoint existed.
 	} else if p.ptr && bytes.HasSuffix(asked, []byte(".arpa")) {
@@ -57,7 +58,7 @@ func (p *Privatelink) find(g *generation, network link.ID, asked []byte) finding
 			return finding{kind: foundName, set: set}
 		}
 	}
-	if f, ok := p.findLinked(g, network, asked); ok {
+	if f, ok := p.findLinked(g, v, asked); ok {
 		return f
 	}
 	return p.findInZone(g, network, asked, a != nil)

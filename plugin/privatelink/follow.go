@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
 )
 
@@ -25,7 +24,7 @@ func (p *Privatelink) chase(q *query, chain []dns.RR, f finding) chase {
 		chain = append(chain, f.set.alias...)
 		var buf [maxName]byte
 		name := Canonical(buf[:0], f.set.target)
-		next := p.find(q.gen, q.view.network, name)
+		next := p.find(q.gen, q.view, name)
 		if q.old {
 			if why := p.untrusted(q, next, name); why != "" {
 				return chase{why: why}
@@ -80,7 +79,7 @@ func (p *Privatelink) finish(m *dns.Msg, q *query, end finding) {
 		return
 	case end.set != nil && end.kind != foundDenied:
 		answer, authority := end.set.sections(q.r.Question[0].Qtype)
-		m.Answer, m.Ns = append(m.Answer, answer...), slices.Clip(authority)
+		m.Answer, m.Ns = append(m.Answer, p.turned(answer, q.r.Question[0].Qtype)...), slices.Clip(authority)
 		return
 	case end.kind == foundDenied:
 		m.Rcode, m.Ns = dns.RcodeNameError, slices.Clip(end.set.soa)
@@ -94,16 +93,16 @@ func (p *Privatelink) finish(m *dns.Msg, q *query, end finding) {
 
 // passChain asks the next plugin for the last alias of a chain and answers with both to w.
 func (p *Privatelink) passChain(ctx context.Context, q *query, w dns.ResponseWriter, c chase) (int, error) {
-	if why := p.Upstream.enter(c.out, q.view.network); why != nil {
-		return p.failFor(&query{w: w, r: q.r, gen: q.gen, view: q.view, server: q.server}, why)
-	}
-	defer p.Upstream.leave(q.view.network)
-	p.stats.answer(q.server, q.view.network, continued)
 	next := *q
 	next.r = q.r.Copy()
 	next.r.Question[0].Name = c.out
 	d := &downstream{ResponseWriter: &headed{w, q, c.chain}, ctx: ctx, p: p, q: &next}
-	return plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), d, next.r)
+	code, why, err := p.onward(ctx, q, d, next.r)
+	if why != nil {
+		return p.failFor(&query{w: w, r: q.r, gen: q.gen, view: q.view, server: q.server}, why)
+	}
+	p.stats.answer(q.server, q.view.network, continued)
+	return code, err
 }
 
 // headed is a writer that puts a chain of aliases before the answer for the last of them.

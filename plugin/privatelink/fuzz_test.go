@@ -62,7 +62,7 @@ func FuzzServeDNS(f *testing.F) {
 			return // the view follows the option
 		}
 		g := srv.generation(srv.snapshot)
-		if srv.find(g, "corp", Canonical(nil, asked.Name)).kind == foundName && len(srv.up.asked) > 0 {
+		if srv.find(g, view{network: "corp"}, Canonical(nil, asked.Name)).kind == foundName && len(srv.up.asked) > 0 {
 			t.Errorf("%v was passed on", asked)
 		}
 	})

@@ -21,7 +21,8 @@ type generation struct {
 	serial   uint32 // of the zones
 	ttl      uint32
 	answers  [sets][ways]atomic.Pointer[answer]
-	zoned    func() *zonedSets // of names in linked zones
+	zoned    func() *zonedSets         // of names in linked zones
+	views    func() map[siteKey]string // the names of those that sites make
 
 	prefixes func() []netip.Prefix // of the networks that are found by address, sorted
 }
@@ -37,6 +38,7 @@ func (p *Privatelink) generation(s *link.Snapshot) *generation {
 	}
 	next := &generation{snapshot: s, serial: uint32(s.Revision()), ttl: p.ttl}
 	next.prefixes = sync.OnceValue(next.sortedPrefixes)
+	next.views = sync.OnceValue(next.namedViews)
 	next.zoned = sync.OnceValue(func() *zonedSets { return new(zonedSets) })
 	// A query that began before the newest snapshot doesn't bring the old one back.
 	if (g == nil || g.snapshot.Revision() <= s.Revision()) && p.current.CompareAndSwap(g, next) {
@@ -67,7 +69,7 @@ type answer struct {
 	fallback bool // the service wants its public address while no target answers
 	pattern  bool // it isn't one name of the service, but one of those that a pattern stands for
 	zone     link.Name
-	set      *set
+	addressed
 }
 
 // A generation remembers up to sets * ways names. The hash of a name gives its set, where it takes the
@@ -103,7 +105,7 @@ func (g *generation) answerFor(network link.ID, asked []byte) *answer {
 		return nil
 	}
 	a := g.newAnswer(network, string(asked), owner, private)
-	if a.set.addresses() <= maxKept {
+	if a.all.addresses() <= maxKept {
 		place.Store(a)
 	}
 	return a
@@ -114,11 +116,10 @@ var seed = maphash.MakeSeed()
 // newAnswer returns the answer for a name and its owner as [link.Snapshot.Owner] found it.
 func (g *generation) newAnswer(network link.ID, asked string, owner link.Owner, private bool) *answer {
 	a := &answer{network: network, name: asked, service: owner.Service, pattern: strings.HasPrefix(string(owner.Name.Public), "*")}
-	var addresses []netip.Addr
+	var live []*link.Endpoint
 	for e := range g.snapshot.EndpointsFor(network, owner.Service) {
 		if e.Connection.Live() {
-			a.live = true
-			addresses = append(addresses, e.Address)
+			live = append(live, e)
 		}
 	}
 	if v := g.snapshot.Service(owner.Service); v != nil {
@@ -127,7 +128,9 @@ func (g *generation) newAnswer(network link.ID, asked string, owner link.Owner, 
 	if private {
 		a.zone = owner.Name.Zone
 	}
-	a.set = g.newSet(spell(owner.Name, asked), private, addresses)
+	a.live = len(live) > 0
+	name := spell(owner.Name, asked)
+	a.addressed = g.addressedBy(live, func(addresses []netip.Addr) *set { return g.newSet(name, private, addresses) })
 	return a
 }
 

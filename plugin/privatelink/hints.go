@@ -155,7 +155,7 @@ func (s *sides) ours(fqdn string) bool {
 	yes, known := s.own[fqdn]
 	if !known {
 		var buf [maxName]byte
-		kind := s.d.p.find(s.d.q.gen, s.d.q.view.network, Canonical(buf[:0], fqdn)).kind
+		kind := s.d.p.find(s.d.q.gen, s.d.q.view, Canonical(buf[:0], fqdn)).kind
 		yes = kind == foundName || kind == foundDenied
 		if s.own == nil {
 			s.own = make(map[string]bool)

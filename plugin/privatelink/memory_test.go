@@ -37,7 +37,7 @@ func TestRememberedIsBounded(t *testing.T) {
 			g := srv.generation(s)
 			for i := range tt.names {
 				asked := fmt.Sprintf("x%d.azurewebsites.net", i)
-				f := srv.find(g, "corp", []byte(asked))
+				f := srv.find(g, view{network: "corp"}, []byte(asked))
 				if f.kind != foundName || f.set.addresses() != tt.endpoints || f.set.alias[0].(*dns.CNAME).Target != fmt.Sprintf("x%d.privatelink.azurewebsites.net.", i) {
 					t.Fatalf("%s: %+v", asked, f)
 				}
@@ -46,7 +46,7 @@ func TestRememberedIsBounded(t *testing.T) {
 			for i := range g.answers {
 				for j := range g.answers[i] {
 					if a := g.answers[i][j].Load(); a != nil {
-						kept, records = kept+1, records+a.set.addresses()
+						kept, records = kept+1, records+a.all.addresses()
 						if !strings.HasSuffix(a.name, ".azurewebsites.net") {
 							t.Errorf("%s is remembered", a.name)
 						}

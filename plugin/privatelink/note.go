@@ -18,10 +18,12 @@ type note struct {
 	size     int      // before it was made to fit
 	snapshot *link.Snapshot
 	network  link.ID
+	view     string // as [generation.viewKey] names it
 	result   result
 	chosen   bool // the name is one of any number
 	misses   []prometheus.Counter
 	seen     []observation
+	turn     *uint64 // that the order of the addresses followed from; nil: from none
 }
 
 // noteKey is where the context of a query has its note.
@@ -30,8 +32,29 @@ type noteKey struct{}
 // observation is what the data plane has said of a service.
 type observation struct {
 	service  link.ID
-	health   bool // that it is healthy, or else published
+	what     aspect
+	site     string // of an endpoint
 	observed bool
+}
+
+// aspect is what is observed of a service.
+type aspect uint8
+
+const (
+	isPublished aspect = iota
+	isHealthy
+	isHealthyAt // a site
+)
+
+// of reports whether the observation is so now.
+func (o *observation) of(p *Privatelink) bool {
+	switch o.what {
+	case isPublished:
+		return p.Published(o.service)
+	case isHealthy:
+		return p.Healthy(o.service)
+	}
+	return p.HealthyAt(o.service, o.site)
 }
 
 // keep notes an answer that is about to be sent. n may be nil.
@@ -40,7 +63,7 @@ func (n *note) keep(q *query, m *dns.Msg, res result) {
 		return
 	}
 	n.msg, n.size, n.snapshot, n.network, n.result = m, m.Len(), q.gen.snapshot, q.view.network, res
-	n.chosen = q.chosen()
+	n.view, n.chosen = q.gen.viewKey(q.view.network, q.view.site), q.chosen()
 }
 
 // chosen reports whether the name of a query stands nowhere: a pattern of a service or a wildcard of a linked zone stands for it, and
@@ -77,33 +100,40 @@ func (p *Privatelink) noting(n *note) *Privatelink {
 			to.Field(i).Set(from.Field(i))
 		}
 	}
-	c.Published = func(id link.ID) bool { return n.observe(id, false, p.Published(id)) }
-	c.Healthy = func(id link.ID) bool { return n.observe(id, true, p.Healthy(id)) }
+	c.Published = func(id link.ID) bool { return n.observe(p, observation{service: id, what: isPublished}) }
+	c.Healthy = func(id link.ID) bool { return n.observe(p, observation{service: id, what: isHealthy}) }
+	c.HealthyAt = func(id link.ID, site string) bool {
+		return n.observe(p, observation{service: id, what: isHealthyAt, site: site})
+	}
+	if p.Turn != nil {
+		c.Turn = func() uint64 {
+			turn := p.Turn()
+			n.turn = &turn
+			return turn
+		}
+	}
 	return c
 }
 
-func (n *note) observe(service link.ID, health, observed bool) bool {
-	n.seen = append(n.seen, observation{service, health, observed})
-	return observed
+func (n *note) observe(p *Privatelink, o observation) bool {
+	o.observed = o.of(p)
+	n.seen = append(n.seen, o)
+	return o.observed
 }
 
 // holds returns what reports whether all that was observed is still so.
 func (n *note) holds(p *Privatelink) func() bool {
-	seen := n.seen
-	if len(seen) == 0 {
+	seen, turn := n.seen, n.turn
+	if len(seen) == 0 && turn == nil {
 		return nil
 	}
 	return func() bool {
 		for i := range seen {
-			ask := p.Published
-			if seen[i].health {
-				ask = p.Healthy
-			}
-			if ask(seen[i].service) != seen[i].observed {
+			if seen[i].of(p) != seen[i].observed {
 				return false
 			}
 		}
-		return true
+		return turn == nil || p.Turn() == *turn
 	}
 }
 

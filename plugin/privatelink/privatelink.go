@@ -32,6 +32,10 @@ type Privatelink struct {
 	Snapshot  func() *link.Snapshot
 	Published func(service link.ID) bool
 	Healthy   func(service link.ID) bool
+	// HealthyAt is Healthy for an endpoint at a site.
+	HealthyAt func(service link.ID, site string) bool
+	// Turn is what the order of several addresses follows from; nil: it is always the same.
+	Turn func() uint64
 	// Stale says why the snapshot is too old to answer from: for a service that demands strict
 	// freshness, or for all others. "" is fresh enough, which it always is for the latter where it is
 	// for the former.
@@ -114,7 +118,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	}
 	var buf [maxName]byte
 	asked := Canonical(buf[:0], r.Question[0].Name)
-	f := p.find(q.gen, q.view.network, asked)
+	f := p.find(q.gen, q.view, asked)
 	if q.old {
 		if why := p.untrusted(&q, f, asked); why != "" {
 			return p.fail(&q, why)
@@ -177,16 +181,35 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 
 // pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
 func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
-	if why := p.Upstream.enter(q.r.Question[0].Name, q.view.network); why != nil {
-		return p.failFor(q, why)
-	}
-	defer p.Upstream.leave(q.view.network)
 	d := &downstream{ResponseWriter: q.w, ctx: ctx, p: p, q: q, result: passed}
 	w := q.w
 	if q.view.found || q.view.ecs != nil {
 		w = d
 	}
-	code, err := plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), w, q.r)
+	code, why, err := p.onward(ctx, q, w, q.r)
+	if why != nil {
+		return p.failFor(q, why)
+	}
 	p.stats.answer(q.server, q.view.network, d.result)
 	return code, err
+}
+
+// onward has the next plugin answer r, which is what q has become. Why not is not nil where nothing was answered.
+func (p *Privatelink) onward(ctx context.Context, q *query, w dns.ResponseWriter, r *dns.Msg) (code int, why *dns.EDNS0_EDE, err error) {
+	switch why = p.Upstream.enter(r.Question[0].Name, q.view.network); why {
+	case nil:
+		defer p.Upstream.leave(q.view.network)
+	case tooMany:
+		// In a context that is over already, forward asks nobody, while cache and all that has its answers here give them.
+		over, end := context.WithCancel(ctx)
+		end()
+		ctx = over
+	default:
+		return 0, why, nil
+	}
+	code, err = plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), w, r)
+	if why != nil && code == dns.RcodeServerFailure {
+		return code, why, nil // the error would say that a context is over
+	}
+	return code, nil, err
 }

@@ -85,7 +85,7 @@ func (p *Privatelink) positive(q *query, s *set) (int, error) {
 	m := p.reply(q, nil)
 	question := q.r.Question[0]
 	m.Answer, m.Ns = s.sections(question.Qtype)
-	m.Answer = echo(m.Answer, question.Name)
+	m.Answer = echo(p.turned(m.Answer, question.Qtype), question.Name)
 	res := positive
 	if len(m.Ns) > 0 {
 		res = nodata

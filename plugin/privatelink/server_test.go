@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/coremain"
+	"github.com/postern-link/postern/internal/dnstest"
 	_ "github.com/postern-link/postern/plugin/privatelink"
 )
 
@@ -29,13 +30,8 @@ type public struct {
 
 func startPublic(t *testing.T) *public {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &public{addr: conn.LocalAddr().String()}
-	started := make(chan struct{})
-	srv := &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+	u := new(public)
+	u.addr = dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		if r.Question[0].Name == "." { // forward's health check
 			_ = w.WriteMsg(new(dns.Msg).SetReply(r))
 			return
@@ -52,15 +48,6 @@ func startPublic(t *testing.T) *public {
 			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: cmp.Or(u.ttl.Load(), 300)}, A: net.IPv4(203, 0, 113, 1)}}
 		}
 		_ = w.WriteMsg(m)
-	})}
-	done := make(chan error, 1)
-	go func() { done <- srv.ActivateAndServe() }()
-	<-started
-	t.Cleanup(func() {
-		if err := srv.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		<-done
 	})
 	return u
 }

@@ -45,7 +45,8 @@ func setup(c *caddy.Controller) error {
 		return err
 	}
 	p := &Privatelink{
-		Snapshot: draft.Snapshot, Published: draft.Published, Healthy: draft.Healthy, Stale: draft.Stale,
+		Snapshot: draft.Snapshot, Published: draft.Published, Healthy: draft.Healthy, HealthyAt: draft.HealthyAt, Stale: draft.Stale,
+		Turn:     func() uint64 { return turnAt(time.Now()) },
 		settings: parsed.settings, stats: shared,
 	}
 	config := dnsserver.GetConfig(c)

@@ -84,7 +84,7 @@ func (v *zoneView) Transfer(zone string, serial uint32) (<-chan []dns.RR, error)
 	if v.q.old {
 		for name := range v.names() {
 			asked := []byte(name)
-			if v.why = v.p.untrusted(v.q, v.p.find(v.gen, v.network, asked), asked); v.why != "" {
+			if v.why = v.p.untrusted(v.q, v.p.find(v.gen, view{network: v.network}, asked), asked); v.why != "" {
 				return nil, transfer.ErrNotAuthoritative // a query for the name fails, and so does the zone
 			}
 		}
@@ -120,8 +120,8 @@ func (v *zoneView) Transfer(zone string, serial uint32) (<-chan []dns.RR, error)
 func (v *zoneView) sets() iter.Seq[[]dns.RR] {
 	return func(yield func([]dns.RR) bool) {
 		always := func(link.ID) bool { return true }
-		p := &Privatelink{Published: always, Healthy: always, Zones: v.p.Zones, settings: v.p.settings, stats: v.p.stats}
-		apex := p.find(v.gen, v.network, []byte(v.zone))
+		p := &Privatelink{Published: always, Healthy: always, HealthyAt: func(link.ID, string) bool { return true }, Zones: v.p.Zones, settings: v.p.settings, stats: v.p.stats}
+		apex := p.find(v.gen, view{network: v.network}, []byte(v.zone))
 		own := apexSet(v.zone, v.gen.serial)
 		if apex.kind == foundApex && apex.set != nil {
 			own = apex.set
@@ -130,7 +130,7 @@ func (v *zoneView) sets() iter.Seq[[]dns.RR] {
 			return
 		}
 		for _, name := range slices.SortedFunc(maps.Keys(v.names()), compareNames) {
-			if f := p.find(v.gen, v.network, []byte(name)); f.kind == foundName && !f.set.each(yield) {
+			if f := p.find(v.gen, view{network: v.network}, []byte(name)); f.kind == foundName && !f.set.each(yield) {
 				return
 			}
 		}

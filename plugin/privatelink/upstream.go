@@ -75,7 +75,8 @@ var (
 	tooMany   = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many queries wait for the upstream"}
 )
 
-// enter lets a query of a network for a name go to the next plugin, or says why not. Whoever was let in calls leave.
+// enter lets a query of a network for a name go to the next plugin, or says why not: with tooMany it may go on where nobody else is
+// asked. Whoever was let in calls leave.
 func (u *Upstream) enter(fqdn string, network link.ID) (why *dns.EDNS0_EDE) {
 	if u == nil {
 		return nil

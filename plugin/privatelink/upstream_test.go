@@ -3,19 +3,25 @@ package privatelink
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/cache"
+	"github.com/coredns/coredns/plugin/forward"
+	"github.com/coredns/coredns/plugin/pkg/proxy"
 	"github.com/coredns/coredns/plugin/test"
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/postern-link/postern/internal/dnstest"
 	"github.com/postern-link/postern/link"
 )
 
@@ -110,8 +116,11 @@ func TestUpstreamPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := newServer(t, world(t))
 		over := make(chan struct{})
-		srv.behind(plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-			<-over
+		srv.behind(plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			select {
+			case <-over:
+			case <-ctx.Done(): // as forward does
+			}
 			return dns.RcodeServerFailure, nil
 		}))
 		r := question("www.example.org A").SetEdns0(1232, false)
@@ -308,6 +317,67 @@ func TestUpstreamShare(t *testing.T) {
 	u.one = true
 	if u.enter("x.tarpit.example.", "lab") != nil {
 		t.Error("the only network has a share")
+	}
+}
+
+// D19: what is remembered of the servers of others is answered to a network that has all of its places; of the rest nobody is asked, it
+// fails with the reason, and that isn't remembered.
+func TestUpstreamShareAndCache(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]int{}
+	addr := dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		mu.Lock()
+		asked[r.Question[0].Name]++
+		mu.Unlock()
+		m := new(dns.Msg).SetReply(r)
+		m.Answer = dnstest.Records(t, r.Question[0].Name+" 300 IN A 203.0.113.1")
+		_ = w.WriteMsg(m)
+	})
+	f, c := forward.New(), cache.New()
+	p := proxy.NewProxy("forward", addr, "dns")
+	f.SetProxy(p)
+	t.Cleanup(p.Stop)
+	c.Next = f
+	srv := newServer(t, world(t))
+	srv.behind(c)
+	srv.Upstream.next.Store(1 << 62) // nothing is looked for
+	rcode := func(client, name string) (int, int) {
+		m, code := srv.ask(t, client, question(name+" A").SetEdns0(1232, false))
+		if m == nil {
+			return code, -1
+		}
+		return m.Rcode, edeOf(m)
+	}
+	full := map[link.ID]int{"corp": maxShare}
+	for _, tt := range []struct {
+		what, client, name string
+		full               map[link.ID]int
+		rcode, ede, asked  int
+	}{
+		{"there is room", corp, "known.example.", nil, dns.RcodeSuccess, -1, 1},
+		{"no room, remembered", corp, "known.example.", full, dns.RcodeSuccess, -1, 1},
+		{"no room, not remembered", corp, "new.example.", full, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeOther), 0},
+		{"no room for another network's clients", lab, "new.example.", full, dns.RcodeSuccess, -1, 1},
+		{"no room, remembered by now", corp, "new.example.", full, dns.RcodeSuccess, -1, 1},
+		{"no room, not remembered", corp, "newer.example.", full, dns.RcodeServerFailure, int(dns.ExtendedErrorCodeOther), 0},
+		{"there is room again", corp, "newer.example.", nil, dns.RcodeSuccess, -1, 1},
+	} {
+		srv.Upstream.sharing.Lock()
+		srv.Upstream.waiting, srv.Upstream.passed = maps.Clone(tt.full), map[string]struct{}{}
+		if srv.Upstream.waiting == nil {
+			srv.Upstream.waiting = map[link.ID]int{}
+		}
+		srv.Upstream.sharing.Unlock()
+		code, ede := rcode(tt.client, tt.name)
+		mu.Lock()
+		n := asked[tt.name]
+		mu.Unlock()
+		if code != tt.rcode || ede != tt.ede || n != tt.asked {
+			t.Errorf("%s: %s has %s and error %d, its server was asked %d times", tt.what, tt.name, dns.RcodeToString[code], ede, n)
+		}
+	}
+	if n := srv.Upstream.pending.Load(); n != 0 {
+		t.Errorf("%d wait", n)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 // view is the network that a query comes from.
 type view struct {
 	network link.ID
+	site    string // of the network that the client is at, "" for none
 	found   bool
 	// absent: the server block names a network that the state doesn't have, so that nobody knows what
 	// is private here. During a reload that declares the network, new servers begin before the state
@@ -27,11 +28,13 @@ type view struct {
 // resolver, else by the client's address. A zone transfer has no view by the subnet: who may have one is named by its
 // own address, and gets the zone of its own network.
 func (p *Privatelink) viewOf(g *generation, w dns.ResponseWriter, r *dns.Msg) view {
-	if p.network != "" {
-		known := g.snapshot.Network(p.network) != nil
-		return view{network: p.network, found: known, absent: !known}
-	}
 	client := clientOf(w)
+	if p.network != "" {
+		if n := g.snapshot.Network(p.network); n != nil {
+			return viewIn(n, client)
+		}
+		return view{network: p.network, absent: true}
+	}
 	qtype := r.Question[0].Qtype
 	if len(p.ecsFrom) > 0 && qtype != dns.TypeAXFR && qtype != dns.TypeIXFR && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {
 		if ecs := subnetOf(r); ecs != nil {
@@ -39,9 +42,14 @@ func (p *Privatelink) viewOf(g *generation, w dns.ResponseWriter, r *dns.Msg) vi
 		}
 	}
 	if n := g.snapshot.NetworkOf(client); n != nil {
-		return view{network: n.ID, found: true}
+		return viewIn(n, client)
 	}
 	return view{}
+}
+
+// viewIn returns the view of a client of a network.
+func viewIn(n *link.Network, client netip.Addr) view {
+	return view{network: n.ID, site: n.Sites.Of(client), found: true}
 }
 
 // clientOf returns the address that the query came from, the zero Addr where there is none.
@@ -97,7 +105,7 @@ func (g *generation) viewOfSubnet(asked *dns.EDNS0_SUBNET) view {
 		return v
 	}
 	if n := g.networkOf(subnet); n != nil {
-		v.network, v.found = n.ID, true
+		v.network, v.site, v.found = n.ID, n.Sites.OfAll(subnet), true
 	}
 	return v
 }

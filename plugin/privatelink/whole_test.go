@@ -24,6 +24,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/pires/go-proxyproto"
 
+	"github.com/postern-link/postern/internal/dnstest"
 	"github.com/postern-link/postern/internal/freeport"
 )
 
@@ -116,12 +117,7 @@ func TestServerLoop(t *testing.T) {
 // startResolver is a resolver that asks a server again for names below a suffix, and says of others that they don't exist.
 func startResolver(t *testing.T, server, suffix string) string {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := make(chan struct{})
-	srv := &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+	return dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetRcode(r, dns.RcodeNameError)
 		if dns.IsSubDomain(suffix, r.Question[0].Name) {
 			m.Rcode = dns.RcodeServerFailure
@@ -131,17 +127,7 @@ func startResolver(t *testing.T, server, suffix string) string {
 			}
 		}
 		_ = w.WriteMsg(m)
-	})}
-	done := make(chan error, 1)
-	go func() { done <- srv.ActivateAndServe() }()
-	<-started
-	t.Cleanup(func() {
-		if err := srv.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		<-done
 	})
-	return conn.LocalAddr().String()
 }
 
 // D10: AXFR and IXFR for a peer that is named, with a key of TSIG where that is demanded; refused for others.

@@ -165,6 +165,12 @@ func newServer(t testing.TB, s *link.Snapshot) *server {
 		Snapshot:  func() *link.Snapshot { return srv.snapshot },
 		Published: func(id link.ID) bool { return !srv.unproven[id] },
 		Healthy:   func(id link.ID) bool { return !srv.down[id] && !srv.unproven[id] },
+		HealthyAt: func(id link.ID, site string) bool {
+			if site == "" {
+				return srv.Healthy(id)
+			}
+			return !srv.down[id+"@"+link.ID(site)] && srv.Healthy(id)
+		},
 		Stale: func(strict bool) string {
 			if strict {
 				return srv.stale[1]

@@ -35,7 +35,7 @@ type zoned struct {
 type grouping struct {
 	service  link.ID
 	fallback bool
-	set      *set
+	addressed
 }
 
 // zonedSets is a table as that of the answers of a generation. It is made when the first name of a linked
@@ -44,8 +44,8 @@ type zonedSets [sets][ways]atomic.Pointer[zoned]
 
 // findLinked looks a name up in the private zones that are linked to the network. ok is false where they
 // have nothing to say about it; a finding of nothing beside a true ok is to be asked elsewhere.
-func (p *Privatelink) findLinked(g *generation, network link.ID, asked []byte) (f finding, ok bool) {
-	z := g.linkedName(network, asked)
+func (p *Privatelink) findLinked(g *generation, v view, asked []byte) (f finding, ok bool) {
+	z := g.linkedName(v.network, asked)
 	if z == nil {
 		return finding{}, false
 	}
@@ -53,7 +53,7 @@ func (p *Privatelink) findLinked(g *generation, network link.ID, asked []byte) (
 		if of.fallback && !p.Healthy(of.service) {
 			return finding{}, true
 		}
-		return z.found(of.set), true
+		return z.found(p.at(v.site, of.service, &of.addressed)), true
 	}
 	switch {
 	case z.exists && (z.set.some() || !z.redirect || len(z.groups) == 0 && !z.alias):
@@ -129,7 +129,7 @@ const maxData = 512
 func (z *zoned) small() bool {
 	n := 0
 	for _, of := range z.groups {
-		n += of.set.addresses()
+		n += of.all.addresses()
 	}
 	return n <= maxKept && z.size <= maxData
 }
@@ -233,21 +233,21 @@ func (g *generation) newAlias(network link.ID, asked []byte) *zoned {
 // groupings returns the records of each service whose live endpoints have a name in a zone.
 func (g *generation) groupings(zone *link.PrivateZone, relative string, build func([]netip.Addr) *set) []grouping {
 	var services []link.ID
-	addresses := map[link.ID][]netip.Addr{}
+	endpoints := map[link.ID][]*link.Endpoint{}
 	for e := range g.snapshot.Grouped(zone.ID, relative) {
 		if !e.Connection.Live() {
 			continue
 		}
-		if addresses[e.Service] == nil {
+		if endpoints[e.Service] == nil {
 			services = append(services, e.Service)
 		}
-		addresses[e.Service] = append(addresses[e.Service], e.Address)
+		endpoints[e.Service] = append(endpoints[e.Service], e)
 	}
 	slices.Sort(services)
 	var all []grouping
 	for _, id := range services {
 		v := g.snapshot.Service(id)
-		all = append(all, grouping{service: id, fallback: v != nil && v.FallbackPublic, set: build(addresses[id])})
+		all = append(all, grouping{service: id, fallback: v != nil && v.FallbackPublic, addressed: g.addressedBy(endpoints[id], build)})
 	}
 	return all
 }

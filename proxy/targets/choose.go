@@ -37,13 +37,15 @@ var (
 type Flow struct {
 	Source netip.Addr       // the client, as it is counted: for [link.SourceHash]
 	Tried  []netip.AddrPort // the targets that the flow has tried in vain
+	Site   string           // whose targets are preferred, "" for none's
 }
 
 // Take gives a flow a place at a target of a service, which the set follows first. The place must be given back by
 // [Target.Release]. left is how many targets the flow could try, this one included. Nothing is allocated.
 //
 // Targets that are of use come first, those that are ejected next, and those that are down last. A flow that finds all
-// targets of the first kind full isn't given one of the next. Those with weight 0 are given to nobody.
+// targets of the first kind full isn't given one of the next. Those with weight 0 are given to nobody. Of the first kind, those
+// at the flow's site are given as long as one has a place.
 func (s *Set) Take(now time.Time, v *link.Service, f Flow) (t *Target, left int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +78,10 @@ func (s *Set) take(now time.Time, f Flow) (t *Target, left int, err error) {
 	default:
 		return nil, 0, ErrNone
 	}
-	if t = s.choose(now, f, best); t == nil {
+	if t = s.choose(now, f, best, f.Site); t == nil && f.Site != "" {
+		t = s.choose(now, f, best, "")
+	}
+	if t == nil {
 		return nil, left, ErrFull
 	}
 	t.flows++
@@ -121,11 +126,11 @@ func (s *Set) survey(now time.Time, f Flow) (best class, left int) {
 	return best, left
 }
 
-// choose returns the target of a class that a flow gets; nil where all are full.
-func (s *Set) choose(now time.Time, f Flow, of class) *Target {
+// choose returns the target of a class that a flow gets, of those at a site if one is given; nil where all are full.
+func (s *Set) choose(now time.Time, f Flow, of class, site string) *Target {
 	most := s.service.MaxPerTarget
 	for _, t := range s.targets {
-		t.may = t.class(now) == of && (most == 0 || t.flows < most) && !slices.Contains(f.Tried, t.Addr)
+		t.may = (site == "" || t.site == site) && t.class(now) == of && (most == 0 || t.flows < most) && !slices.Contains(f.Tried, t.Addr)
 	}
 	switch s.service.Balance {
 	case link.SourceHash:

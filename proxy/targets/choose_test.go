@@ -72,6 +72,54 @@ func TestWeightsConverge(t *testing.T) {
 	}
 }
 
+// A flow gets a target of its endpoint's site as long as one is of use and has a place, by whatever way of choosing, and then any.
+func TestSite(t *testing.T) {
+	for _, edit := range []func(*link.Service){nil, least, hashed} {
+		w := newWorld(t, service(edit, 1, 1, 1, 1))
+		w.edit(func(v *link.Service) {
+			v.MaxPerTarget = 2
+			v.Sites = link.Sites{{Site: "paris", Prefix: netip.MustParsePrefix("10.20.0.0/31")}, {Site: "lyon", Prefix: netip.MustParsePrefix("10.20.0.2/32")}}
+		})
+		in := func(site string, places int) (got [4]int) {
+			t.Helper()
+			var all []*Target
+			for i := range places {
+				place, _, err := w.set.Take(w.now, w.v, Flow{Source: source(i), Site: site})
+				if err != nil {
+					t.Fatalf("%s: %v", site, err)
+				}
+				all = append(all, place)
+				got[place.Addr.Addr().As4()[3]]++
+			}
+			for _, place := range all {
+				place.Release(w.now, Served)
+			}
+			return got
+		}
+		for _, tt := range []struct {
+			what, site string
+			places     int
+			want       [4]int
+		}{
+			{"of Paris", "paris", 4, [4]int{2, 2}},
+			{"of Lyon", "lyon", 2, [4]int{2: 2}},
+			{"beyond the bound in Lyon, Paris and elsewhere too", "lyon", 8, [4]int{2, 2, 2, 2}},
+			{"of a site without targets", "brest", 8, [4]int{2, 2, 2, 2}},
+			{"of none", "", 8, [4]int{2, 2, 2, 2}},
+		} {
+			if got := in(tt.site, tt.places); got != tt.want {
+				t.Errorf("%s: %v, want %v", tt.what, got, tt.want)
+			}
+		}
+		for range 3 {
+			w.set.Probed(w.now, addr(2), link.ProbeTCP, false)
+		}
+		if got := in("lyon", 6); got != [4]int{2, 2, 0, 2} {
+			t.Errorf("Lyon is down: %v", got)
+		}
+	}
+}
+
 // Who has few flows for its weight gets the next, so that flows that stay are spread by weight.
 func TestLeastConnections(t *testing.T) {
 	w := newWorld(t, service(least, 3, 1, 0))

@@ -47,8 +47,9 @@ type Target struct {
 // record is what changes of a target, under the lock of its set.
 type record struct {
 	weight  int
-	listed  bool // it is one of the service, not one that was removed
-	flows   int  // that have a place
+	site    string // "" for none
+	listed  bool   // it is one of the service, not one that was removed
+	flows   int    // that have a place
 	state   state
 	fails   int       // of probes, in a row
 	since   time.Time // when it came up, or back; zero: it was there from the start
@@ -118,7 +119,7 @@ func (s *Set) list(now time.Time) {
 		if t.weight == 0 && w.weight > 0 {
 			t.since = now
 		}
-		t.weight, t.listed, t.by = w.weight, true, w.by
+		t.weight, t.listed, t.by, t.site = w.weight, true, w.by, s.service.Sites.Of(t.Addr.Addr())
 		kept[t.Addr] = t
 		s.targets = append(s.targets, t)
 	}

@@ -59,6 +59,25 @@ func Prefix(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// Site parses the name of a site and its prefixes, and adds them to those that are known.
+func Site(known link.Sites, args []string) (link.Sites, error) {
+	name, err := link.ParseSite(args[0])
+	if err != nil {
+		return nil, Plain(err)
+	}
+	prefixes, err := List(args[1:], Prefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range prefixes {
+		if i := slices.IndexFunc(known, func(k link.SitePrefix) bool { return k.Prefix == p }); i >= 0 {
+			return nil, fmt.Errorf("prefix %s is of site %s already", p, known[i].Site)
+		}
+		known = append(known, link.SitePrefix{Site: name, Prefix: p})
+	}
+	return known, nil
+}
+
 // Addr parses an IP address without zone. An IPv4 address in IPv6 notation becomes IPv4.
 func Addr(s string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(s)

@@ -140,6 +140,12 @@ func (d *Draft) Healthy(service link.ID) bool {
 	return h != nil && h.node.Healthy(service)
 }
 
+// HealthyAt is Healthy for an endpoint at a site. False before the start.
+func (d *Draft) HealthyAt(service link.ID, site string) bool {
+	h := d.node.Load()
+	return h != nil && h.node.HealthyAt(service, site)
+}
+
 // Stale says why the snapshot is too old to answer from, for a service that demands strict freshness
 // or for all others; "" where it isn't.
 func (d *Draft) Stale(strict bool) string {
