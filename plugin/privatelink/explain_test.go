@@ -190,7 +190,7 @@ func randomTargets(r *rand.Rand, v *link.Service) (set *targets.Set, healthy boo
 // A24: in random worlds with random policies, what explain says is what DNS answers and what policy decides on a connection to
 // the address that DNS gave.
 func TestExplainAgrees(t *testing.T) {
-	const worlds = 700
+	const worlds = 1000
 	seen := map[string]int{}
 	for seed := range uint64(worlds) {
 		r := rand.New(rand.NewPCG(seed, 24))
