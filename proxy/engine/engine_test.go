@@ -29,6 +29,10 @@ func TestMessages(t *testing.T) {
 			say(t, p.target, "the answer")
 			hear(t, p.client, "the answer")
 		}
+		p.client.CloseWrite()
+		hearEnd(t, p.target)
+		p.target.CloseWrite()
+		p.wait(t) // bytes are counted when they are on their way
 		if a, b := p.toTarget.Load(), p.toClient.Load(); a != 800 || b != 1000 || !p.moved.Load() {
 			t.Errorf("counted %d and %d", a, b)
 		}
