@@ -16,6 +16,41 @@ type asker struct {
 	timeout time.Duration // of one question
 }
 
+// reachTime is how long a server is waited for that may not be there, for each of two questions.
+const reachTime = 1500 * time.Millisecond
+
+// reached returns an error unless a server answers, whatever it answers. The first question is one of the class CHAOS, which servers
+// answer or refuse without asking others; where somebody between drops it, the second is for the root.
+func (a asker) reached(ctx context.Context, server string) (err error) {
+	chaos, root := new(dns.Msg).SetQuestion("version.bind.", dns.TypeTXT), new(dns.Msg).SetQuestion(".", dns.TypeNS)
+	chaos.Question[0].Qclass, chaos.RecursionDesired = dns.ClassCHAOS, false
+	for _, r := range []*dns.Msg{chaos, root} {
+		if _, _, err = (&dns.Client{Timeout: min(a.timeout, reachTime)}).ExchangeContext(ctx, r, server); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s doesn't answer: %w", server, err)
+}
+
+// letIn is what to do where a server refuses.
+const letIn = "allow it there: access-control in Unbound, allow-query and allow-recursion in BIND"
+
+// edeText returns the extended error of an answer, for a sentence, "" where there is none.
+func edeText(m *dns.Msg) string {
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				text := dns.ExtendedErrorCodeToString[e.InfoCode]
+				if e.ExtraText != "" {
+					text += ": " + e.ExtraText
+				}
+				return " (" + text + ")"
+			}
+		}
+	}
+	return ""
+}
+
 // ask asks a server for a name, with RD and DO, and with CD where no validation is wanted. What is truncated is asked
 // for again by TCP.
 func (a asker) ask(ctx context.Context, server, name string, rrtype uint16, unchecked bool) (*dns.Msg, error) {
@@ -63,12 +98,18 @@ type security struct {
 // errStripped: nothing can be told by way of a server that leaves the signatures out.
 var errStripped = errors.New("gives no signatures with the root zone: it can't tell what is signed")
 
+// errRefused: the server doesn't answer who asks.
+var errRefused = errors.New("refuses this machine (REFUSED), and so perhaps the node: " + letIn + ", or have forward ask another")
+
 // securityOf asks a server for the chain of trust from the root to a name (RFC 4035 section 5): at each label for DS, and
 // for the signed proof where there is none. It verifies no signature; it tells how things are meant.
 func (a asker) securityOf(ctx context.Context, server, name string) (security, error) {
 	root, err := a.ask(ctx, server, ".", dns.TypeSOA, true)
 	if err != nil {
 		return security{}, err
+	}
+	if root.Rcode == dns.RcodeRefused {
+		return security{}, fmt.Errorf("%s %w", server, errRefused)
 	}
 	if !signed(root.Answer) {
 		return security{}, fmt.Errorf("%s %w", server, errStripped)
@@ -80,6 +121,9 @@ func (a asker) securityOf(ctx context.Context, server, name string) (security, e
 		m, err := a.ask(ctx, server, child, dns.TypeDS, true)
 		if err != nil {
 			return security{}, err
+		}
+		if m.Rcode == dns.RcodeRefused {
+			return security{}, fmt.Errorf("%s %w", server, errRefused)
 		}
 		if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
 			return security{}, fmt.Errorf("%s says %s for DS of %s", server, dns.RcodeToString[m.Rcode], child)

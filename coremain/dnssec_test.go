@@ -2,25 +2,25 @@ package coremain
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/internal/dnstest"
+	"github.com/postern-link/postern/link"
 )
 
 // dsServer answers from a table: what a name and type gets, records of the answer before "--", of the authority after it.
 // What isn't in the table doesn't exist and isn't signed.
 func dsServer(t *testing.T, table map[string]string) string {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := make(chan struct{})
-	srv := &dns.Server{PacketConn: conn, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+	return dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
 		text, ok := table[r.Question[0].Name+" "+dns.TypeToString[r.Question[0].Qtype]]
 		if !ok {
@@ -37,26 +37,11 @@ func dsServer(t *testing.T, table map[string]string) string {
 				m.Rcode = dns.RcodeServerFailure
 			case "":
 			default:
-				rr, err := dns.NewRR(line)
-				if err != nil {
-					t.Error(err)
-					continue
-				}
-				*section = append(*section, rr)
+				*section = append(*section, dnstest.Records(t, line)...)
 			}
 		}
 		_ = w.WriteMsg(m)
-	})}
-	done := make(chan error, 1)
-	go func() { done <- srv.ActivateAndServe() }()
-	<-started
-	t.Cleanup(func() {
-		if err := srv.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		<-done
 	})
-	return conn.LocalAddr().String()
 }
 
 // Which case a name is in, as far as the proofs say that come back.
@@ -132,8 +117,8 @@ func TestDoctorVerdicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := c.upstreams(); !slices.Equal(got, []string{upstream}) {
-		t.Errorf("upstreams %v", got)
+	if plain, others := upstreamsOf(c.forwards(), "a.db.test"); !slices.Equal(plain, []string{upstream}) || !slices.Equal(others, []string{"tls://127.0.0.1:1"}) {
+		t.Errorf("upstreams %v, %v", plain, others)
 	}
 	if got := c.answersAt(); !slices.Equal(got, []string{"127.0.0.1:53"}) {
 		t.Errorf("the node answers at %v", got)
@@ -142,7 +127,7 @@ func TestDoctorVerdicts(t *testing.T) {
 	if len(names) != 2 || c.privateZone(names[0]) != "pl.test" || c.privateZone(names[1]) != "" || suffixOf(string(names[1])) != "web.test" {
 		t.Errorf("names %v", names)
 	}
-	e := &examination{asker: asker{timeout: time.Second}, names: names[:1], pools: declaredPools(c), upstreams: []string{upstream}, nodes: []string{upstream},
+	e := &examination{asker: asker{timeout: time.Second}, names: names[:1], pools: declaredPools(c), forwards: c.forwards(), nodes: []string{upstream},
 		resolvers: []string{others, ours, merged}}
 	e.run(context.Background(), c.privateZone)
 	var got []string
@@ -156,5 +141,120 @@ func TestDoctorVerdicts(t *testing.T) {
 	out := new(strings.Builder)
 	if e.signed = []string{"a.b.test", "b.test", "b.test"}; e.print(out) != 1 || !strings.Contains(out.String(), `validate-except { "b.test"; };`) {
 		t.Error(out)
+	}
+}
+
+// Which servers the node asks for a name follows from the server block and from the first forward in it that takes the name.
+func TestUpstreamsOf(t *testing.T) {
+	t.Parallel()
+	c, err := parseCorefile("Corefile", []byte(`.:53 {
+    bind 127.0.0.1
+    privatelink
+    forward corp.test 192.0.2.1 192.0.2.2:5353
+    forward . 192.0.2.3 {
+        except Secret.test
+    }
+    forward secret.test tls://192.0.2.4
+}
+.:53 {
+    bind 127.0.0.2
+    forward . 192.0.2.5
+}
+db.test a.test:53 {
+    forward sub.db.test 192.0.2.6
+    forward . 192.0.2.7 192.0.2.3
+}
+local.test {
+    whoami
+}
+`), append(slices.Clone(directives), "whoami"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, plain, others string }{
+		{"www.example", "192.0.2.3:53 192.0.2.5:53", ""},
+		{"a.CORP.test", "192.0.2.1:53 192.0.2.2:5353 192.0.2.5:53", ""},
+		{"xcorp.test", "192.0.2.3:53 192.0.2.5:53", ""},
+		{"a.secret.test", "192.0.2.5:53", "tls://192.0.2.4"},
+		{"x.db.test", "192.0.2.7:53 192.0.2.3:53", ""},
+		{"x.sub.db.test", "192.0.2.6:53", ""},
+		{"a.test", "192.0.2.7:53 192.0.2.3:53", ""},
+	} {
+		plain, others := upstreamsOf(c.forwards(), tt.name)
+		if strings.Join(plain, " ") != tt.plain || strings.Join(others, " ") != tt.others {
+			t.Errorf("%s: %v, %v; want %s, %s", tt.name, plain, others, tt.plain, tt.others)
+		}
+	}
+}
+
+// A server that is dead is named once and not waited for again, one that refuses is said to, and each zone is asked for where the node
+// asks for it.
+func TestDoctorDeadAndRefused(t *testing.T) {
+	t.Parallel()
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0") // which nobody reads from
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	var dead atomic.Int64
+	refuses := dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) { _ = w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeRefused)) })
+	node := dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		if dns.IsSubDomain("refused.test.", r.Question[0].Name) {
+			m := new(dns.Msg).SetRcode(r, dns.RcodeRefused).SetEdns0(1232, false)
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "closed"}}
+			_ = w.WriteMsg(m)
+			return
+		}
+		if r.Question[0].Qclass == dns.ClassINET {
+			dead.Add(1)
+			_ = w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeServerFailure))
+			return
+		}
+		_ = w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeRefused))
+	})
+	c, err := parseCorefile("Corefile", []byte(".:53 {\n bind 127.0.0.1\n privatelink\n forward refused.test "+refuses+"\n forward . "+silent.LocalAddr().String()+"\n}\n"), directives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &examination{asker: asker{timeout: 300 * time.Millisecond}, forwards: c.forwards(), nodes: []string{node}, resolvers: []string{refuses, silent.LocalAddr().String()}}
+	for i := range 20 {
+		e.names = append(e.names, link.Name(fmt.Sprintf("a.n%d.test", i)))
+	}
+	e.names = append(e.names, "a.refused.test")
+	began := time.Now()
+	e.run(context.Background(), func(link.Name) link.Name { return "" })
+	if took := time.Since(began); took > 10*time.Second { // 300 ms twice, and not for each name; the node is asked for 1.5 s
+		t.Errorf("it took %s", took)
+	}
+	find := func(what, about string) string {
+		for _, i := range e.items {
+			if i.what == what && i.about == about {
+				return string(i.verdict) + " " + i.detail
+			}
+		}
+		return "nothing"
+	}
+	at := silent.LocalAddr().String()
+	for _, tt := range []struct{ what, about, want string }{
+		{"forward", at, "FAULT it doesn't answer"},
+		{"dnssec", "n3.test", "unknown " + at + " doesn't answer"},
+		{"dnssec", "refused.test", "FAULT " + refuses + " refuses this machine (REFUSED)"},
+		{"loop", "n3.test", "FAULT the node at " + node + " fails for names below it"},
+		{"loop", "refused.test", "unknown the node at " + node + " refuses this machine's names below it (Blocked: closed)"},
+		{"resolver " + refuses, "a.n3.test", "FAULT REFUSED: it doesn't answer this machine (allow it there"},
+		{"resolver " + at, "a.n3.test", "unknown " + at + " doesn't answer"},
+	} {
+		if got := find(tt.what, tt.about); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s %s: %s, want %s", tt.what, tt.about, got, tt.want)
+		}
+	}
+	named := 0
+	for _, i := range e.items {
+		if i.what == "forward" {
+			named++
+		}
+	}
+	if named != 1 || dead.Load() != 20*3 {
+		t.Errorf("%d dead servers are named, the node was asked %d times", named, dead.Load())
 	}
 }

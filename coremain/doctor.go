@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -56,7 +57,7 @@ func doctor(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, explain(err, c).Lint())
 		return 1
 	}
-	e := &examination{asker: asker{timeout: 10 * time.Second}, resolvers: resolvers, pools: declaredPools(c), nodes: c.answersAt(), upstreams: c.upstreams()}
+	e := &examination{asker: asker{timeout: 5 * time.Second}, resolvers: resolvers, pools: declaredPools(c), nodes: c.answersAt(), forwards: c.forwards()}
 	for _, arg := range f.Args() {
 		n, err := link.ParseName(arg)
 		if err != nil {
@@ -99,40 +100,106 @@ type examination struct {
 	names     []link.Name // of services; a pattern stands with a label in place of its "*"
 	pools     []pool
 	nodes     []string // where the node answers, as far as the Corefile says
-	upstreams []string
+	forwards  []forwarding
 	resolvers []string
 
+	dead   map[string]error // servers that don't answer
 	items  []item
-	signed []string // zones for which validating resolvers need to be told
+	mu     sync.Mutex // guards what follows
+	signed []string   // zones for which validating resolvers need to be told
 }
 
-func (e *examination) add(what, about string, v verdict, format string, args ...any) {
-	e.items = append(e.items, item{what, about, v, fmt.Sprintf(format, args...)})
+// one is what is said of one thing.
+func one(what, about string, v verdict, format string, args ...any) []item {
+	return []item{{what, about, v, fmt.Sprintf(format, args...)}}
 }
 
-// run looks at everything. PrivateZone returns the private zone of a public name, "" where it has none.
+// atOnce bounds what is asked at the same time.
+const atOnce = 16
+
+// each looks at all of a list at once, and adds what is said of each in the order of the list.
+func (e *examination) each(n int, look func(i int) []item) {
+	found := make([][]item, n)
+	places := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i := range n {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			found[i] = look(i)
+		})
+	}
+	wg.Wait()
+	e.items = slices.Concat(append([][]item{e.items}, found...)...)
+}
+
+// run looks at everything: first which servers are there, so that one that isn't is waited for once. PrivateZone returns the private
+// zone of a public name, "" where it has none.
 func (e *examination) run(ctx context.Context, privateZone func(link.Name) link.Name) {
-	var suffixes, zones []string
+	type question struct{ name, zone string }
+	var suffixes []string
+	var asked []question
+	ask := func(name, zone string) {
+		if !slices.ContainsFunc(asked, func(q question) bool { return q.zone == zone }) {
+			asked = append(asked, question{name, zone})
+		}
+	}
 	for _, n := range e.names {
 		suffixes = appendNew(suffixes, suffixOf(string(n)))
-		if z := privateZone(n); z != "" {
-			zones = appendNew(zones, string(z))
-		}
+		ask(string(n), suffixOf(string(n)))
 	}
 	for _, n := range e.names {
-		e.dnssec(ctx, string(n), suffixOf(string(n)))
-	}
-	for _, z := range zones {
-		e.dnssec(ctx, z, z)
-	}
-	for _, suffix := range suffixes {
-		e.loop(ctx, suffix)
-	}
-	for _, at := range e.resolvers {
-		for _, n := range e.names {
-			e.resolver(ctx, at, string(n))
+		if z := privateZone(n); z != "" {
+			ask(string(z), string(z))
 		}
 	}
+	var upstreams []string
+	for _, q := range asked {
+		plain, _ := upstreamsOf(e.forwards, q.name)
+		for _, at := range plain {
+			upstreams = appendNew(upstreams, at)
+		}
+	}
+	e.reach(ctx, upstreams)
+	e.each(len(asked), func(i int) []item { return e.dnssec(ctx, asked[i].name, asked[i].zone) })
+	e.each(len(suffixes), func(i int) []item { return e.loop(ctx, suffixes[i]) })
+	e.each(len(e.resolvers)*len(e.names), func(i int) []item {
+		return e.resolver(ctx, e.resolvers[i/len(e.names)], string(e.names[i%len(e.names)]))
+	})
+}
+
+// reach finds out which servers answer anything at all, and names those of forward that don't.
+func (e *examination) reach(ctx context.Context, upstreams []string) {
+	var all []string
+	for _, at := range slices.Concat(upstreams, e.nodes, e.resolvers) {
+		all = appendNew(all, at)
+	}
+	errs := make([]error, len(all))
+	e.each(len(all), func(i int) []item {
+		if errs[i] = e.reached(ctx, all[i]); errs[i] != nil && slices.Contains(upstreams, all[i]) {
+			return one("forward", strings.TrimSuffix(all[i], ":53"), verdictFault, "it doesn't answer: names that only it is asked for fail; take it out of forward, or see why")
+		}
+		return nil
+	})
+	e.dead = make(map[string]error)
+	for i, at := range all {
+		if errs[i] != nil {
+			e.dead[at] = errs[i]
+		}
+	}
+}
+
+// live returns the servers that answer, or why there is none.
+func (e *examination) live(all []string, none error) (live []string, why error) {
+	why = none
+	for _, at := range all {
+		if err := e.dead[at]; err != nil {
+			why = err
+			continue
+		}
+		live = append(live, at)
+	}
+	return live, why
 }
 
 func appendNew(all []string, s string) []string {
@@ -150,93 +217,119 @@ func suffixOf(name string) string {
 	return name
 }
 
-// dnssec says how validating resolvers see a name, and notes the zone that they have to be told of.
-func (e *examination) dnssec(ctx context.Context, name, zone string) {
-	if slices.ContainsFunc(e.items, func(i item) bool { return i.what == "dnssec" && i.about == zone }) {
-		return
+// dnssec says how validating resolvers see a name, and notes the zone that they have to be told of. It asks whom the node would ask.
+func (e *examination) dnssec(ctx context.Context, name, zone string) []item {
+	plain, others := upstreamsOf(e.forwards, name)
+	why := errors.New("no forward of the Corefile takes it")
+	if len(others) > 0 {
+		why = fmt.Errorf("the node asks %s for it, and this command speaks plain DNS alone", strings.Join(others, " "))
 	}
-	why := errors.New("the Corefile has no forward")
-	for _, at := range e.upstreams {
+	plain, why = e.live(plain, why)
+	for _, at := range plain {
 		var s security
 		if s, why = e.securityOf(ctx, at, name); why != nil {
 			continue
 		}
 		switch s.kind {
 		case signedParent:
-			e.signed = append(e.signed, zone)
-			e.add("dnssec", zone, verdictNote, "signed parent: %s is signed and says what is in it; validating resolvers reject private answers unless they are told, see below", s.at)
+			e.mustTell(zone)
+			return one("dnssec", zone, verdictNote, "signed parent: %s is signed and says what is in it; validating resolvers reject private answers unless they are told, see below", s.at)
 		case insecureDelegation:
 			if s.at != zone+"." {
-				e.add("dnssec", zone, verdictOK, "unsigned parent: %s is delegated without a signature; validating resolvers accept private answers", s.at)
-				return
+				return one("dnssec", zone, verdictOK, "unsigned parent: %s is delegated without a signature; validating resolvers accept private answers", s.at)
 			}
-			e.add("dnssec", zone, verdictOK, "insecure delegation: %s is delegated without a signature; validating resolvers accept private answers", s.at)
-		case unsignedParent:
-			e.add("dnssec", zone, verdictOK, "unsigned parent: %s isn't signed; validating resolvers accept private answers", s.at)
+			return one("dnssec", zone, verdictOK, "insecure delegation: %s is delegated without a signature; validating resolvers accept private answers", s.at)
 		}
-		return
+		return one("dnssec", zone, verdictOK, "unsigned parent: %s isn't signed; validating resolvers accept private answers", s.at)
 	}
-	e.add("dnssec", zone, verdictUnknown, "%v", why)
+	if errors.Is(why, errRefused) {
+		return one("dnssec", zone, verdictFault, "%v", why)
+	}
+	return one("dnssec", zone, verdictUnknown, "%v", why)
+}
+
+// mustTell notes a zone that validating resolvers have to be told of.
+func (e *examination) mustTell(zone string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.signed = appendNew(e.signed, zone)
 }
 
 // loop asks the node for a name that nobody has, which it passes on unless it knows of a loop.
-func (e *examination) loop(ctx context.Context, suffix string) {
-	why := errors.New("the Corefile has no server block with privatelink for plain DNS")
-	for _, at := range e.nodes {
+func (e *examination) loop(ctx context.Context, suffix string) []item {
+	nodes, why := e.live(e.nodes, errors.New("the Corefile has no server block with privatelink for plain DNS"))
+	for _, at := range nodes {
+		var m *dns.Msg
 		for range 3 { // the first query has the node look
 			var b [8]byte
 			rand.Read(b[:]) // never fails
-			var m *dns.Msg
-			if m, why = e.ask(ctx, at, "postern-doctor-"+hex.EncodeToString(b[:])+"."+suffix, dns.TypeA, false); why != nil {
+			if m, why = e.ask(ctx, at, "postern-doctor-"+hex.EncodeToString(b[:])+"."+suffix, dns.TypeA, false); why != nil || m.Rcode == dns.RcodeRefused {
 				break
 			}
 			if edeCode(m) == int(dns.ExtendedErrorCodeNoReachableAuthority) {
-				e.add("loop", suffix, verdictFault, "the servers of forward send names below it back to the node at %s: have them ask others for it", at)
-				return
+				return one("loop", suffix, verdictFault, "the servers of forward send names below it back to the node at %s: have them ask others for it", at)
 			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second / 2):
 			}
 		}
-		if why == nil {
-			e.add("loop", suffix, verdictOK, "what the node at %s passes on doesn't come back", at)
-			return
+		switch {
+		case why != nil:
+			continue
+		case m.Rcode == dns.RcodeRefused:
+			return one("loop", suffix, verdictUnknown, "the node at %s refuses this machine's names below it%s: miss of privatelink, linkexit or acl say so, or a server of forward; "+
+				"run this where a client is that may ask", at, edeText(m))
+		case m.Rcode == dns.RcodeServerFailure:
+			return one("loop", suffix, verdictFault, "the node at %s fails for names below it%s: whom forward asks doesn't answer it", at, edeText(m))
 		}
+		return one("loop", suffix, verdictOK, "what the node at %s passes on doesn't come back", at)
 	}
-	e.add("loop", suffix, verdictUnknown, "%v", why)
+	return one("loop", suffix, verdictUnknown, "%v", why)
 }
 
 // resolver looks whether a resolver in front of the node has its answers for a name.
-func (e *examination) resolver(ctx context.Context, at, name string) {
-	what := "resolver " + strings.TrimSuffix(at, ":53")
+func (e *examination) resolver(ctx context.Context, at, name string) []item {
+	say := func(v verdict, format string, args ...any) []item {
+		return one("resolver "+strings.TrimSuffix(at, ":53"), name, v, format, args...)
+	}
+	if err := e.dead[at]; err != nil {
+		return say(verdictUnknown, "%v", err)
+	}
 	m, err := e.ask(ctx, at, name, dns.TypeA, false)
 	switch {
 	case err != nil:
-		e.add(what, name, verdictUnknown, "%v", err)
+		return say(verdictUnknown, "%v", err)
 	case m.Rcode == dns.RcodeServerFailure:
-		m, err := e.ask(ctx, at, name, dns.TypeA, true)
-		if err == nil && m.Rcode == dns.RcodeSuccess || slices.Contains(e.signed, suffixOf(name)) { // BIND remembers the failure
-			e.signed = appendNew(e.signed, suffixOf(name))
-			e.add(what, name, verdictFault, "it forwards the name and rejects the answer, because it validates: tell it, see below")
-			return
-		}
-		e.add(what, name, verdictFault, "SERVFAIL, also without validation: it doesn't reach the node, or the node fails")
+		return e.failing(ctx, at, name, say)
+	case m.Rcode == dns.RcodeRefused:
+		return say(verdictFault, "REFUSED%s: it doesn't answer this machine (%s), or the node refuses it", edeText(m), letIn)
 	case m.Rcode != dns.RcodeSuccess:
-		e.add(what, name, verdictFault, "%s: it asks others and not the node, or has no endpoint in the network of its address", dns.RcodeToString[m.Rcode])
-	default:
-		private, others := e.split(m)
-		switch {
-		case len(private) > 0 && len(others) == 0:
-			e.add(what, name, verdictOK, "forwards to the node: %s", strings.Join(private, " "))
-		case len(private) > 0:
-			e.add(what, name, verdictFault, "%s beside the addresses of endpoints: another source is merged in", strings.Join(others, " "))
-		case len(others) > 0:
-			e.add(what, name, verdictFault, "%s is in no pool of the Corefile: it asks others and not the node, or its address is in no network with an endpoint", strings.Join(others, " "))
-		default:
-			e.add(what, name, verdictFault, "no address: a filter against rebinding may drop private ones (private-domain in Unbound), or the endpoint has IPv6 alone")
-		}
+		return say(verdictFault, "%s: it asks others and not the node, or has no endpoint in the network of its address", dns.RcodeToString[m.Rcode])
 	}
+	private, others := e.split(m)
+	switch {
+	case len(private) > 0 && len(others) == 0:
+		return say(verdictOK, "forwards to the node: %s", strings.Join(private, " "))
+	case len(private) > 0:
+		return say(verdictFault, "%s beside the addresses of endpoints: another source is merged in", strings.Join(others, " "))
+	case len(others) > 0:
+		return say(verdictFault, "%s is in no pool of the Corefile: it asks others and not the node, or its address is in no network with an endpoint", strings.Join(others, " "))
+	}
+	return say(verdictFault, "no address: a filter against rebinding may drop private ones (private-domain in Unbound), or the endpoint has IPv6 alone")
+}
+
+// failing says why a resolver fails for a name.
+func (e *examination) failing(ctx context.Context, at, name string, say func(v verdict, format string, args ...any) []item) []item {
+	m, err := e.ask(ctx, at, name, dns.TypeA, true)
+	e.mu.Lock()
+	told := slices.Contains(e.signed, suffixOf(name)) // BIND remembers the failure
+	e.mu.Unlock()
+	if err == nil && m.Rcode == dns.RcodeSuccess || told {
+		e.mustTell(suffixOf(name))
+		return say(verdictFault, "it forwards the name and rejects the answer, because it validates: tell it, see below")
+	}
+	return say(verdictFault, "SERVFAIL, also without validation: it doesn't reach the node, or the node fails")
 }
 
 // split returns the addresses of an answer that are in a pool, and the others.
@@ -323,26 +416,6 @@ func (c *corefile) privateZone(public link.Name) link.Name {
 		}
 	}
 	return link.DefaultZones().Resource(public).Zone
-}
-
-// upstreams returns the servers that forward asks by plain DNS.
-func (c *corefile) upstreams() (all []string) {
-	for _, words := range allUses(c, "forward") {
-		args := arguments(words)
-		for _, t := range args[min(1, len(args)):] {
-			if conf, err := dns.ClientConfigFromFile(t.Text); err == nil {
-				for _, s := range conf.Servers {
-					all = appendNew(all, net.JoinHostPort(s, conf.Port))
-				}
-				continue
-			}
-			kind, host := parse.Transport(t.Text)
-			if at, err := parse.HostPort(host, transport.Port); err == nil && kind == transport.DNS {
-				all = appendNew(all, at)
-			}
-		}
-	}
-	return all
 }
 
 // answersAt returns where the node answers by plain DNS, with a loopback address for all of them.
