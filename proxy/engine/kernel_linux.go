@@ -67,9 +67,15 @@ func (linux) pipe() (r, w int, err error) {
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return -1, -1, err // most likely no descriptor is left
 	}
-	// Beyond the user's limit the pipe stays as it is: slower, not wrong.
-	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
-	return fds[0], fds[1], nil
+	for size := pipeSize; size >= smallPipe; size /= 4 {
+		if n, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, size); err == nil && n >= smallPipe {
+			return fds[0], fds[1], nil
+		}
+	}
+	// Beyond the user's limit a pipe holds two pages. A buffer moves more.
+	unix.Close(fds[0])
+	unix.Close(fds[1])
+	return -1, -1, unix.ENOBUFS
 }
 
 func (linux) close(fd int, reset bool) error {

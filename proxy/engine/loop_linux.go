@@ -92,7 +92,7 @@ type loop struct {
 	epoll  int // of file
 	file   *os.File
 	raw    syscall.RawConn
-	event  int              // eventfd, by which others wake the loop
+	event  int              // eventfd, by which others wake the loop; -1: closed
 	conns  atomic.Int32     // open connections
 	buf    [bufferSize]byte // for one step of copying at a time
 
@@ -162,7 +162,10 @@ func (l *loop) close() {
 		f()
 	}
 	l.file.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	unix.Close(l.event)
+	l.event = -1 // a tick may still come
 }
 
 // setSlot puts a slot into an event; slotOf takes it out.
@@ -290,7 +293,7 @@ func (l *loop) wake() {
 }
 
 func (l *loop) wakeLocked() {
-	if l.woken {
+	if l.woken || l.event < 0 {
 		return
 	}
 	l.woken = true

@@ -20,6 +20,7 @@ type pair struct {
 	opened   bool // by this turn: the client has its own
 	refused  bool // Ask has ended the flow
 	over     bool // Ended was called, or is about to be
+	starting bool // the turn may be of who started
 	listed   bool // among those of the loop with a stream
 }
 
@@ -45,7 +46,7 @@ type direction struct {
 func (e *epollEngine) Copy(c Copy) { newPair(c).start() }
 
 func newPair(c Copy) *pair {
-	p := &pair{Copy: c, client: c.Client.(*conn), target: c.Target.(*conn)}
+	p := &pair{Copy: c, client: c.Client.(*conn), target: c.Target.(*conn), starting: true}
 	p.up = direction{src: p.client, dst: p.target, from: Client, to: Target, held: c.Held}
 	p.down = direction{src: p.target, dst: p.client, from: Target, to: Client}
 	p.up.guarding, p.up.gated = c.Guard != nil, c.Watch != nil
@@ -60,6 +61,7 @@ func (p *pair) start() {
 	now := len(p.Held) > 0 && p.Watch == nil
 	now = p.client.join(p) || now
 	now = p.target.join(p) || now
+	defer p.started()
 	if !now {
 		return // epoll tells
 	}
@@ -69,6 +71,13 @@ func (p *pair) start() {
 	if p.step(p.client.loop, b[:]) {
 		p.client.loop.post(p)
 	}
+}
+
+// started says that turns are the loop's from now on.
+func (p *pair) started() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.starting = false
 }
 
 // join makes a connection one of a pair. It reports whether the loop has to look at it though epoll may

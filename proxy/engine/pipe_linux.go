@@ -9,6 +9,8 @@ const (
 	// pipeSize is what a pipe can hold. It is more than is ever spliced at once because the kernel
 	// counts slots of one page, and a segment from a network takes a whole slot.
 	pipeSize = 1 << 20
+	// smallPipe is what one must hold to be of use.
+	smallPipe = 64 << 10
 	// sparePipes are kept open between uses. 32 of them are half of what the kernel lets a user
 	// without privileges have at this size (fs.pipe-user-pages-soft, 64 MiB, is 64).
 	sparePipes = 32

@@ -125,6 +125,9 @@ func (f *flow) reply() bool {
 // run lets everybody do what they like for some time, and then all that they can, until nobody can do anything.
 func (f *flow) run() {
 	f.start()
+	if len(f.loop.lowered.pairs) > 0 {
+		f.fault("who starts a pair makes a stream of it, beside the loop")
+	}
 	for range 20 + f.pick(200) {
 		switch f.pick(12) {
 		case 0, 1, 2:

@@ -42,9 +42,9 @@ func (p *pair) moved(d *direction, n int) {
 	}
 }
 
-// lower makes a direction a stream, if it is one. That takes more turns than one, and so the loop's goroutine is here.
+// lower makes a direction a stream, if it is one. Only the loop's goroutine does: the first turn of a pair may be another's.
 func (p *pair) lower(d *direction, l *loop) {
-	if d.low || d.run < l.engine.streams.after || !d.src.lowat(l.engine.streams.low) {
+	if p.starting || d.low || d.run < l.engine.streams.after || !d.src.lowat(l.engine.streams.low) {
 		return
 	}
 	d.low, d.seen = true, d.run
