@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
+	"github.com/postern-link/postern/proxy/targets"
 )
 
 // keeper is a target that numbers its connections, and keeps those on which nothing is said.
@@ -313,7 +314,7 @@ func TestWarmResetEjectsNobody(t *testing.T) {
 	f := &flow{proxy: w.proxy, seat: seat{taken: time.Now(), warmed: true}, reason: policy.Target}
 	f.verdict.Service = w.now.Load().Service("svc")
 	for range 5 {
-		place, _, err := w.proxy.health.set(f.verdict.Service).Take(time.Now(), f.verdict.Service, f.wish(nil))
+		place, _, err := w.proxy.health.set(f.verdict.Service).Take(time.Now(), f.verdict.Service, targets.Flow{})
 		if err != nil {
 			t.Fatal(err)
 		}
