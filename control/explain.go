@@ -234,9 +234,9 @@ func (c *Control) targetStep(x *Explanation, s *link.Snapshot, v *link.Service, 
 		x.step("target", "none", "the service has no target yet")
 	case none != "":
 		x.step("target", none, rule)
-	case drained(states):
+	case drained(states) && sees.holds(v.ID): // whether they are is for the provider
 		x.step("target", "all are drained", rule)
-	case o.healthy(v.ID):
+	case !drained(states) && o.healthy(v.ID):
 		x.step("target", "answers", rule)
 		return
 	default:

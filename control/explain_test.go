@@ -21,6 +21,36 @@ func (e says) Holds(policy.Facts) (bool, error) { return e.holds, e.err }
 func (e says) Uses() policy.Uses                { return e.uses }
 func (e says) String() string                   { return "says" }
 
+// TestExplainDrained: that targets are drained is for the provider; a consumer learns that none answers.
+func TestExplainDrained(t *testing.T) {
+	w := connected(t, func(c *Config) {
+		c.Targets = func(link.ID) []TargetState {
+			return []TargetState{{Addr: netip.MustParseAddrPort("10.9.0.1:5432"), Up: true}}
+		}
+	})
+	w.ok(w.EditService(t.Context(), op(Owner, subC), svcC, func(_ *link.Snapshot, old *link.Service) (*link.Service, error) {
+		v := *old
+		v.Names = []link.ResourceName{{Public: "db.contoso.example"}}
+		return &v, nil
+	}))
+	w.ok(w.Decide(t.Context(), op(Approver, subC), decision(link.Approved)))
+	for name, tt := range map[string]struct {
+		caller Caller
+		want   string
+	}{
+		"consumer": {as(Owner, subF), "none answers"},
+		"operator": {as(Owner, subF, subOp), "all are drained"},
+	} {
+		x, err := w.Explain(t.Context(), tt.caller, subF, netip.MustParseAddr("10.1.0.9"), "db.contoso.example", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := x.Steps[len(x.Steps)-1]; last.What != "target" || last.Result != tt.want || x.Allowed || x.Reason != string(policy.NoTarget) {
+			t.Errorf("%s: allowed %v, %+v", name, x.Allowed, x.Steps)
+		}
+	}
+}
+
 // TestExplainPolicy: what the rules of each policy say, in order, and what the question leaves open.
 func TestExplainPolicy(t *testing.T) {
 	here := policy.Conditions{Sources: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}

@@ -11,8 +11,8 @@ import (
 
 // Flows of UDP don't stay behind: the old process hands each over with its socket, and the new one goes on with it.
 
-// settleTime bounds how long a process that takes over waits for the one before it to receive no datagrams any more. One that
-// is stopped (SIGSTOP) must not keep those of all clients waiting.
+// settleTime bounds how long a process that takes over hears nothing of flows, and yet waits for the one before it to receive no
+// datagrams any more. One that is stopped (SIGSTOP) must not keep those of all clients waiting.
 const settleTime = 5 * time.Second
 
 // What a message has of flows at most, so that it is never too long: an ID of Azure has several hundred bytes.
@@ -25,8 +25,9 @@ const (
 func (h *heir) hand() {
 	defer close(h.settled)
 	handed, ended, err := h.proxy.HandOver(handAtOnce, h.send)
-	if err == nil {
-		err = h.conn.Send(succession.Message{Kind: succession.Settled})
+	// Whatever has become of them, nothing is read here any more, and the other process waits for no more than that.
+	if told := h.conn.Send(succession.Message{Kind: succession.Settled}); err == nil {
+		err = told
 	}
 	if err != nil {
 		h.node.log.Error("flows of UDP can't be handed over, and end", "error", err)
@@ -74,14 +75,7 @@ func some(names []string) []string {
 // is heard of it, and then the programs asked about its flows. first: it is the one whose listening sockets this one has.
 func (n *Node) settle(e *elder, first bool) {
 	if first {
-		late := time.NewTimer(settleTime)
-		defer late.Stop()
-		select {
-		case <-e.settled:
-		case <-e.ended:
-		case <-late.C:
-			n.log.Warn("the process before this one may receive datagrams yet; this one begins to", "waited", settleTime)
-		case <-n.life.Done():
+		if !n.unread(e) {
 			return
 		}
 		e.proxy.Receive()
@@ -93,6 +87,34 @@ func (n *Node) settle(e *elder, first bool) {
 		return
 	}
 	e.proxy.AskTaken(n.life)
+}
+
+// unread waits until the process before this one reads no datagrams any more, or nothing was heard of its flows for settleTime.
+// It reports false where this process ends.
+func (n *Node) unread(e *elder) bool {
+	late := time.NewTimer(settleTime)
+	defer late.Stop()
+	for {
+		select {
+		case <-e.settled:
+		case <-e.ended:
+		case <-late.C:
+			if left := settleTime - time.Since(*e.heard.Load()); left > 0 {
+				late.Reset(left)
+				continue
+			}
+			n.log.Warn("the process before this one may receive datagrams yet; this one begins to", "waited", settleTime)
+		case <-n.life.Done():
+			return false
+		}
+		return true
+	}
+}
+
+// hears notes that the other process is there, and hands flows over.
+func (e *elder) hears() {
+	now := time.Now()
+	e.heard.Store(&now)
 }
 
 // takeOver goes on with flows of the process before this one. Those whose sockets are missing end.

@@ -49,12 +49,17 @@ func udpNode(t *testing.T, address string) (Config, netip.AddrPort) {
 	return c, netip.AddrPortFrom(netip.MustParseAddr(address), port)
 }
 
-// connections returns both ends of a connection between two processes.
-func connections(t *testing.T) (a, b *succession.Conn) {
+// connections returns both ends of a connection between two processes. narrow: a can't send long messages (EMSGSIZE).
+func connections(t *testing.T, narrow bool) (a, b *succession.Conn) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if narrow {
+		if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 1); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for i, c := range []**succession.Conn{&a, &b} {
 		if *c, err = succession.NewConn(fds[i]); err != nil {
@@ -100,7 +105,7 @@ func TestRetireHands(t *testing.T) {
 		hears(t, c, "hello")
 		sources[c.LocalAddr().String()] = true
 	}
-	mine, heir := connections(t)
+	mine, heir := connections(t, false)
 	heir.SetReadDeadline(time.Now().Add(handPatience))
 	n.Retire(mine, true)
 	drained := make(chan struct{})
@@ -142,6 +147,27 @@ func TestRetireHands(t *testing.T) {
 	}
 }
 
+// TestRetireHandsNothing (P13): where flows can't be sent they end, and the other process is told all the same that nobody reads here.
+func TestRetireHandsNothing(t *testing.T) {
+	t.Parallel()
+	conf, at := udpNode(t, "127.77.0.38")
+	n := open(t, conf)
+	defer closeNode(t, n)
+	for range handAtOnce {
+		c := questioner(t, at)
+		c.Write([]byte("hello"))
+		hears(t, c, "hello")
+	}
+	mine, heir := connections(t, true)
+	heir.SetReadDeadline(time.Now().Add(handPatience))
+	n.Retire(mine, true)
+	m, fds, err := heir.Receive()
+	succession.CloseAll(fds)
+	if err != nil || m.Kind != succession.Settled {
+		t.Errorf("%q with %d flows, %v", m.Kind, len(m.Handed), err)
+	}
+}
+
 // TestReceivesWhenNobodyElseDoes (P13): a node that has the sockets of the one before receives nothing before that says that it doesn't
 // either, has ended, or was silent for long.
 func TestReceivesWhenNobodyElseDoes(t *testing.T) {
@@ -158,6 +184,12 @@ func TestReceivesWhenNobodyElseDoes(t *testing.T) {
 		}, 0},
 		{"ended", func(_ *testing.T, old *succession.Conn) { old.Close() }, 0},
 		{"silent", func(*testing.T, *succession.Conn) {}, settleTime},
+		{"silent after it handed over", func(t *testing.T, old *succession.Conn) {
+			time.Sleep(settleTime / 4) // it takes its time
+			if err := old.Send(succession.Message{Kind: succession.Hand}); err != nil {
+				t.Error(err)
+			}
+		}, settleTime + settleTime/4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -184,7 +216,7 @@ func TestReceivesWhenNobodyElseDoes(t *testing.T) {
 				t.Errorf("%d bytes are answered before", n)
 			}
 			c.SetReadDeadline(time.Now().Add(handPatience))
-			mine, old := connections(t)
+			mine, old := connections(t, false)
 			began := time.Now()
 			n.Host(mine)
 			tt.speak(t, old)

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -26,6 +27,7 @@ type elder struct {
 	// then, and taken how many of them go on. Of hear.
 	settled       chan struct{}
 	handed, taken int
+	heard         atomic.Pointer[time.Time] // when flows were handed over last, or it began to wait for them
 	life          context.Context
 	stop          context.CancelFunc
 
@@ -42,6 +44,7 @@ func (n *Node) host(c *succession.Conn, resend bool) {
 		return
 	}
 	e := &elder{conn: c, proxy: p, ended: make(chan struct{}), settled: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	e.hears()
 	e.life, e.stop = context.WithCancel(n.life)
 	e.guests = p.Host(e.tell)
 	n.eldersMu.Lock()
@@ -115,6 +118,7 @@ func (n *Node) hear(e *elder, resend bool) {
 			fds = nil
 		case succession.Hand:
 			e.takeOver(m.Handed, fds)
+			e.hears()
 			fds = nil
 		case succession.Settled:
 			n.tellTaken(e)

@@ -128,6 +128,7 @@ func TestDatagramsHandedOver(t *testing.T) {
 		ids = append(ids, f.ID)
 	}
 	next := w.successor(Settings{})
+	next.proxy.live.short.Store(true) // P11: both processes have their memory
 	handed, ended, taken := w.handTo(next, func() {
 		for _, c := range clients {
 			c.Write([]byte("while"))
@@ -160,6 +161,7 @@ func TestDatagramsHandedOver(t *testing.T) {
 	if st := next.proxy.health.of("svc").set.Status(time.Now(), at); st.Flows != flows {
 		t.Errorf("%d places at the target", st.Flows)
 	}
+	next.proxy.live.short.Store(false)
 	udpDial(t, w.first()).Write([]byte("one more")) // the meter knows them
 	next.refusedUDP(policy.Limit, 1)
 

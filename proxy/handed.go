@@ -198,7 +198,7 @@ func (d *datagrams) takeOver(settings *Settings, f *flow, h *Handed) (r *refusal
 	}
 	g.of.Own(f, datagram.Account{ToTarget: &f.toTarget, ToClient: &f.toClient, Moved: &f.moved})
 	f.target = g
-	if reason := p.live.enter(f, settings.MaxFlows); reason != "" {
+	if reason := p.live.takeOver(f, settings.MaxFlows); reason != "" {
 		g.of.End()
 		return &refusal{reason, "the node takes no more flows: max_flows"}
 	}

@@ -17,7 +17,7 @@ type live struct {
 	flows   map[*flow]struct{}
 	sources map[netip.Addr]int // flows by sourceOf
 	closed  bool
-	short   atomic.Bool // of memory: no flow is let in
+	short   atomic.Bool // of memory: no new flow is let in
 }
 
 func (l *live) init() {
@@ -25,14 +25,20 @@ func (l *live) init() {
 	l.sources = make(map[netip.Addr]int)
 }
 
-// enter adds a flow. It returns why not where there are most already or memory is short, and after shut.
-func (l *live) enter(f *flow, most int) policy.Reason {
+// enter adds a new flow. It returns why not where there are most already or memory is short, and after shut.
+func (l *live) enter(f *flow, most int) policy.Reason { return l.add(f, most, l.short.Load()) }
+
+// takeOver is enter for a flow of another process. It needs hardly more memory here than there, and while it is handed over
+// both processes have theirs, so that it isn't refused where memory is short.
+func (l *live) takeOver(f *flow, most int) policy.Reason { return l.add(f, most, false) }
+
+func (l *live) add(f *flow, most int, short bool) policy.Reason {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.closed:
 		return policy.Drain
-	case len(l.flows) >= most, l.short.Load():
+	case len(l.flows) >= most, short:
 		return policy.Limit
 	}
 	l.flows[f] = struct{}{}

@@ -195,6 +195,31 @@ func TestWarmBacksOff(t *testing.T) {
 	})
 }
 
+// Connections that are dialled at once and refused are one fault of the target, not as many as there are; one after the other they count.
+func TestWarmRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, s Settings) {
+		s.ProbeInterval = time.Minute
+		bad, other := newTarget(t), echo(t)
+		w := newWorld(t, s, service("svc", 7001, bad.addr(), targetsOf(bad.addr(), other), warmed(4)), endpoint("e", "svc", nextAddr(t)))
+		eventually(t, "both are up", func() bool { return w.status(bad.addr()).Up && w.status(other).Up })
+		bad.close()
+		service, key := w.now.Load().Service("svc"), shelfKey{"svc", bad.addr()}
+		for i, out := range []bool{false, false, true} {
+			w.proxy.warm.used(service, key.addr, false)
+			w.proxy.warm.dials.Wait()
+			if got := w.status(key.addr).Ejected; got != out {
+				t.Errorf("ejected after %d times: %v", i+1, got)
+			}
+			w.proxy.warm.mu.Lock()
+			if one := w.proxy.warm.shelves[key]; one != nil {
+				one.rest = time.Time{}
+			}
+			w.proxy.warm.mu.Unlock()
+		}
+	})
+}
+
 // A21: a connection that is ready is judged when it is taken, on a snapshot that nobody has told the proxy of yet.
 func TestWarmIsJudgedAgain(t *testing.T) {
 	t.Parallel()

@@ -57,42 +57,45 @@ func (w *warm) dial(ctx context.Context, key shelfKey, s *shelf, service *link.S
 	d := dialling{engine: w.proxy.engine, guard: w.proxy.guardDial(service)}
 	conn, err := d.target(ctx, service, key.addr, timeout)
 	k := kept{conn, time.Now(), service.NAT}
-	if stored := w.arrived(ctx, key, s, k, err); !stored && err == nil {
+	stored, again := w.arrived(ctx, key, s, k, err)
+	if !stored && err == nil {
 		w.drop(k)
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !again {
 		w.proxy.health.report(service.ID, key.addr, err) // as a flow would have found out
 	}
 }
 
-// arrived takes the result of a dial. It reports whether the connection is ready now.
-func (w *warm) arrived(ctx context.Context, key shelfKey, s *shelf, k kept, err error) bool {
+// arrived takes the result of a dial. It reports whether the connection is ready now, or whether the dial failed as another one
+// of those that are made at once: of one moment a target is blamed once, however many are dialled.
+func (w *warm) arrived(ctx context.Context, key shelfKey, s *shelf, k kept, err error) (stored, again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.dialled--
 	w.all--
 	if err != nil && ctx.Err() == nil && !errors.As(err, new(forbidden)) {
-		s.failed(k.since)
+		again = !s.failed(k.since)
 	}
 	if err != nil || ctx.Err() != nil || w.shelves[key] != s {
-		return false
+		return false, again
 	}
 	service, most := w.allowed(k.since, key)
 	if len(s.ready)+s.dialled >= most || !slices.Equal(k.nat, service.NAT) {
-		return false
+		return false, false
 	}
 	s.ready = append(s.ready, k)
 	w.all++
-	return true
+	return true, false
 }
 
-// failed has the next dials wait.
-func (s *shelf) failed(now time.Time) {
+// failed has the next dials wait. It reports false, and does nothing, while they do: of several at once it was one failure.
+func (s *shelf) failed(now time.Time) bool {
 	if now.Before(s.rest) {
-		return // of several at once it was one failure
+		return false
 	}
 	s.pause = min(max(2*s.pause, warmPause), maxWarmPause)
 	s.rest = now.Add(s.pause)
+	return true
 }
 
 // allowed returns how many connections there may be with a target now, and its service where there may be any.
