@@ -118,24 +118,30 @@ func (r *resolution) give(some []*link.Endpoint) {
 	}
 }
 
-// nearest returns those of the endpoints of a service that answer a client at a site.
+// nearest returns those of the endpoints of a service that answer a client at a site: of each family, of itself.
 func (o observed) nearest(s *link.Snapshot, site string, service link.ID, endpoints []*link.Endpoint) []*link.Endpoint {
-	at := func(e *link.Endpoint) string {
+	type place struct {
+		is4  bool
+		site string
+	}
+	at := func(e *link.Endpoint) place {
 		if n := s.Network(e.Network); n != nil {
-			return n.Sites.Of(e.Address)
+			return place{e.Address.Is4(), n.Sites.Of(e.Address)}
 		}
-		return ""
+		return place{e.Address.Is4(), ""}
 	}
-	var sites []string
+	sites := map[bool][]string{} // by place.is4
 	for _, e := range endpoints {
-		if !slices.Contains(sites, at(e)) {
-			sites = append(sites, at(e))
+		if p := at(e); !slices.Contains(sites[p.is4], p.site) {
+			sites[p.is4] = append(sites[p.is4], p.site)
 		}
 	}
-	near := link.Nearest(sites, site, func(site string) bool { return o.healthyAt(service, site) })
+	for family, all := range sites {
+		sites[family] = link.Nearest(all, site, func(site string) bool { return o.healthyAt(service, site) })
+	}
 	var all []*link.Endpoint
 	for _, e := range endpoints {
-		if slices.Contains(near, at(e)) {
+		if p := at(e); slices.Contains(sites[p.is4], p.site) {
 			all = append(all, e)
 		}
 	}

@@ -9,11 +9,27 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/plugin/privatelink"
 )
 
 // asker asks DNS servers.
 type asker struct {
 	timeout time.Duration // of one question
+}
+
+// byTCP begins the address of a server that is asked by TCP alone, as force_tcp in forward has it.
+const byTCP = "tcp://"
+
+// exchange asks a server by UDP, or by TCP where its address begins so.
+func exchange(ctx context.Context, r *dns.Msg, server string, timeout time.Duration) (*dns.Msg, error) {
+	c := &dns.Client{Timeout: timeout}
+	server, tcp := strings.CutPrefix(server, byTCP)
+	if tcp {
+		c.Net = "tcp"
+	}
+	m, _, err := c.ExchangeContext(ctx, r, server)
+	return m, err
 }
 
 // reachTime is how long a server is waited for that may not be there, for each of two questions.
@@ -25,7 +41,7 @@ func (a asker) reached(ctx context.Context, server string) (err error) {
 	chaos, root := new(dns.Msg).SetQuestion("version.bind.", dns.TypeTXT), new(dns.Msg).SetQuestion(".", dns.TypeNS)
 	chaos.Question[0].Qclass, chaos.RecursionDesired = dns.ClassCHAOS, false
 	for _, r := range []*dns.Msg{chaos, root} {
-		if _, _, err = (&dns.Client{Timeout: min(a.timeout, reachTime)}).ExchangeContext(ctx, r, server); err == nil {
+		if _, err = exchange(ctx, r, server, min(a.timeout, reachTime)); err == nil {
 			return nil
 		}
 	}
@@ -58,9 +74,9 @@ func (a asker) ask(ctx context.Context, server, name string, rrtype uint16, unch
 	r.CheckingDisabled = unchecked
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	m, _, err := (&dns.Client{Timeout: a.timeout}).ExchangeContext(ctx, r, server)
-	if err == nil && m.Truncated {
-		m, _, err = (&dns.Client{Net: "tcp", Timeout: a.timeout}).ExchangeContext(ctx, r, server)
+	m, err := exchange(ctx, r, server, a.timeout)
+	if err == nil && m.Truncated && !strings.HasPrefix(server, byTCP) {
+		m, err = exchange(ctx, r, byTCP+server, a.timeout)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s doesn't answer: %w", server, err)
@@ -68,16 +84,14 @@ func (a asker) ask(ctx context.Context, server, name string, rrtype uint16, unch
 	return m, nil
 }
 
-// edeCode returns the extended error of an answer (RFC 8914), -1 where there is none.
-func edeCode(m *dns.Msg) int {
-	if opt := m.IsEdns0(); opt != nil {
-		for _, o := range opt.Option {
-			if e, ok := o.(*dns.EDNS0_EDE); ok {
-				return int(e.InfoCode)
-			}
-		}
-	}
-	return -1
+// saysLoop reports whether an answer says in the node's own words that its name leads back to the node. The code alone (RFC 8914)
+// may be of a server of forward.
+func saysLoop(m *dns.Msg) bool {
+	opt := m.IsEdns0()
+	return opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool {
+		e, ok := o.(*dns.EDNS0_EDE)
+		return ok && e.InfoCode == dns.ExtendedErrorCodeNoReachableAuthority && e.ExtraText == privatelink.LeadsBack
+	})
 }
 
 // securityKind is how a validating resolver sees a name that public DNS has or not.

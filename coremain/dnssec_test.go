@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-link/postern/internal/dnstest"
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/privatelink"
 )
 
 // dsServer answers from a table: what a name and type gets, records of the answer before "--", of the authority after it.
@@ -256,5 +257,55 @@ func TestDoctorDeadAndRefused(t *testing.T) {
 	}
 	if named != 1 || dead.Load() != 20*3 {
 		t.Errorf("%d dead servers are named, the node was asked %d times", named, dead.Load())
+	}
+}
+
+// What another server says isn't taken for the node's word about a loop, a server that forward asks by TCP alone is asked so, and without a
+// pool nobody says whose an address is.
+func TestDoctorSaysNoMore(t *testing.T) {
+	t.Parallel()
+	fails := func(text string) string {
+		return dnstest.Serve(t, func(w dns.ResponseWriter, r *dns.Msg) {
+			m := new(dns.Msg).SetRcode(r, dns.RcodeServerFailure).SetEdns0(1232, false)
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: text}}
+			_ = w.WriteMsg(m)
+		})
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	tcp := &dns.Server{Listener: l, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
+		_ = w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeRefused))
+	})}
+	done := make(chan error, 1)
+	go func() { done <- tcp.ActivateAndServe() }()
+	select {
+	case <-started:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tcp.Shutdown(); <-done })
+	at := l.Addr().String()
+	public := dsServer(t, map[string]string{"a.db.test. A": "a.db.test. 60 IN A 203.0.113.1"})
+	for _, tt := range []struct{ name, node, loop string }{
+		{"another server's word", fails("at delegation db.test"), "FAULT the node at %s fails for names below it (No Reachable Authority: at delegation db.test)"},
+		{"the node's word", fails(privatelink.LeadsBack), "FAULT the servers of forward send names below it back to the node at %s"},
+	} {
+		c, err := parseCorefile("Corefile", []byte(".:53 {\n bind 127.0.0.1\n privatelink\n forward . "+at+" {\n  force_tcp\n }\n}\n"), directives)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &examination{asker: asker{timeout: time.Second}, names: []link.Name{"a.db.test"}, forwards: c.forwards(), nodes: []string{tt.node}, resolvers: []string{public}}
+		e.run(context.Background(), func(link.Name) link.Name { return "" })
+		var got []string
+		for _, i := range e.items {
+			got = append(got, string(i.verdict)+" "+i.detail)
+		}
+		want := []string{"FAULT tcp://" + at + " refuses this machine", strings.ReplaceAll(tt.loop, "%s", tt.node), "unknown 203.0.113.1: the Corefile declares no pool"}
+		if !slices.EqualFunc(got, want, strings.HasPrefix) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, want)
+		}
 	}
 }

@@ -266,7 +266,7 @@ func (e *examination) loop(ctx context.Context, suffix string) []item {
 			if m, why = e.ask(ctx, at, "postern-doctor-"+hex.EncodeToString(b[:])+"."+suffix, dns.TypeA, false); why != nil || m.Rcode == dns.RcodeRefused {
 				break
 			}
-			if edeCode(m) == int(dns.ExtendedErrorCodeNoReachableAuthority) {
+			if saysLoop(m) {
 				return one("loop", suffix, verdictFault, "the servers of forward send names below it back to the node at %s: have them ask others for it", at)
 			}
 			select {
@@ -313,6 +313,8 @@ func (e *examination) resolver(ctx context.Context, at, name string) []item {
 		return say(verdictOK, "forwards to the node: %s", strings.Join(private, " "))
 	case len(private) > 0:
 		return say(verdictFault, "%s beside the addresses of endpoints: another source is merged in", strings.Join(others, " "))
+	case len(others) > 0 && len(e.pools) == 0:
+		return say(verdictUnknown, "%s: the Corefile declares no pool (endpoints of linknetwork), so that nothing here tells whether it is an endpoint's", strings.Join(others, " "))
 	case len(others) > 0:
 		return say(verdictFault, "%s is in no pool of the Corefile: it asks others and not the node, or its address is in no network with an endpoint", strings.Join(others, " "))
 	}

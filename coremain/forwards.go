@@ -16,7 +16,7 @@ type forwarding struct {
 	zones  []string // keys of the server block
 	from   string   // of forward: names below it
 	except []string // but those below these
-	plain  []string // servers that are asked by plain DNS
+	plain  []string // servers that are asked by plain DNS, with byTCP before those that are asked by TCP alone
 	others []string // servers that are asked otherwise, as they are written
 }
 
@@ -47,16 +47,20 @@ func forwardingOf(zones []string, words []caddyfile.Token) forwarding {
 	for _, t := range property(words, "except") {
 		f.except = append(f.except, plugin.Name(t.Text).Normalize())
 	}
+	proto := ""
+	if hasWord(words, "force_tcp") {
+		proto = byTCP
+	}
 	for _, t := range args {
 		if conf, err := dns.ClientConfigFromFile(t.Text); err == nil {
 			for _, s := range conf.Servers {
-				f.plain = appendNew(f.plain, net.JoinHostPort(s, conf.Port))
+				f.plain = appendNew(f.plain, proto+net.JoinHostPort(s, conf.Port))
 			}
 			continue
 		}
 		kind, host := parse.Transport(t.Text)
 		if at, err := parse.HostPort(host, transport.Port); err == nil && kind == transport.DNS {
-			f.plain = appendNew(f.plain, at)
+			f.plain = appendNew(f.plain, proto+at)
 		} else {
 			f.others = appendNew(f.others, t.Text)
 		}

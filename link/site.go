@@ -93,7 +93,7 @@ func (s Sites) check() error {
 }
 
 // Nearest returns at which sites the endpoints of a service are that answer a client at the site own, "" for none. Sites are
-// those that the service has endpoints at, each once, with "" for endpoints at none. A client gets the ones at its own site; where those
+// those that the service has endpoints of one family of addresses at, each once, with "" for endpoints at none. A client gets the ones at its own site; where those
 // aren't healthy, all that are; and where none is, those at its own again, or all: the last endpoint of a name is never withdrawn,
 // for the public address would take its place.
 func Nearest(sites []string, own string, healthy func(site string) bool) []string {

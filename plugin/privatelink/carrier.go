@@ -2,7 +2,10 @@ package privatelink
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
+
+	"github.com/coredns/caddy"
 
 	"github.com/postern-link/postern/plugin/privatelink/fastpath"
 )
@@ -13,7 +16,7 @@ import (
 //	                 new: its DNS servers begin ──► served: sockets are opened or get the new target
 //	                 old: its herald is stopped ──► the same, where it isn't done yet; what nobody serves any more gets no more queries
 //	                 old: OnShutdown, its DNS servers have ended ──► sockets that nobody wants any more are closed
-//	failed reload    old: OnRestartFailed ──► what is staged is dropped
+//	failed reload    old: OnRestartFailed ──► what is staged is dropped; where the old one has no privatelink, at the next start
 //	exit             OnFinalShutdown ──► closed, after the lame duck time of health
 //	another process  [StopFast] ──► not read any more; that process has the sockets
 //
@@ -31,6 +34,8 @@ var carried = carrier{groups: make(map[netip.AddrPort]*fastpath.Group), said: ma
 func (r *carrier) stage(b *fasts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// One instance starts at a time: what another has left here is in force, or never will be.
+	r.staged = slices.DeleteFunc(r.staged, func(other *fasts) bool { return other.instance != b.instance })
 	r.staged = append(r.staged, b)
 }
 
@@ -52,10 +57,12 @@ func BeginFast() {
 	carried.beginStaged()
 }
 
-// beginStaged is called with the lock held.
+// beginStaged is called with the lock held. An instance that has failed to start isn't among Caddy's any more.
 func (r *carrier) beginStaged() {
 	for _, b := range r.staged {
-		r.beginOne(b)
+		if slices.Contains(caddy.Instances(), b.instance) {
+			r.beginOne(b)
+		}
 	}
 	r.staged = nil
 }

@@ -115,7 +115,7 @@ func randomWorld(r *rand.Rand) *link.Snapshot {
 
 // randomSites say where the lower addresses of a network's pool are, and some of its clients.
 func randomSites(r *rand.Rand, network int) (sites link.Sites) {
-	for i, p := range []string{"10.1.0.0/24", "10.20%d.0.0/30", "10.20%d.0.4/31", "10.20%d.0.6/31"} {
+	for i, p := range []string{"10.1.0.0/24", "10.20%d.0.0/30", "10.20%d.0.4/31", "10.20%d.0.6/31", "fd00:20%d::4/126", "fd00:20%d::8/125"} {
 		if i > 0 {
 			p = fmt.Sprintf(p, network)
 		}

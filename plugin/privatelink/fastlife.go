@@ -21,6 +21,7 @@ type fasts struct {
 	at        block.Position // of the property
 	p         *Privatelink
 	config    *dnsserver.Config
+	instance  *caddy.Instance // set when it starts
 	keys      int
 	decorated bool
 	all       []*fast
@@ -107,7 +108,7 @@ func (b *fasts) stage(c *caddy.Controller, stored any) error {
 		return nil
 	}
 	b.without = make(map[string]string)
-	instance := instanceOf(stored)
+	b.instance = instanceOf(stored)
 	why := blockReason(b.config, b.keys, b.decorated)
 	if b.word == "off" {
 		why = &reason{"off", ""}
@@ -115,7 +116,7 @@ func (b *fasts) stage(c *caddy.Controller, stored any) error {
 	var others []*dnsserver.Config
 	if why == nil {
 		var err error
-		if others, err = configs(c, instance.Caddyfile()); err != nil {
+		if others, err = configs(c, b.instance.Caddyfile()); err != nil {
 			return err
 		}
 	}
@@ -138,7 +139,7 @@ func (b *fasts) stage(c *caddy.Controller, stored any) error {
 		b.all = append(b.all, f)
 	}
 	carried.stage(b)
-	instance.SaveServer(&herald{begun: func() { carried.begin(b) }, replaced: func() {
+	b.instance.SaveServer(&herald{begun: func() { carried.begin(b) }, replaced: func() {
 		if b.restarting {
 			carried.succeed(b)
 		}

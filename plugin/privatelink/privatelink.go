@@ -208,7 +208,7 @@ func (p *Privatelink) onward(ctx context.Context, q *query, w dns.ResponseWriter
 		return 0, why, nil
 	}
 	code, err = plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), w, r)
-	if why != nil && code == dns.RcodeServerFailure {
+	if why != nil && (code == dns.RcodeServerFailure || code == dns.RcodeRefused && err != nil) { // REFUSED: max_concurrent of forward
 		return code, why, nil // the error would say that a context is over
 	}
 	return code, nil, err

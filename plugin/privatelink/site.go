@@ -12,63 +12,107 @@ import (
 
 // addressed is one name with the endpoints of one service, which may be at several sites. It is immutable.
 type addressed struct {
-	all   *set     // with the addresses of all of them
-	sites []string // that they are at, each once, in the order of their endpoints
-	of    []place  // by site; nil where there is one
-	build func([]netip.Addr) *set
+	all    *set     // with the addresses of all of them
+	sites  families // that they are at, in the order of their endpoints
+	placed []placed // nil where each family is at one site
+	near   []nearby // those of each site
+	build  func([]netip.Addr) *set
 }
 
-// place is the endpoints at one site.
-type place struct {
-	addresses []netip.Addr
-	set       *set
+// families are sites, each once: of the endpoints with IPv4 and of those with IPv6. An endpoint has one address, and a client of a
+// family has no use for one that is near and of the other.
+type families [2][]string
+
+// placed is an endpoint's address, with its site.
+type placed struct {
+	address netip.Addr
+	site    string
+}
+
+// nearby is the endpoints at some of the sites.
+type nearby struct {
+	at  families
+	set *set
+}
+
+// familyOf returns the place of an address in [families].
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
 }
 
 // addressedBy returns the name with the addresses of endpoints. Build makes the records of the name with some of them.
 func (g *generation) addressedBy(endpoints []*link.Endpoint, build func([]netip.Addr) *set) addressed {
 	a := addressed{build: build}
-	all := make([]netip.Addr, 0, len(endpoints))
-	var places []place
+	all, places := make([]netip.Addr, 0, len(endpoints)), make([]placed, 0, len(endpoints))
+	var sites []string
 	for _, e := range endpoints {
-		all = append(all, e.Address)
 		site := ""
 		if n := g.snapshot.Network(e.Network); n != nil {
 			site = n.Sites.Of(e.Address)
 		}
-		i := slices.Index(a.sites, site)
-		if i < 0 {
-			i = len(a.sites)
-			a.sites, places = append(a.sites, site), append(places, place{})
-		}
-		places[i].addresses = append(places[i].addresses, e.Address)
+		f := familyOf(e.Address)
+		a.sites[f], sites = appendNew(a.sites[f], site), appendNew(sites, site)
+		all, places = append(all, e.Address), append(places, placed{e.Address, site})
 	}
 	a.all = build(all)
-	if len(places) > 1 {
-		for i := range places {
-			places[i].set = build(places[i].addresses)
+	if len(a.sites[0]) < 2 && len(a.sites[1]) < 2 {
+		return a
+	}
+	a.placed = places
+	for _, site := range sites {
+		n := nearby{at: a.sites}
+		for f, all := range a.sites {
+			if i := slices.Index(all, site); i >= 0 {
+				n.at[f] = all[i : i+1]
+			}
 		}
-		a.of = places
+		n.set = a.some(n.at)
+		a.near = append(a.near, n)
 	}
 	return a
 }
 
-// at returns the records for a client at a site: see [link.Nearest].
-func (p *Privatelink) at(site string, service link.ID, a *addressed) *set {
-	if a.of == nil {
-		return a.all
+func appendNew(all []string, s string) []string {
+	if slices.Contains(all, s) {
+		return all
 	}
-	near := link.Nearest(a.sites, site, func(site string) bool { return p.HealthyAt(service, site) })
-	switch len(near) {
-	case len(a.sites):
-		return a.all
-	case 1:
-		return a.of[slices.Index(a.sites, near[0])].set
-	}
+	return append(all, s)
+}
+
+// some returns the records with the endpoints at some of the sites.
+func (a *addressed) some(at families) *set {
 	var some []netip.Addr
-	for _, site := range near {
-		some = append(some, a.of[slices.Index(a.sites, site)].addresses...)
+	for _, p := range a.placed {
+		if slices.Contains(at[familyOf(p.address)], p.site) {
+			some = append(some, p.address)
+		}
 	}
 	return a.build(some)
+}
+
+// at returns the records for a client at a site: see [link.Nearest], which each family is asked for of itself.
+func (p *Privatelink) at(site string, service link.ID, a *addressed) *set {
+	if a.placed == nil {
+		return a.all
+	}
+	var at families
+	whole := true
+	for f, sites := range a.sites {
+		at[f] = link.Nearest(sites, site, func(site string) bool { return p.HealthyAt(service, site) })
+		whole = whole && len(at[f]) == len(sites)
+	}
+	if whole {
+		return a.all
+	}
+	for i := range a.near {
+		if n := &a.near[i]; slices.Equal(n.at[0], at[0]) && slices.Equal(n.at[1], at[1]) {
+			return n.set
+		}
+	}
+	return a.some(at)
 }
 
 // siteKey is a site of a network.

@@ -30,7 +30,7 @@ func sites(t testing.TB, list ...string) (all link.Sites) {
 const (
 	inParis  = "10.1.1.9"
 	inLyon   = "10.1.2.9"
-	inBrest  = "10.1.3.9" // where no endpoint is
+	inBrest  = "10.1.3.9" // where sql has no endpoint
 	nowhere  = "10.1.9.9"
 	theirs   = "10.2.0.9" // of another network, whose Lyon has the same name
 	withSite = "contoso.database.windows.net"
@@ -49,12 +49,14 @@ func spread(t testing.TB) *link.Snapshot {
 	}
 	return apply(t, link.Empty(),
 		link.PutNetwork{Network: link.Network{ID: "corp", Prefixes: prefixes("10.1.0.0/16"), Pools: prefixes("10.200.0.0/24", "fd00:200::/64"),
-			Sites: sites(t, "paris=10.1.1.0/24", "paris=10.200.0.0/26", "lyon=10.1.2.0/24", "lyon=10.200.0.64/26", "lyon=fd00:200::/65", "brest=10.1.3.0/24")}},
+			Sites: sites(t, "paris=10.1.1.0/24", "paris=10.200.0.0/26", "lyon=10.1.2.0/24", "lyon=10.200.0.64/26", "lyon=fd00:200::/65", "brest=fd00:200:0:0:8000::/65", "brest=10.1.3.0/24")}},
 		link.PutNetwork{Network: link.Network{ID: "lab", Prefixes: prefixes("10.2.0.0/16"), Pools: prefixes("10.201.0.0/24"), Sites: sites(t, "lyon=10.2.0.0/16")}},
 		link.PutZone{Zone: zone},
 		link.PutService{Service: service("sql", withSite)},
 		to("sql", "corp", "10.200.0.5"), to("sql", "corp", "10.200.0.6"), to("sql", "corp", "10.200.0.70"), to("sql", "corp", "10.200.0.200"), to("sql", "corp", "fd00:200::70"),
-		link.PutService{Service: service("vault", "kv.vault.azure.net")}, grouped("10.200.0.7"), grouped("10.200.0.77"),
+		link.PutService{Service: service("vault", "kv.vault.azure.net")}, grouped("10.200.0.7"), grouped("10.200.0.77"), grouped("fd00:200::7"),
+		link.PutService{Service: service("six", "six.database.windows.net")},
+		to("six", "corp", "10.200.0.9"), to("six", "corp", "10.200.0.71"), to("six", "corp", "fd00:200::9"), to("six", "corp", "fd00:200:0:0:8000::9"),
 		link.PutService{Service: service("one", "one.database.windows.net")}, to("one", "corp", "10.200.0.8"),
 	)
 }
@@ -77,7 +79,13 @@ func TestSites(t *testing.T) {
 		{name: "Paris is down: elsewhere it is withdrawn", client: nowhere, down: "sql@paris", want: slices.Concat(lyon, none)},
 		{name: "D23: all are down: Paris keeps its own", client: inParis, down: "sql", want: paris},
 		{name: "D23: all are down: elsewhere has all", client: nowhere, down: "sql", want: slices.Concat(paris, lyon, none)},
-		{name: "another family is only in Lyon", client: inParis, ask: withSite + " AAAA"},
+		{name: "another family is only in Lyon", client: inParis, ask: withSite + " AAAA", want: []string{"fd00:200::70"}},
+		{name: "another family is only in Lyon, which is down", client: inParis, ask: withSite + " AAAA", down: "sql@lyon", want: []string{"fd00:200::70"}},
+		{name: "Brest has another family alone", client: inBrest, ask: "six.database.windows.net A", want: []string{"10.200.0.9", "10.200.0.71"}},
+		{name: "Brest has another family alone: it", client: inBrest, ask: "six.database.windows.net AAAA", want: []string{"fd00:200::8000:0:0:9"}},
+		{name: "Brest has another family alone, Paris down", client: inBrest, ask: "six.database.windows.net A", down: "six@paris", want: []string{"10.200.0.71"}},
+		{name: "Brest has another family alone, and is down", client: inBrest, ask: "six.database.windows.net AAAA", down: "six@brest", want: []string{"fd00:200::9"}},
+		{name: "a linked zone: another family is only in Lyon", client: inParis, ask: "kv.vault.azure.net AAAA", want: []string{"fd00:200::7"}},
 		{name: "another family, Paris down", client: inParis, ask: withSite + " AAAA", down: "sql@paris", want: []string{"fd00:200::70"}},
 		{name: "D23: the only endpoint stays", client: inLyon, ask: "one.database.windows.net A", down: "one@paris", want: []string{"10.200.0.8"}},
 		{name: "a linked zone: Paris", client: inParis, ask: "kv.vault.azure.net A", want: []string{"10.200.0.7"}},

@@ -69,9 +69,12 @@ const (
 	patience = 3 * time.Second
 )
 
+// LeadsBack is the text of the extended error for a name that would be passed on in a circle.
+const LeadsBack = "the upstream asks this server again"
+
 // Why what would be passed on fails (RFC 8914).
 var (
-	leadsBack = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: "the upstream asks this server again"}
+	leadsBack = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNoReachableAuthority, ExtraText: LeadsBack}
 	tooMany   = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many queries wait for the upstream"}
 )
 

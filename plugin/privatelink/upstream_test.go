@@ -2,6 +2,7 @@ package privatelink
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -378,6 +379,33 @@ func TestUpstreamShareAndCache(t *testing.T) {
 	}
 	if n := srv.Upstream.pending.Load(); n != 0 {
 		t.Errorf("%d wait", n)
+	}
+}
+
+// D19: at the bound REFUSED with an error, which forward gives at its max_concurrent, is the same failure with the reason;
+// REFUSED that a plugin means stays.
+func TestUpstreamShareAndRefused(t *testing.T) {
+	srv := newServer(t, world(t))
+	var err error
+	srv.behind(plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { return dns.RcodeRefused, err }))
+	srv.Upstream.next.Store(1 << 62) // nothing is looked for
+	limit := errors.New("too many at once")
+	for _, tt := range []struct {
+		name string
+		err  error
+		ede  bool
+	}{
+		{"the limit of forward", limit, true},
+		{"meant", nil, false},
+	} {
+		srv.Upstream.sharing.Lock()
+		srv.Upstream.waiting, srv.Upstream.passed = map[link.ID]int{"corp": maxShare}, map[string]struct{}{}
+		srv.Upstream.sharing.Unlock()
+		err = tt.err
+		m, code := srv.ask(t, corp, question("new.example. A").SetEdns0(1232, false))
+		if tt.ede != (m != nil && m.Rcode == dns.RcodeServerFailure && edeOf(m) == int(dns.ExtendedErrorCodeOther)) || !tt.ede && code != dns.RcodeRefused {
+			t.Errorf("%s: %d, %v", tt.name, code, m)
+		}
 	}
 }
 

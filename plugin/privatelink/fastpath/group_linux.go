@@ -50,11 +50,19 @@ func Open(addr netip.AddrPort, t *Target) (*Group, error) {
 	g := &Group{addr: addr, quit: make(chan struct{})}
 	g.target.Store(t)
 	conns, at := inherited.take(addr)
-	g.shared, g.at = len(conns) > 0, at
+	old := len(conns)
+	g.shared, g.at = old > 0, at
 	for len(conns) < min(runtime.GOMAXPROCS(0), maxSockets) {
 		c, err := listen(addr)
 		if err != nil {
-			abandon(addr, conns)
+			abandon(addr, conns[old:])
+			for i, c := range conns[:old] { // the other process may go on with them: [DropInherited] ends them if it doesn't
+				place := 0
+				if at != nil {
+					place = at[i] + 1
+				}
+				Inherit(c, place)
+			}
 			return nil, err
 		}
 		conns = append(conns, c)

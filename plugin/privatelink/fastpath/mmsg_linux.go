@@ -153,11 +153,12 @@ func (r *ring) send(fd uintptr) {
 		switch {
 		case errno == unix.EINTR:
 		case errno == 0:
-			r.single = r.single || at < r.doubt // Linux before 4.18, a device that can't, or answers that don't fit in a packet
 			for i := range int(n) {
 				at += int(r.out[i].hdr.Iovlen)
 			}
-		case r.out[0].hdr.Iovlen > 1 && (errno == unix.EINVAL || errno == unix.EIO):
+		case r.out[0].hdr.Iovlen > 1 && (errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EIO):
+			// A device that can't cut is that of many clients; a way whose packets are too small for an answer (EMSGSIZE, EINVAL before) is one client's.
+			r.single = r.single || errno == unix.EIO
 			r.doubt = at + int(r.out[0].hdr.Iovlen) // each may be refused for itself
 		default:
 			at += int(r.out[0].hdr.Iovlen) // sendmmsg(2) fails for the first alone

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSegments: answers that follow each other to one client are one message if the kernel can cut it, and each arrives as a datagram
@@ -74,6 +76,52 @@ func TestSegments(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestSegmentsTooLarge: answers that don't fit in the packets of the way to a client reach it one by one, in pieces, and those of others
+// are sent together as before.
+func TestSegmentsTooLarge(t *testing.T) {
+	t.Parallel()
+	server, client := socketOn(t, "udp6", "[::1]:0"), socketOn(t, "udp6", "[::1]:0")
+	raw, err := server.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var small error
+	if err := raw.Control(func(fd uintptr) { small = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU, 1280) }); err != nil || small != nil {
+		t.Fatal(err, small)
+	}
+	for range 3 {
+		if _, err := client.WriteTo([]byte{1}, server.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRing(false)
+	if err := raw.Read(func(fd uintptr) bool { return r.receive(fd) == 0 && r.count == 3 }); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		r.reply(i, bytes.Repeat([]byte{byte(i)}, 1400))
+	}
+	if n := r.pack(0); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+	if err := raw.Control(r.send); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 2048)
+	for i := range 3 {
+		n, err := client.Read(buf)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		if n != 1400 || buf[0] != byte(i) {
+			t.Errorf("answer %d is %d bytes of %d", i, n, buf[0])
+		}
+	}
+	if r.single {
+		t.Error("no answers are sent together any more")
 	}
 }
 

@@ -56,16 +56,33 @@ func (g *Group) Steer(others int, found func()) error {
 		return nil
 	}
 	g.round++
-	err := g.seek(others)
-	// The process that the sockets come from takes probes away as long as it reads them, and closes sockets later.
+	// The process that the sockets come from takes probes away as long as it reads them, and closes sockets later. What it has told of the
+	// numbers holds at first: a search would be in vain, and an upgrade has no time for one at each address.
+	told := g.shared && g.at != nil && g.round == 1
+	var err error
+	if told {
+		err = g.resume()
+	} else {
+		err = g.seek(others)
+	}
 	if err != nil || g.shared {
-		round, missing := g.round, err != nil
+		round, missing := g.round, told || err != nil
 		g.looks.Go(func() { g.look(round, others, missing, found) })
 		if g.at != nil && g.shared {
 			err = nil // it has told the numbers
 		}
 	}
 	return err
+}
+
+// resume has the kernel spread datagrams over the numbers that are known. It is called with the lock held.
+func (g *Group) resume() error {
+	hold.RLock()
+	defer hold.RUnlock()
+	if hold.on || g.retreated() {
+		return nil
+	}
+	return g.attach(spread(g.at))
 }
 
 // look searches on until the numbers are known, and for a while longer where they may change. It ends when Steer is called again.
