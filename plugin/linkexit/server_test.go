@@ -130,8 +130,7 @@ func TestServer(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	servers := instance.Servers()
-	at := servers[slices.IndexFunc(servers, func(s caddy.ServerListener) bool { return s.LocalAddr() != nil })].LocalAddr().String()
+	at := serverOf(instance).LocalAddr().String()
 	last := func(m *dns.Msg) string {
 		if n := len(m.Answer); n > 0 {
 			if a, ok := m.Answer[n-1].(*dns.A); ok {
@@ -179,4 +178,10 @@ func TestWrongList(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	instance.ShutdownCallbacks()
+}
+
+// serverOf returns the server of an instance's block, beside which there may be some that serve nothing.
+func serverOf(instance *caddy.Instance) caddy.ServerListener {
+	servers := instance.Servers()
+	return servers[slices.IndexFunc(servers, func(s caddy.ServerListener) bool { return s.LocalAddr() != nil })]
 }

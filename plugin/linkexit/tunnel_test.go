@@ -73,7 +73,8 @@ func TestTunnelServed(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	udp, tcp := instance.Servers()[0].LocalAddr().String(), instance.Servers()[0].Addr().String()
+	server := serverOf(instance)
+	udp, tcp := server.LocalAddr().String(), server.Addr().String()
 	dial := func(network, from, to string) *dns.Conn {
 		local := net.Addr(&net.UDPAddr{IP: net.ParseIP(from)})
 		if network == "tcp" {
