@@ -23,12 +23,13 @@ type socket struct {
 	ended chan error // of srv
 
 	// What follows is the reading goroutine's.
-	ring    *ring
-	key     [maxKey + maxView]byte
-	tally   tally
-	receive func(fd uintptr) bool // these two are allocated once
-	flush   func(fd uintptr)
-	errno   syscall.Errno
+	ring  *ring
+	key   [maxKey + maxView]byte
+	tally tally
+	read  func(fd uintptr) bool // serveKnown, allocated once
+	query []byte                // that serveKnown has found for the plugins to answer
+	miss  *miss                 // whose it is; nil: none was found
+	errno syscall.Errno
 
 	stopping atomic.Bool
 	idle     chan struct{} // closed when nothing is read any more and nothing is left
@@ -51,11 +52,7 @@ func newSocket(g *Group, conn *net.UDPConn) (*socket, error) {
 		}
 	}
 	s := &socket{group: g, conn: conn, raw: raw, ring: newRing(wild), ended: make(chan error, 1), idle: make(chan struct{}), quit: make(chan struct{})}
-	s.receive = func(fd uintptr) bool {
-		s.errno = s.ring.receive(fd)
-		return s.errno != unix.EAGAIN
-	}
-	s.flush = s.ring.send
+	s.read = s.serveKnown
 	// The empty secrets are CoreDNS's for a server without tsig: a signature is looked at and found wanting.
 	s.srv = &dns.Server{PacketConn: s, Net: "udp", Handler: dns.HandlerFunc(s.serve), TsigSecret: map[string]string{}}
 	return s, nil
@@ -100,54 +97,75 @@ func (s *socket) stop(atMost time.Duration) {
 
 // ReadFrom implements [net.PacketConn]: it returns the next datagram that is the plugins' to answer.
 func (s *socket) ReadFrom(p []byte) (int, net.Addr, error) {
-	r := s.ring
 	for {
-		t := s.group.target.Load()
-		m := t.Backend.Now()
-		began := s.tally.start(t)
-		for r.next < r.count {
-			i := r.next
-			r.next++
-			b := r.datagram(i)
-			known, learn := s.answer(t, m, i, b)
-			if known {
-				continue
-			}
-			miss := &miss{addr: r.udpAddr(i), parcel: r.parcel(i)}
-			if learn {
-				miss.query = bytes.Clone(b)
-			}
-			return copy(p, b), miss, nil
+		s.miss, s.errno = nil, 0
+		err := s.raw.Read(s.read)
+		if err != nil && s.stopping.Load() {
+			_ = s.raw.Control(func(fd uintptr) { s.answerBatch(fd) }) // after its deadline Read leaves what was received
 		}
-		if r.queued > 0 {
-			_ = s.raw.Control(s.flush)
-			s.tally.end(t, began)
-		}
-		if err := s.wait(); err != nil {
+		switch {
+		case s.miss != nil:
+			return copy(p, s.query), s.miss, nil
+		case s.stopping.Load():
+			close(s.idle)
+			<-s.quit
+			return 0, nil, net.ErrClosed
+		case err != nil:
 			return 0, nil, err
+		case s.errno != 0:
+			return 0, nil, &net.OpError{Op: "read", Net: "udp", Err: again{s.errno}}
 		}
 	}
 }
 
-// wait returns when datagrams have come.
-func (s *socket) wait() error {
-	for {
-		if s.stopping.Load() {
-			close(s.idle)
-			<-s.quit
-			return net.ErrClosed
+// serveKnown answers what the table has. It returns true with a datagram that the plugins are to answer and with an error, and false where nothing
+// is left: then the poller waits for more. Within one call of Read it hears of all that comes after a system call, so
+// that a queue which had less than was asked for needn't be asked again.
+func (s *socket) serveKnown(fd uintptr) bool {
+	for received := false; ; received = true {
+		if s.answerBatch(fd) {
+			return true
 		}
-		err := s.raw.Read(s.receive)
 		switch {
-		case err != nil && s.stopping.Load():
-		case err != nil:
-			return err
-		case s.errno != 0:
-			return &net.OpError{Op: "read", Net: "udp", Err: again{s.errno}}
-		default:
-			return nil
+		case received && s.ring.count < batch:
+			return false
+		case s.stopping.Load():
+			return true
+		}
+		if s.errno = s.ring.receive(fd); s.errno != 0 {
+			return s.errno != unix.EAGAIN
 		}
 	}
+}
+
+// answerBatch answers what is left of the datagrams that came, up to one that the plugins are to answer: then it returns true.
+func (s *socket) answerBatch(fd uintptr) (missed bool) {
+	r := s.ring
+	if r.next == r.count && r.queued == 0 {
+		return false
+	}
+	t := s.group.target.Load()
+	m := t.Backend.Now()
+	began := s.tally.start(t)
+	for r.next < r.count {
+		i := r.next
+		r.next++
+		b := r.datagram(i)
+		known, learn := s.answer(t, m, i, b)
+		if known {
+			continue
+		}
+		s.query, s.miss = b, &miss{addr: r.udpAddr(i), parcel: r.parcel(i)}
+		if learn {
+			s.miss.query = bytes.Clone(b)
+		}
+		return true
+	}
+	if r.queued > 0 {
+		r.send(fd)
+		s.tally.end(t, began)
+	}
+	return false
 }
 
 // again is an error of a socket that can be read again.

@@ -1,0 +1,81 @@
+package fastpath
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// newServed returns a socket whose table has the answer to one query, and nobody who reads it yet.
+func newServed(t *testing.T) (s *socket, known []byte) {
+	t.Helper()
+	g := &Group{addr: netip.MustParseAddrPort("127.0.0.1:1")}
+	target := NewTarget(newPlugins())
+	g.target.Store(target)
+	s, err := newSocket(g, socketOn(t, "udp4", "127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known = wire(t, "known.example.", nil)
+	d := &desk{s, target}
+	d.learn(t, known, 0, nil, "known.example. 10 IN A 10.200.0.5")
+	return s, known
+}
+
+// TestEndAnswersWhatCame: what was received beside a query for the plugins is answered also when reading ends in between.
+func TestEndAnswersWhatCame(t *testing.T) {
+	t.Parallel()
+	s, known := newServed(t)
+	client := socketOn(t, "udp4", "127.0.0.1:0")
+	for _, q := range [][]byte{wire(t, "unknown.example.", nil), known} {
+		if _, err := client.WriteTo(q, s.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, maxQuery)
+	if _, who, err := s.ReadFrom(buf); err != nil {
+		t.Fatal(err)
+	} else if _, ok := who.(*miss); !ok {
+		t.Fatalf("a query from %v, want a miss", who)
+	}
+	s.stopping.Store(true)
+	if err := s.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	s.release()
+	if _, _, err := s.ReadFrom(buf); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("reading ended with %v", err)
+	}
+	if _, err := client.Read(buf); err != nil {
+		t.Errorf("no answer: %v", err)
+	}
+}
+
+// TestEveryDatagramIsSeen: bursts of all sizes around that of a system call are answered to the last query, though an
+// empty queue isn't always asked again.
+func TestEveryDatagramIsSeen(t *testing.T) {
+	t.Parallel()
+	s, known := newServed(t)
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil { // of socketOn
+		t.Fatal(err)
+	}
+	go s.run()
+	t.Cleanup(func() { s.stop(10 * time.Second) })
+	client := socketOn(t, "udp4", "127.0.0.1:0")
+	buf := make([]byte, maxWire)
+	for round := range 700 {
+		n := []int{1, 1, 2, batch - 1, batch, batch + 1, 3}[round%7]
+		for range n {
+			if _, err := client.WriteTo(known, s.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range n {
+			if _, err := client.Read(buf); err != nil {
+				t.Fatalf("round %d: answer %d of %d: %v", round, i+1, n, err)
+			}
+		}
+	}
+}
