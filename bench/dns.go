@@ -61,6 +61,7 @@ type dnsTest struct {
 	burst  bool // the generator of bursts instead of dnsperf
 	rate   int  // of the generator, in queries a second; 0: as fast as can be
 	wide   bool // the server has two cores, which it shares with the load where there are no more
+	part   bool // the server has a part of its core, so that it is the limit and not dnsperf
 	many   bool // manyNames instead of dnsNames
 	// servers that take part
 	servers []string
@@ -78,6 +79,8 @@ func dnsTests() []dnsTest {
 	many.baseline = serverNSD
 	manyServers := []string{serverNSD, serverKnot, serverPosternChain, serverPostern}
 	wide.saturates = false // the load has no core of its own
+	part := of("dns-part", "DNS: privatelink name, A, a quarter of a core")
+	part.saturates = false // it has no core to fill
 	return []dnsTest{
 		{test: of("dns-private", "DNS: privatelink name, A"), servers: append(slices.Clone(all), serverPosternProxy)},
 		// hosts knows no CNAME, and Unbound's local data follows none.
@@ -90,6 +93,7 @@ func dnsTests() []dnsTest {
 		{test: of("dns-burst-misses", "DNS: privatelink name, A, every tenth unknown, in bursts"), burst: true, misses: 10, servers: servers},
 		{test: many, burst: true, many: true, servers: manyServers},
 		{test: wide, wide: true, servers: servers},
+		{test: part, part: true, servers: servers},
 		{test: rate, burst: true, rate: dnsRate, servers: all},
 	}
 }
@@ -142,10 +146,16 @@ func (b *bench) runDNS(round int) {
 }
 
 // measureDNS runs one server in one test.
-func (b *bench) measureDNS(t dnsTest, s server) (map[string]float64, float64, error) {
+func (b *bench) measureDNS(t dnsTest, s server) (_ map[string]float64, _ float64, err error) {
 	on := *b
 	if t.wide {
 		on.serverCPUs = "" // all of them
+	}
+	if t.part {
+		if on.share, err = newShare(); err != nil {
+			return nil, 0, err
+		}
+		defer func() { err = errors.Join(err, on.share.close()) }()
 	}
 	p, err := on.start(s)
 	if err != nil {

@@ -45,6 +45,7 @@ type bench struct {
 	net      addresses
 
 	serverCPUs, loadCPUs string // "": not pinned
+	share                *share // of the server's core; nil: all of it
 
 	sink    *role
 	results results

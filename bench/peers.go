@@ -71,7 +71,7 @@ func (b *bench) start(s server) (*process, error) {
 		return nil, err
 	}
 	defer log.Close()
-	args = b.pinned(b.serverCPUs, args...)
+	args = b.share.of(b.pinned(b.serverCPUs, args...))
 	p := &process{cmd: exec.Command(args[0], args[1:]...), dir: dir, done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
