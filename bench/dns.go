@@ -151,17 +151,11 @@ func (b *bench) measureDNS(t dnsTest, s server) (_ map[string]float64, _ float64
 	if t.wide {
 		on.serverCPUs = "" // all of them
 	}
-	if t.part {
-		if on.share, err = newShare(); err != nil {
-			return nil, 0, err
-		}
-		defer func() { err = errors.Join(err, on.share.close()) }()
-	}
-	p, err := on.start(s)
+	p, stop, err := on.startPart(s, t.part)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer p.stop()
+	defer func() { err = errors.Join(err, stop()) }()
 	// Every answer is right before any is counted.
 	if err := p.await(func() error { return b.checkAnswer(t, 0) }); err != nil {
 		return nil, 0, err

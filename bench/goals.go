@@ -7,8 +7,10 @@ var goals = append(proxyGoals(), []goal{
 	{text: "in the chain, privatelink name: at least 2.5 times CoreDNS file", test: "dns-private", server: serverPosternChain, column: dnsColumns[0], against: []string{serverFile}, bound: 2.5},
 	{text: "in the chain, public name: at least 2.5 times CoreDNS file", test: "dns-public", server: serverPosternChain, column: dnsColumns[0], against: []string{serverFile}, bound: 2.5},
 	{text: "in the chain, one in ten unknown: at least 2.5 times CoreDNS file", test: "dns-misses", server: serverPosternChain, column: dnsColumns[0], against: []string{serverFile}, bound: 2.5},
-	{text: "fastpath: at least 5 times CoreDNS file", test: "dns-part", server: serverPostern, column: dnsColumns[0], against: []string{serverFile}, bound: 5},
-	{text: "fastpath: a query costs at most a seventh of CoreDNS file's", test: "dns-part", server: serverPostern, column: dnsColumns[1], against: []string{serverFile}, bound: 7},
+	{text: "fastpath: at least 5 times CoreDNS file", test: "dns-private", server: serverPostern, column: dnsColumns[0], against: []string{serverFile}, bound: 5},
+	{text: "fastpath, a quarter of a core: at least 5 times CoreDNS file", test: "dns-part", server: serverPostern, column: dnsColumns[0], against: []string{serverFile}, bound: 5},
+	{text: "fastpath: a query costs at most a seventh of CoreDNS file's", test: "dns-private", server: serverPostern, column: dnsColumns[1], against: []string{serverFile}, bound: 7},
+	{text: "fastpath, a quarter of a core: a query costs at most a seventh of CoreDNS file's", test: "dns-part", server: serverPostern, column: dnsColumns[1], against: []string{serverFile}, bound: 7},
 	{text: "fastpath, bursts: at least 1.2 times NSD", test: "dns-burst", server: serverPostern, column: dnsColumns[0], against: []string{serverNSD}, bound: 1.2},
 	{text: "fastpath, bursts: at least 1.2 times Knot", test: "dns-burst", server: serverPostern, column: dnsColumns[0], against: []string{serverKnot}, bound: 1.2},
 	{text: "fastpath, two cores: at least NSD with two servers", test: "dns-two", server: serverPostern, column: dnsColumns[0], against: []string{serverNSD}, bound: 1},
@@ -34,6 +36,8 @@ func proxyGoals() []goal {
 	for _, t := range []struct{ name, title string }{
 		{"up-1", "1 stream to the provider"}, {"up-16", "16 streams to the provider"},
 		{"down-1", "1 stream to the client"}, {"down-16", "16 streams to the client"},
+		{"up-1-part", "1 stream to the provider, a quarter of a core"}, {"up-16-part", "16 streams to the provider, a quarter of a core"},
+		{"down-1-part", "1 stream to the client, a quarter of a core"}, {"down-16-part", "16 streams to the client, a quarter of a core"},
 	} {
 		all = append(all,
 			goal{text: t.title + ": at least 1.1 times HAProxy tuned", test: t.name, server: serverPostern, column: columnGbit, against: []string{serverHAProxyTuned}, bound: 1.1},

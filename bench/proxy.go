@@ -56,6 +56,9 @@ func (b *bench) serversOf(t proxyTest) []server {
 		return t.servers(b)
 	}
 	servers := b.proxyServers()
+	if t.part {
+		servers = slices.DeleteFunc(servers, func(s server) bool { return s.command == nil })
+	}
 	// Splicing with io.Copy holds two pipes for each flow.
 	if uint64(t.conns)*6+100 > b.limit {
 		servers = slices.DeleteFunc(servers, func(s server) bool { return s.name == serverRelay })
@@ -64,14 +67,14 @@ func (b *bench) serversOf(t proxyTest) []server {
 }
 
 // measureProxy runs one server under one load.
-func (b *bench) measureProxy(t proxyTest, s server) (map[string]float64, float64, error) {
+func (b *bench) measureProxy(t proxyTest, s server) (_ map[string]float64, _ float64, err error) {
 	target, pids := b.net.targets[0], []int(nil)
 	if s.command != nil {
-		p, err := b.start(s)
+		p, stop, err := b.startPart(s, t.part)
 		if err != nil {
 			return nil, 0, err
 		}
-		defer p.stop()
+		defer func() { err = errors.Join(err, stop()) }()
 		if err := p.await(func() error { return b.ask(t) }); err != nil {
 			return nil, 0, err
 		}
@@ -93,7 +96,6 @@ func (b *bench) measureProxy(t proxyTest, s server) (map[string]float64, float64
 	loads := []int{b.sink.cmd.Process.Pid}
 	var bulk *role // whose window is around the other one
 	if t.beside > 0 {
-		var err error
 		if bulk, err = b.begun(order{Kind: loadUpload, Target: target, Sources: o.Sources, Conns: t.beside, Seconds: o.Warm + o.Seconds + 0.5, Warm: 0.2}); err != nil {
 			return nil, 0, err
 		}

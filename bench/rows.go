@@ -12,6 +12,7 @@ type proxyTest struct {
 	beside  int                     // bulk streams to the provider meanwhile
 	servers func(b *bench) []server // nil: proxyServers
 	hello   bool                    // connections begin with a ClientHello
+	part    bool                    // the proxy has a part of its core, so that it is the limit
 }
 
 // Requests per second of the tests with a fixed rate.
@@ -57,6 +58,10 @@ func (b *bench) proxyTests() []proxyTest {
 		{test: of("up-16", "Proxy: client to provider, 16 streams", true, bulk...), kind: loadUpload, conns: 16},
 		{test: of("down-1", "Proxy: provider to client, 1 stream", true, bulk...), kind: loadDownload, conns: 1},
 		{test: of("down-16", "Proxy: provider to client, 16 streams", true, bulk...), kind: loadDownload, conns: 16},
+		{test: of("up-1-part", "Proxy: client to provider, 1 stream, a quarter of a core", false, bulk...), kind: loadUpload, conns: 1, part: true},
+		{test: of("up-16-part", "Proxy: client to provider, 16 streams, a quarter of a core", false, bulk...), kind: loadUpload, conns: 16, part: true},
+		{test: of("down-1-part", "Proxy: provider to client, 1 stream, a quarter of a core", false, bulk...), kind: loadDownload, conns: 1, part: true},
+		{test: of("down-16-part", "Proxy: provider to client, 16 streams, a quarter of a core", false, bulk...), kind: loadDownload, conns: 16, part: true},
 		{test: of("connect", "Proxy: connect, one request and response, close; 32 at a time", true, each(columnConnections)...), kind: loadConnect, conns: 32},
 		{test: header, kind: loadConnect, conns: 32, servers: (*bench).headerServers},
 		{test: of("request", "Proxy: requests on 64 persistent connections", true, each(columnRequests)...), kind: loadRequest, conns: 64},

@@ -46,6 +46,20 @@ func newShare() (*share, error) {
 	return s, nil
 }
 
+// startPart is start for a server that has a part of its core where part is so. Beside the server it returns what stops it.
+func (b *bench) startPart(s server, part bool) (p *process, stop func() error, err error) {
+	on := *b
+	if part {
+		if on.share, err = newShare(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if p, err = on.start(s); err != nil {
+		return nil, nil, errors.Join(err, on.share.close())
+	}
+	return p, func() error { p.stop(); return on.share.close() }, nil
+}
+
 // of returns a command line that runs in the group from its beginning, with all that it starts.
 func (s *share) of(args []string) []string {
 	if s == nil {

@@ -17,7 +17,7 @@ type streaming struct {
 }
 
 // usual is how it is done. A tick is what the last bytes of a stream that doesn't end may be late by, twice at most.
-var usual = streaming{after: 4 << 20, low: 512 << 10, most: 512 << 10}
+var usual = streaming{after: 4 << 20, low: 1 << 20, most: 1 << 20}
 
 const tick = 2 * time.Millisecond
 
