@@ -26,7 +26,8 @@ type runner struct {
 	current  atomic.Pointer[caddy.Instance]
 	manager  *manager // the service manager
 	upgrades upgrader
-	hurried  bool // the time of connections behind another process is short already
+	clients  *warden // of CoreDNS's listeners, nil: nobody's
+	hurried  bool    // the time of connections behind another process is short already
 }
 
 // theRunner is the runner that the event hook reports to: hooks belong to the process.
@@ -36,6 +37,10 @@ var hookOnce sync.Once
 
 func newRunner(l *loader, m *manager) *runner {
 	r := &runner{loader: l, signals: make(chan os.Signal, 8), manager: m, upgrades: upgrader{asked: make(chan chan error), done: make(chan error, 1)}}
+	var err error
+	if r.clients, err = newWarden(); err != nil {
+		clog.Warningf("the connections of clients of DNS aren't bounded: %v", err)
+	}
 	signal.Notify(r.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	theRunner.Store(r)
 	hookOnce.Do(func() {
@@ -43,6 +48,7 @@ func newRunner(l *loader, m *manager) *runner {
 			if inst, ok := info.(*caddy.Instance); ok && event == caddy.InstanceStartupEvent {
 				if r := theRunner.Load(); r != nil {
 					r.current.Store(inst)
+					r.clients.listening()
 				}
 			}
 			return nil
@@ -98,6 +104,7 @@ func (r *runner) start(begin func() error) error {
 
 // run follows signals until one of them ends the server, and returns the exit code.
 func (r *runner) run() int {
+	defer r.clients.close()
 	ended := make(chan struct{})
 	go func() {
 		r.current.Load().Wait() // the wait group is handed from instance to instance

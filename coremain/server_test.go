@@ -1,3 +1,7 @@
+// As in main.go, since this is the program in tests: TCP_USER_TIMEOUT is of plain TCP alone.
+//
+//go:debug multipathtcp=0
+
 package coremain
 
 import (

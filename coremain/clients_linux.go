@@ -1,0 +1,208 @@
+package coremain
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/node/succession"
+	"github.com/postern-link/postern/proxy/budget"
+)
+
+// warden keeps the bounds of clients by TCP. What it needs for that it has from the begin: there may be no descriptor left when it acts.
+type warden struct {
+	most  int
+	dir   *os.File                        // the descriptors of this process, proc_pid_fd(5)
+	slot  int                             // a descriptor that one which is acted upon takes the place of
+	ports atomic.Pointer[map[uint16]bool] // of CoreDNS's listeners
+
+	begin sync.Once
+	quit  chan struct{}
+	done  chan struct{}
+}
+
+// newWarden returns a warden, which watches once it was told that something is listened on.
+func newWarden() (*warden, error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return nil, os.NewSyscallError("getrlimit", err)
+	}
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	slot, err := unix.FcntlInt(dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		dir.Close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	w := &warden{most: mostClients(int(min(l.Cur, 1<<30)), budget.Find().Limit), dir: dir, slot: slot, quit: make(chan struct{}), done: make(chan struct{})}
+	return w, nil
+}
+
+// listening is called when the servers of a Corefile listen. The kernel ends connections that stall: they have it of the socket that has accepted them
+// (TCP_USER_TIMEOUT, tcp(7)), whatever is spoken on them. Sockets that share their port are CoreDNS's.
+func (w *warden) listening() {
+	if w == nil {
+		return
+	}
+	ports := make(map[uint16]bool)
+	var refused error
+	err := succession.Listening(func(s succession.Socket, fd int) error {
+		if s.Network != "tcp" || !s.Shared {
+			return nil
+		}
+		ports[s.Addr.Port()] = true
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stallTime.Milliseconds())); err != nil {
+			refused = fmt.Errorf("TCP_USER_TIMEOUT at %s: %w", s.Addr, err)
+		}
+		return nil
+	})
+	if err = errors.Join(err, refused); err != nil {
+		clog.Warningf("clients of DNS by TCP that never read aren't disconnected: %v", err)
+	}
+	w.ports.Store(&ports)
+	w.begin.Do(func() { go w.watch() })
+}
+
+// close ends the watch.
+func (w *warden) close() {
+	if w == nil {
+		return
+	}
+	close(w.quit)
+	w.begin.Do(func() { close(w.done) })
+	<-w.done
+	_ = unix.Close(w.slot)
+	_ = w.dir.Close()
+}
+
+// watch looks for too many connections, as long as close isn't called.
+func (w *warden) watch() {
+	defer close(w.done)
+	timer := time.NewTimer(leastWatch)
+	defer timer.Stop()
+	var failed bool // and it was said
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		ended, left, err := w.look()
+		switch {
+		case err != nil && !failed:
+			clog.Errorf("the connections of clients of DNS can't be counted: %v", err)
+		case ended > 0:
+			clog.Warningf("%d connections of clients of DNS were ended, %d go on: there may be %d, and %d of one source", ended, left, w.most, w.most/clientsOfOne)
+		}
+		failed = err != nil
+		timer.Reset(max(leastWatch, watchShare*time.Since(began)))
+	}
+}
+
+// look ends the connections that are too many, and returns how many it has ended and how many go on.
+func (w *warden) look() (ended, left int, err error) {
+	if n, ok := descriptors(w.dir); ok && n <= w.most/clientsOfOne {
+		return 0, 0, nil // no source can have more than its share
+	}
+	all, err := w.clients()
+	if err != nil || !crowded(all, w.most) {
+		return 0, len(all), err
+	}
+	for i := range all {
+		if info, err := unix.GetsockoptTCPInfo(all[i].fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			all[i].idle = time.Duration(info.Last_data_recv) * time.Millisecond
+		}
+	}
+	for _, c := range surplus(all, w.most) {
+		if w.end(c) {
+			ended++
+		}
+	}
+	return ended, len(all) - ended, nil
+}
+
+// descriptors returns how many descriptors the process has; false where the kernel doesn't tell (before Linux 6.2).
+func descriptors(dir *os.File) (int, bool) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil || st.Size == 0 {
+		return 0, false
+	}
+	return int(st.Size), true
+}
+
+// clients returns the connections at CoreDNS's listeners. What is closed meanwhile may be among them, and something else be its descriptor.
+func (w *warden) clients() (all []caller, err error) {
+	ports := *w.ports.Load()
+	listeners := make(map[netip.AddrPort]bool)
+	if _, err := w.dir.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	for {
+		names, err := w.dir.Readdirnames(1024)
+		for _, name := range names {
+			fd, err := strconv.Atoi(name)
+			if err != nil {
+				continue
+			}
+			at, ok := addrPort(unix.Getsockname(fd))
+			if !ok || !ports[at.Port()] {
+				continue
+			}
+			if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+				continue
+			}
+			if from, ok := addrPort(unix.Getpeername(fd)); ok {
+				all = append(all, caller{fd: fd, at: at, from: from})
+			} else if s, ok := succession.Describe(fd); ok {
+				listeners[at] = s.Shared
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return ofListeners(all, listeners), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// end ends a connection, whoever reads and writes there. It reports false where it is gone. The descriptor is held meanwhile: its number may be
+// another's by now.
+func (w *warden) end(c caller) bool {
+	if unix.Dup3(c.fd, w.slot, unix.O_CLOEXEC) != nil {
+		return false
+	}
+	defer func() { _ = unix.Dup3(int(w.dir.Fd()), w.slot, unix.O_CLOEXEC) }()
+	at, there := addrPort(unix.Getsockname(w.slot))
+	from, connected := addrPort(unix.Getpeername(w.slot))
+	if !there || !connected || at != c.at || from != c.from {
+		return false
+	}
+	return unix.Shutdown(w.slot, unix.SHUT_RDWR) == nil
+}
+
+// addrPort returns the address of a socket of the Internet.
+func addrPort(sa unix.Sockaddr, err error) (netip.AddrPort, bool) {
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), true
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)), true
+	}
+	return netip.AddrPort{}, false
+}

@@ -1,0 +1,445 @@
+package coremain
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// transports is a server that answers by all of them: x.example with an address, and big.example with many.
+type transports struct {
+	*server
+	tls, https, pprof string
+}
+
+// startTransports starts the server with at most so many descriptors; 0: as many as there are.
+func startTransports(t *testing.T, descriptors int) *transports {
+	t.Helper()
+	dir := t.TempDir()
+	certificate(t, dir)
+	plain, byTLS, byHTTPS, pprof := freePort(t), freePort(t), freePort(t), freePort(t)
+	hosts := " errors\n hosts {\n  192.0.2.1 x.example\n"
+	for i := range 100 {
+		hosts += fmt.Sprintf("  198.51.100.%d big.example\n", i+1)
+	}
+	hosts += " }\n}\n"
+	text := ".:" + plain + " {\n bind 127.0.0.1\n linknetwork corp 127.0.0.0/8\n privatelink\n pprof 127.0.0.1:" + pprof + "\n" + hosts +
+		"tls://.:" + byTLS + " {\n bind 127.0.0.1\n tls cert.pem key.pem\n" + hosts + "https://.:" + byHTTPS + " {\n bind 127.0.0.1\n tls cert.pem key.pem\n" + hosts
+	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := program(t, dir)
+	if descriptors > 0 {
+		cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, descriptors)}, cmd.Path)
+		cmd.Path = "/bin/sh"
+	}
+	return &transports{startCommand(t, cmd, dir, plain), "127.0.0.1:" + byTLS, "127.0.0.1:" + byHTTPS, "127.0.0.1:" + pprof}
+}
+
+// serves asks by UDP, TCP and TLS until stop is closed, each time by a new connection, and returns how often all have answered.
+func (s *transports) serves(t *testing.T, stop <-chan struct{}) (times int) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return times
+		case <-tick.C:
+		}
+		for network, at := range map[string]string{"udp": s.dns, "tcp": s.dns, "tcp-tls": s.tls} {
+			c := dns.Client{Net: network, Timeout: 10 * time.Second, TLSConfig: &tls.Config{InsecureSkipVerify: true}}
+			m, _, err := c.Exchange(new(dns.Msg).SetQuestion("x.example.", dns.TypeA), at)
+			if err != nil || len(m.Answer) != 1 {
+				t.Errorf("by %s: %v %v", network, m, err)
+				return times
+			}
+		}
+		times++
+	}
+}
+
+// descriptors returns how many the server has.
+func (s *transports) descriptors() int {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// goroutines returns those of the server, by what they do.
+func (s *transports) goroutines() string {
+	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := c.Get("http://" + s.pprof + "/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("after %s: %s", limit, what)
+			return
+		}
+	}
+}
+
+// TestD20Stalled: a client that asks for large answers and never reads them has its connection ended by the kernel, with its descriptor and
+// goroutines, whatever it speaks. Others are answered meanwhile.
+func TestD20Stalled(t *testing.T) {
+	t.Parallel()
+	s := startTransports(t, 0)
+	before := s.descriptors()
+	stop := make(chan struct{})
+	var others, stalled sync.WaitGroup
+	others.Go(func() {
+		if s.serves(t, stop) == 0 {
+			t.Error("nobody else was answered")
+		}
+	})
+	query, err := new(dns.Msg).SetQuestion("big.example.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := bytes.Repeat(append([]byte{byte(len(query) >> 8), byte(len(query))}, query...), 1000)
+	secret := &tls.Config{InsecureSkipVerify: true}
+	for _, tt := range []struct {
+		name, at string
+		shake    func(net.Conn) (net.Conn, error)
+		ask      func(io.Writer) error
+	}{
+		{"TCP", s.dns, func(c net.Conn) (net.Conn, error) { return c, nil }, func(w io.Writer) error { _, err := w.Write(plain); return err }},
+		{"TLS", s.tls, func(c net.Conn) (net.Conn, error) {
+			c2 := tls.Client(c, secret)
+			return c2, c2.Handshake()
+		}, func(w io.Writer) error { _, err := w.Write(plain); return err }},
+		{"HTTPS", s.https, func(c net.Conn) (net.Conn, error) {
+			c2 := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+			if err := c2.Handshake(); err != nil {
+				return nil, err
+			}
+			return c2, beginHTTP2(c2)
+		}, askHTTP2(query)},
+	} {
+		stalled.Go(func() {
+			raw, err := net.Dial("tcp", tt.at)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer raw.Close()
+			if err := raw.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+				t.Error(err)
+			}
+			conn, err := tt.shake(raw)
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+				return
+			}
+			began := time.Now()
+			asked := make(chan struct{})
+			go func() {
+				defer close(asked)
+				for tt.ask(conn) == nil { // until nothing more is taken, and the connection ends
+				}
+			}()
+			eventually(t, 13*time.Second, tt.name+": the connection of a client that never reads is still there", func() bool { return !accepted(t, raw.RemoteAddr(), raw.LocalAddr()) })
+			t.Logf("%s: ended after %s", tt.name, time.Since(began).Round(time.Millisecond))
+			raw.Close()
+			<-asked
+		})
+	}
+	stalled.Wait()
+	close(stop)
+	others.Wait()
+	eventually(t, 10*time.Second, "goroutines are left", func() bool {
+		all := s.goroutines()
+		return !strings.Contains(all, "serveTCPConn") && !strings.Contains(all, "http2")
+	})
+	eventually(t, 10*time.Second, "descriptors are left", func() bool { return s.descriptors() <= before })
+}
+
+// beginHTTP2 begins as a client that lets a server send as much as it has.
+func beginHTTP2(w io.ReadWriter) error {
+	if _, err := io.WriteString(w, http2.ClientPreface); err != nil {
+		return err
+	}
+	f := http2.NewFramer(w, nil)
+	if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1}); err != nil {
+		return err
+	}
+	return f.WriteWindowUpdate(0, 1<<30)
+}
+
+// askHTTP2 returns what sends the next requests of a connection.
+func askHTTP2(query []byte) func(io.Writer) error {
+	path := "/dns-query?dns=" + base64.RawURLEncoding.EncodeToString(query)
+	stream := uint32(1)
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	return func(w io.Writer) error {
+		var out bytes.Buffer
+		f := http2.NewFramer(&out, nil)
+		for range 100 {
+			block.Reset()
+			for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "dns.example"}, {":path", path}} {
+				if err := encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
+					return err
+				}
+			}
+			if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+				return err
+			}
+			stream += 2
+		}
+		_, err := w.Write(out.Bytes())
+		return err
+	}
+}
+
+// accepted reports whether the kernel has a connection, as its end at an address has it. The other end may hear late that there is none any more.
+func accepted(t *testing.T, at, from net.Addr) bool {
+	for _, c := range established(t) {
+		if c[0].String() == at.String() && c[1].String() == from.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// established returns both ends of the connections of this machine by IPv4, proc_net_tcp(5).
+func established(t *testing.T) (all [][2]netip.AddrPort) {
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	parse := func(word string) netip.AddrPort {
+		var addr uint32
+		var port uint16
+		if _, err := fmt.Sscanf(word, "%08X:%04X", &addr, &port); err != nil {
+			return netip.AddrPort{}
+		}
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(addr), byte(addr >> 8), byte(addr >> 16), byte(addr >> 24)}), port)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 3 && f[3] == "01" {
+			all = append(all, [2]netip.AddrPort{parse(f[1]), parse(f[2])})
+		}
+	}
+	return all
+}
+
+// TestD11Idle: clients that say nothing, and such as say nothing more, have their connections ended (RFC 7766 section 6.2.3), however many they are.
+func TestD11Idle(t *testing.T) {
+	t.Parallel()
+	s := startTransports(t, 0)
+	stop := make(chan struct{})
+	var others, idle sync.WaitGroup
+	others.Go(func() {
+		if s.serves(t, stop) == 0 {
+			t.Error("nobody else was answered")
+		}
+	})
+	var conns []net.Conn
+	for at, many := range map[string]int{s.dns: 500, s.tls: 50, s.https: 50} {
+		for range many {
+			conn, err := net.DialTimeout("tcp", at, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conns = append(conns, conn)
+		}
+	}
+	for range 50 {
+		conn, err := dns.DialTimeout("tcp", s.dns, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("x.example.", dns.TypeA), conn); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn.Conn)
+	}
+	end := time.Now().Add(13 * time.Second) // CoreDNS's time is 3 seconds for the first query, and 10 for another
+	for _, conn := range conns {
+		idle.Go(func() {
+			conn.SetReadDeadline(end)
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: %v", conn.RemoteAddr(), err)
+			}
+		})
+	}
+	idle.Wait()
+	close(stop)
+	others.Wait()
+}
+
+// TestD20Crowd: where one source has more connections than its share, and even all descriptors of the process, those too many are ended. Those
+// of others are not, and new ones are answered.
+func TestD20Crowd(t *testing.T) {
+	t.Parallel()
+	const room = 1024
+	s := startTransports(t, room)
+	from := func(host string) *net.Dialer {
+		return &net.Dialer{Timeout: 20 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
+	}
+	ask := func(conn *dns.Conn) error {
+		m, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("x.example.", dns.TypeA), conn)
+		if err == nil && len(m.Answer) != 1 {
+			err = errors.New(m.String())
+		}
+		return err
+	}
+	dial := func(host string) (*dns.Conn, error) {
+		conn, err := from(host).Dial("tcp", s.dns)
+		return &dns.Conn{Conn: conn}, err
+	}
+	good, err := dial("127.0.0.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer good.Close()
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	var asked atomic.Int64
+	others.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if err := ask(good); err != nil {
+				t.Errorf("the connection of another source: %v", err)
+				return
+			}
+			asked.Add(1)
+		}
+	})
+	query, err := new(dns.Msg).SetQuestion("x.example.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range room + 200 {
+		conn, err := from("127.0.0.9").Dial("tcp", s.dns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := (&dns.Conn{Conn: conn}).Write(query); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+	}
+	s.await("connections of clients of DNS were ended")
+	for _, host := range []string{"127.0.0.8", "127.0.0.7"} {
+		conn, err := dial(host)
+		if err == nil {
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			err = ask(conn)
+			conn.Close()
+		}
+		if err != nil {
+			t.Errorf("a new connection of %s: %v", host, err)
+		}
+	}
+	at := netip.MustParseAddrPort(s.dns)
+	eventually(t, 5*time.Second, "the source still has more than its share", func() bool {
+		of := 0
+		for _, c := range established(t) {
+			if c[0] == at && c[1].Addr() == netip.MustParseAddr("127.0.0.9") {
+				of++
+			}
+		}
+		return of <= mostClients(room, 0)/clientsOfOne
+	})
+	close(stop)
+	others.Wait()
+	if asked.Load() == 0 {
+		t.Error("the other source has asked nothing")
+	}
+}
+
+// The descriptor of a connection may be another's by the time that it is to be ended: that one goes on.
+func TestWardenEndsNoOther(t *testing.T) {
+	t.Parallel()
+	w, err := newWarden()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	near, err := net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	raw, err := far.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fd int
+	if err := raw.Control(func(n uintptr) { fd = int(n) }); err != nil {
+		t.Fatal(err)
+	}
+	is := caller{fd: fd, at: far.LocalAddr().(*net.TCPAddr).AddrPort(), from: far.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	other := is
+	other.from = netip.AddrPortFrom(other.from.Addr(), other.from.Port()+1)
+	if w.end(other) {
+		t.Error("a connection was ended that isn't the one")
+	}
+	if _, err := near.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	far.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := far.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	if !w.end(is) {
+		t.Error("the connection wasn't ended")
+	}
+	near.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Error(err)
+	}
+}
