@@ -13,10 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // The generator of bursts: sockets, queries that each has outstanding, and how long an answer is waited for before they count as lost.
@@ -44,21 +45,6 @@ type burstReport struct {
 	Seconds           float64
 }
 
-// message is struct mmsghdr of the kernel.
-type message struct {
-	hdr unix.Msghdr
-	n   uint32
-	_   [4]byte
-}
-
-// segmentSize is the control message UDP_SEGMENT of udp(7). Queries of one size go as one message that the kernel cuts, so that the generator,
-// which has one processor as the server has, is the faster of the two.
-type segmentSize struct {
-	hdr  unix.Cmsghdr
-	size uint16
-	_    [6]byte
-}
-
 // burstSocket is one socket with its window.
 type burstSocket struct {
 	fd          int
@@ -66,9 +52,9 @@ type burstSocket struct {
 	heard       time.Time // when the last answer came
 	sent        []int64   // by query ID: when it was due, in nanoseconds; 0: not outstanding
 	nextID      uint16
-	out, in     [burstWindow]message
+	out, in     [burstWindow]mmsg.Message
 	iov, iovIn  [burstWindow]unix.Iovec
-	sizes       [burstWindow]segmentSize
+	sizes       [burstWindow]mmsg.Controls
 	queries     [burstWindow][512]byte
 	answers     [burstWindow][1232]byte
 }
@@ -136,10 +122,7 @@ func (j burstJob) open() ([]*burstSocket, error) {
 		for i := range s.out {
 			s.iov[i].Base, s.iovIn[i].Base = &s.queries[i][0], &s.answers[i][0]
 			s.iovIn[i].SetLen(len(s.answers[i]))
-			s.in[i].hdr.Iov = &s.iovIn[i]
-			s.sizes[i].hdr = unix.Cmsghdr{Level: unix.IPPROTO_UDP, Type: unix.UDP_SEGMENT}
-			s.sizes[i].hdr.SetLen(unix.CmsgLen(2))
-			s.in[i].hdr.SetIovlen(1)
+			s.in[i].SetPieces(s.iovIn[i:][:1])
 		}
 		all = append(all, s)
 	}
@@ -203,16 +186,16 @@ func (j burstJob) run(wire [][]byte) (burstReport, error) {
 
 // receive takes the answers that are there, and returns how many belong to a query.
 func (s *burstSocket) receive(now, begin time.Time, timed bool, latencies *[]time.Duration) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.in[0])), burstWindow, unix.MSG_DONTWAIT, 0, 0)
+	n, errno := mmsg.Receive(s.fd, s.in[:])
 	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
+	case errno == unix.EAGAIN:
 		return 0, nil
 	case errno != 0:
 		return 0, fmt.Errorf("recvmmsg: %w", errno)
 	}
 	got := 0
-	for i := range int(n) {
-		if s.in[i].n < 12 || s.answers[i][2]&0x80 == 0 {
+	for i := range n {
+		if s.in[i].Size < 12 || s.answers[i][2]&0x80 == 0 {
 			continue
 		}
 		id := binary.BigEndian.Uint16(s.answers[i][:])
@@ -243,17 +226,16 @@ func (s *burstSocket) send(wire [][]byte, next *int, n int, due func(i int) int6
 		binary.BigEndian.PutUint16(s.queries[i][:], s.nextID+uint16(i))
 		s.iov[i].SetLen(len(q))
 	}
-	messages := s.pack(n)
-	taken, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.out[0])), uintptr(messages), unix.MSG_DONTWAIT, 0, 0)
+	taken, errno := mmsg.Send(s.fd, s.out[:s.pack(n)])
 	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR || errno == unix.ECONNREFUSED:
+	case errno == unix.EAGAIN || errno == unix.ECONNREFUSED:
 		return 0, nil
 	case errno != 0:
 		return 0, fmt.Errorf("sendmmsg: %w", errno)
 	}
 	sent := 0
-	for i := range int(taken) {
-		sent += int(s.out[i].hdr.Iovlen)
+	for i := range taken {
+		sent += int(s.out[i].Iovlen)
 	}
 	for i := range sent {
 		s.sent[s.nextID+uint16(i)] = due(i)
@@ -264,7 +246,8 @@ func (s *burstSocket) send(wire [][]byte, next *int, n int, due func(i int) int6
 	return sent, nil
 }
 
-// pack makes messages of the first n queries, one of those of one size that follow each other, and returns how many.
+// pack makes messages of the first n queries, one of those of one size that follow each other, and returns how many. The kernel cuts them, so that the
+// generator, which has one processor as the server has, is the faster of the two.
 func (s *burstSocket) pack(n int) int {
 	messages := 0
 	for at := 0; at < n; messages++ {
@@ -272,12 +255,9 @@ func (s *burstSocket) pack(n int) int {
 		for at+alike < n && s.iov[at+alike].Len == s.iov[at].Len {
 			alike++
 		}
-		h := &s.out[messages].hdr
-		h.Iov = &s.iov[at]
-		h.SetIovlen(alike)
-		s.sizes[messages].size = uint16(s.iov[at].Len)
-		h.Control = (*byte)(unsafe.Pointer(&s.sizes[messages]))
-		h.SetControllen(int(unsafe.Sizeof(s.sizes[messages])))
+		m, c := &s.out[messages], s.sizes[messages].Bytes()
+		m.SetPieces(s.iov[at:][:alike])
+		m.SetControl(c[:mmsg.PutSize(c, int(s.iov[at].Len))])
 		at += alike
 	}
 	return messages

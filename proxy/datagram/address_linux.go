@@ -8,7 +8,7 @@ import (
 
 // endpoint is an address and port as a key: what the kernel says, without a pointer in it.
 type endpoint struct {
-	ip   [16]byte // IPv4 as IPv4-mapped; no IPv6 packet has such an address here, see name
+	ip   [16]byte // IPv4 as IPv4-mapped; no IPv6 packet has such an address here, see from
 	zone uint32   // of link-local IPv6 addresses
 	port uint16
 }

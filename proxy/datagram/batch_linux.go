@@ -3,9 +3,11 @@ package datagram
 import (
 	"net/netip"
 	"sync"
-	"unsafe"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 const (
@@ -17,10 +19,10 @@ const (
 
 // batch is what one receive takes, and what it takes to send that on. It is borrowed while something moves.
 type batch struct {
-	in     [received]mmsghdr
+	in     [received]mmsg.Message
 	vecs   [received]unix.Iovec
-	names  [received]name
-	beside []byte // of all
+	names  [received]mmsg.Name
+	beside [received]mmsg.Controls
 	slab   []byte
 	n      int // messages that were received
 	run    [received]message
@@ -44,46 +46,41 @@ func (m *message) count() int {
 }
 
 var batches = sync.Pool{New: func() any {
-	b := &batch{beside: make([]byte, received*sizeofControl), slab: make([]byte, received*slotSize)}
+	b := &batch{slab: make([]byte, received*slotSize)}
 	for i := range b.in {
 		b.vecs[i].Base = &b.slab[i*slotSize]
 		b.vecs[i].SetLen(slotSize)
-		h := &b.in[i]
-		h.Iov = &b.vecs[i]
-		h.SetIovlen(1)
+		b.in[i].SetPieces(b.vecs[i:][:1])
 	}
 	b.out.init()
 	return b
 }}
 
 // receive takes what is there: EAGAIN for nothing. named says whether it is asked who sends.
-func (b *batch) receive(fd int, named bool) (err error) {
+func (b *batch) receive(fd int, named bool) (errno syscall.Errno) {
 	for i := range b.in {
 		b.ready(i, named)
 	}
-	for {
-		if b.n, err = receive(fd, b.in[:]); err != unix.EINTR {
-			return err
-		}
-	}
+	b.n, errno = mmsg.Receive(fd, b.in[:])
+	return errno
 }
 
 // ready prepares a message to be received into.
 func (b *batch) ready(i int, named bool) {
-	h := &b.in[i]
-	h.Name, h.Namelen = nil, 0
+	m := &b.in[i]
+	m.SetName(nil, 0)
 	if named {
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.names[i])), unix.SizeofSockaddrInet6
+		m.SetName(&b.names[i], unix.SizeofSockaddrInet6)
 	}
-	h.Control = &b.beside[i*sizeofControl]
-	h.SetControllen(sizeofControl)
-	h.Flags = 0
+	m.SetControl(b.beside[i].Bytes())
+	m.Flags = 0
 }
 
-// message returns a message that was received, of a named batch with its address. ok is false where it makes no sense.
+// message returns a message that was received, of a named batch with its address. ok is false where it makes no sense, and for one to
+// an IPv4-mapped address in an IPv6 packet, which would pass for the IPv4 address.
 func (b *batch) message(i int, named, four bool) (m message, ok bool) {
 	h := &b.in[i]
-	m.data = b.slab[i*slotSize:][:h.n]
+	m.data = b.slab[i*slotSize:][:h.Size]
 	if h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		return m, false
 	}
@@ -92,8 +89,8 @@ func (b *batch) message(i int, named, four bool) (m message, ok bool) {
 			return m, false
 		}
 	}
-	if m.local, m.segment, ok = beside(b.beside[i*sizeofControl:][:h.Controllen]); m.segment >= len(m.data) {
+	if m.local, m.segment, ok = mmsg.Read(b.beside[i].Bytes()[:h.Controllen]); m.segment >= len(m.data) {
 		m.segment = 0
 	}
-	return m, ok
+	return m, ok && !m.local.Is4In6()
 }

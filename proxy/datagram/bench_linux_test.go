@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // BenchmarkDatagrams sends datagrams through a relay as fast as its listener takes them, with trains and without, to
@@ -30,7 +32,7 @@ func BenchmarkDatagrams(b *testing.B) {
 				arrived := make(chan int)
 				go func() {
 					raw, _ := target.SyscallConn()
-					raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1) })
+					raw.Control(func(fd uintptr) { mmsg.PutTogether(int(fd)) })
 					in, n := batches.Get().(*batch), 0
 					defer batches.Put(in)
 					for raw.Read(func(fd uintptr) bool { return in.receive(int(fd), false) != unix.EAGAIN }) == nil {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // Flow is what one client sends to one local address and port, and what comes back.
@@ -18,7 +20,7 @@ type Flow struct {
 	owner   any
 	account Account
 	via     atomic.Pointer[Listener] // that answers go out of: the one that the client was last heard on
-	to      name                     // the client
+	to      mmsg.Name                // the client
 	toSize  uint32
 	loop    *loop
 	number  uint64 // in loop; 0: not entered
@@ -97,7 +99,7 @@ func (r *Relay) connect(from, target netip.AddrPort, guard func(fd uintptr, to n
 		return fd, os.NewSyscallError("connect", err)
 	}
 	if !r.plain { // from an older kernel datagrams come one by one
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+		_ = mmsg.PutTogether(fd)
 	}
 	return fd, nil
 }
@@ -252,13 +254,15 @@ func (f *Flow) answer(b *batch) {
 		f.down.Unlock()
 		return
 	}
-	err := b.receive(f.fd, true)
-	if err == nil {
+	errno := b.receive(f.fd, true)
+	if errno == 0 {
 		f.back(b)
 	}
 	f.down.Unlock()
-	if err != nil && err != unix.EAGAIN && err != unix.ENOMEM && err != unix.ENOBUFS {
-		f.relay.handler.Unreachable(f, err)
+	switch errno {
+	case 0, unix.EAGAIN, unix.ENOMEM, unix.ENOBUFS:
+	default:
+		f.relay.handler.Unreachable(f, errno)
 	}
 }
 

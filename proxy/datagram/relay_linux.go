@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // Relay carries the datagrams of any number of listeners. Its methods are safe for concurrent use.
@@ -87,19 +89,20 @@ func (r *Relay) Listen(at netip.AddrPort) (*Listener, error) {
 // prepare sets the options of a socket that is listened on. By the first two such sockets are told from others too
 // (package succession).
 func (r *Relay) prepare(fd int, six bool) error {
-	options := [...][3]int{{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, {unix.IPPROTO_IP, unix.IP_FREEBIND, 1}}
-	if six {
-		options = [...][3]int{{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1}}
+	if err := mmsg.TellDestination(fd); err != nil {
+		return err
 	}
-	for _, o := range options {
-		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
-			return os.NewSyscallError("setsockopt", err)
-		}
+	level, free := unix.IPPROTO_IP, unix.IP_FREEBIND
+	if six {
+		level, free = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
+	}
+	if err := unix.SetsockoptInt(fd, level, free, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
 	}
 	// As much as there is; from an older kernel datagrams come one by one.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
 	if !r.plain {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+		_ = mmsg.PutTogether(fd)
 	}
 	return nil
 }
@@ -126,7 +129,7 @@ func (l *Listener) Serve() {
 		}
 	}
 	var b *batch
-	var failed error
+	var failed syscall.Errno
 	take := func(fd uintptr) bool {
 		if b == nil {
 			b = batches.Get().(*batch)
@@ -139,7 +142,7 @@ func (l *Listener) Serve() {
 		return b != nil
 	}
 	for l.raw.Read(take) == nil {
-		if failed == nil {
+		if failed == 0 {
 			l.pass(b)
 			continue
 		}

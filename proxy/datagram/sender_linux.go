@@ -1,12 +1,14 @@
 package datagram
 
 import (
-	"errors"
 	"net/netip"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // Bounds of what goes in one call: trains, pieces of them, and of one train the datagrams (UDP_MAX_SEGMENTS of
@@ -21,17 +23,18 @@ const (
 // sender sends datagrams of one flow to one side, as few trains as they make: datagrams of one length behind each
 // other, the last perhaps shorter, which the kernel or the network card cuts (UDP_SEGMENT, udp(7)).
 type sender struct {
-	messages [sendAtOnce]mmsghdr
+	messages [sendAtOnce]mmsg.Message
+	beside   [sendAtOnce]mmsg.Controls
 	trains   [sendAtOnce]train
 	pieces   [piecesMost]unix.Iovec
-	beside   []byte           // of all messages
 	flushes  func(fd uintptr) // flush, on a socket that is lent
-	alone    [1]mmsghdr
+	alone    [1]mmsg.Message
+	by       mmsg.Controls // beside alone
 	parts    [3]unix.Iovec // of alone
 
 	// Of what is being sent now.
 	fd      int
-	to      *name // nil: the socket is connected
+	to      *mmsg.Name // nil: the socket is connected
 	size    uint32
 	local   netip.Addr // zero: the socket knows
 	head    []byte     // in front of each datagram
@@ -53,7 +56,6 @@ type train struct {
 }
 
 func (s *sender) init() {
-	s.beside = make([]byte, (sendAtOnce+1)*sizeofControl)
 	s.flushes = func(fd uintptr) {
 		s.fd = int(fd)
 		s.flush()
@@ -67,7 +69,7 @@ var senders = sync.Pool{New: func() any {
 }}
 
 // begin begins to send on a socket. What was there before is forgotten.
-func (s *sender) begin(fd int, to *name, size uint32, local netip.Addr, head []byte, plain bool) {
+func (s *sender) begin(fd int, to *mmsg.Name, size uint32, local netip.Addr, head []byte, plain bool) {
 	s.fd, s.to, s.size, s.local, s.head, s.plain = fd, to, size, local, head, plain
 	s.n, s.used, s.bytes, s.datagrams, s.dropped, s.err = 0, 0, 0, 0, [drops]int{}, nil
 }
@@ -124,37 +126,35 @@ func (t *train) takes(size, segment, datagrams int) bool {
 // flush sends what waits. It doesn't wait itself: what finds no room is dropped.
 func (s *sender) flush() {
 	for i := range s.trains[:s.n] {
-		t, h := &s.trains[i], &s.messages[i]
+		t, m := &s.trains[i], &s.messages[i]
 		segment := 0
 		if t.datagrams > 1 {
 			segment = t.segment
 		}
-		s.address(h, s.beside[i*sizeofControl:][:sizeofControl], segment)
-		h.Iov = &s.pieces[t.first]
-		h.SetIovlen(t.pieces)
+		s.address(m, &s.beside[i], segment)
+		m.SetPieces(s.pieces[t.first:][:t.pieces])
 	}
 	for next := 0; next < s.n && s.err == nil; {
-		k, err := send(s.fd, s.messages[next:s.n])
+		k, errno := mmsg.Send(s.fd, s.messages[next:s.n])
 		for _, t := range s.trains[next : next+k] {
 			s.note(&t)
 		}
 		if next += k; k == 0 {
-			next += s.failed(next, err)
+			next += s.failed(next, errno)
 		}
 	}
 	s.n, s.used = 0, 0
 }
 
 // address prepares a message for where it goes.
-func (s *sender) address(h *mmsghdr, beside []byte, segment int) {
-	*h = mmsghdr{}
-	if s.to != nil {
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(s.to)), s.size
+func (s *sender) address(m *mmsg.Message, beside *mmsg.Controls, segment int) {
+	m.SetName(s.to, s.size)
+	b := beside.Bytes()
+	n := mmsg.PutSource(b, s.local)
+	if segment > 0 {
+		n += mmsg.PutSize(b[n:], segment)
 	}
-	if b := control(beside, s.local, segment); len(b) > 0 {
-		h.Control = &b[0]
-		h.SetControllen(len(b))
-	}
+	m.SetControl(b[:n])
 }
 
 // note counts a train that was sent.
@@ -164,31 +164,34 @@ func (s *sender) note(t *train) {
 }
 
 // failed takes the error of sending a train, and returns how many trains are done with.
-func (s *sender) failed(i int, err error) int {
+func (s *sender) failed(i int, errno syscall.Errno) int {
 	t := &s.trains[i]
 	switch {
-	case errors.Is(err, unix.EINTR):
-		return 0
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+	case full(errno):
 		for _, t := range s.trains[i:s.n] {
 			s.dropped[Full] += t.datagrams
 		}
 		return s.n - i
-	case t.datagrams > 1 && (errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)):
+	case t.datagrams > 1 && (errno == unix.EIO || errno == unix.EINVAL || errno == unix.EMSGSIZE):
 		// EIO: the network card can't make checksums. The others: the datagrams are larger than what the path
 		// takes at once, and are to be fragmented, which is not done to a train.
 		s.plain = true
 		s.apart(t)
 		return 1
-	case errors.Is(err, unix.EMSGSIZE):
+	case errno == unix.EMSGSIZE:
 		s.dropped[TooLarge]++
 		return 1
 	case s.to != nil: // one client can't be reached: its flow ends when it is idle
 		s.dropped[Full] += t.datagrams
 		return 1
 	}
-	s.err = err
+	s.err = errno
 	return 1
+}
+
+// full reports whether an error is of the moment: what is sent later may find room.
+func full(errno syscall.Errno) bool {
+	return errno == unix.EAGAIN || errno == unix.ENOBUFS || errno == unix.ENOMEM
 }
 
 // apart sends the datagrams of a train one by one.
@@ -208,30 +211,23 @@ func (s *sender) apart(t *train) {
 				at, offset = at+1, 0
 			}
 		}
-		h := &s.alone[0]
-		s.address(h, s.beside[sendAtOnce*sizeofControl:], 0)
-		h.Iov = &s.parts[0]
-		h.SetIovlen(n)
+		s.address(&s.alone[0], &s.by, 0)
+		s.alone[0].SetPieces(s.parts[:n])
 		s.single(&one)
 	}
 }
 
 // single sends what alone is.
 func (s *sender) single(t *train) {
-	for {
-		_, err := send(s.fd, s.alone[:])
-		switch {
-		case err == nil:
-			s.note(t)
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EMSGSIZE):
-			s.dropped[TooLarge]++
-		case s.to == nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM):
-			s.err = err
-		default:
-			s.dropped[Full]++
-		}
-		return
+	_, errno := mmsg.Send(s.fd, s.alone[:])
+	switch {
+	case errno == 0:
+		s.note(t)
+	case errno == unix.EMSGSIZE:
+		s.dropped[TooLarge]++
+	case s.to == nil && !full(errno):
+		s.err = errno
+	default:
+		s.dropped[Full]++
 	}
 }

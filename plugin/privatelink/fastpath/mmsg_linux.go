@@ -1,7 +1,6 @@
 package fastpath
 
 import (
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"strconv"
@@ -9,30 +8,26 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // batch is how many datagrams one system call takes or sends at most.
 const batch = 64
 
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
-}
-
 // ring is the buffers of one socket: datagrams that came, and answers to be sent. It is used by one goroutine, and never
 // moved: the headers point into it.
 type ring struct {
-	in, out       [batch]mmsghdr
+	in, out       [batch]mmsg.Message
 	inVec, outVec [batch]unix.Iovec
-	from          [batch]unix.RawSockaddrInet6 // room for both families
+	from          [batch]mmsg.Name
 	query         [batch][maxQuery]byte
 	answer        [batch][]byte
 	to            [batch]int // of an answer: the datagram that it is for
 
-	asked    [batch]control  // what the kernel says of where a datagram was sent to, then what has the answer leave from there
-	told     [batch]int      // how many bytes of that there are
-	controls [batch]controls // of messages
+	asked    [batch]mmsg.Source // what the kernel says of where a datagram was sent to, then what has the answer leave from there
+	told     [batch]int         // how many bytes of that there are
+	controls [batch]mmsg.Controls
 
 	count, next int  // of the datagrams that came
 	queued      int  // answers
@@ -41,67 +36,36 @@ type ring struct {
 	doubt       int  // answers before this one are sent alone, for the kernel has refused them together
 }
 
-// control is room for the one control message that a socket on all addresses asks for, struct in6_pktinfo or in_pktinfo behind a
-// header.
-type control [5]uint64
-
-func (c *control) bytes() []byte { return (*[unsafe.Sizeof(control{})]byte)(unsafe.Pointer(c))[:] }
-
-// controls is room for a control message with the size of segments, and one of those behind it.
-type controls [10]uint64
-
-func (c *controls) bytes() []byte { return (*[unsafe.Sizeof(controls{})]byte)(unsafe.Pointer(c))[:] }
-
-// segment puts in the control message UDP_SEGMENT of udp(7), and returns its length: the kernel cuts what is sent in datagrams of so many
-// bytes, of which the last may be shorter. Way down to the device they are one packet, which is most of the price of an answer.
-func (c *controls) segment(size int) int {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(c))
-	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
-	h.SetLen(unix.CmsgLen(2))
-	binary.NativeEndian.PutUint16(c.bytes()[unix.CmsgLen(0):], uint16(size))
-	return unix.CmsgSpace(2)
-}
-
 func newRing(wild bool) *ring {
 	r := &ring{wild: wild}
 	for i := range r.in {
 		r.inVec[i].Base = &r.query[i][0]
 		r.inVec[i].SetLen(maxQuery)
-		r.in[i].hdr.Iov = &r.inVec[i]
-		r.in[i].hdr.SetIovlen(1)
-		r.in[i].hdr.Name = (*byte)(unsafe.Pointer(&r.from[i]))
-		r.answer[i] = make([]byte, 0, maxWire)
+		r.in[i].SetPieces(r.inVec[i:][:1])
+		r.in[i].SetName(&r.from[i], 0)
 		if wild {
-			r.in[i].hdr.Control = &r.asked[i].bytes()[0]
+			r.in[i].SetControl(r.asked[i].Bytes())
 		}
+		r.answer[i] = make([]byte, 0, maxWire)
 	}
 	return r
 }
 
-// receive takes the datagrams that wait and doesn't wait itself: the scheduler needn't know of the call. If it did, a node that is
-// asked now and then would wake the runtime's monitor with each query.
-func (r *ring) receive(fd uintptr) syscall.Errno {
+// receive takes the datagrams that wait and doesn't wait itself.
+func (r *ring) receive(fd uintptr) (errno syscall.Errno) {
 	for i := range r.in {
-		r.in[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		r.in[i].Namelen = unix.SizeofSockaddrInet6
 		if r.wild {
-			r.in[i].hdr.SetControllen(len(r.asked[i].bytes()))
+			r.in[i].SetControllen(len(r.asked[i].Bytes()))
 		}
 	}
-	r.next, r.count = 0, 0
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.in[0])), batch, unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
-		}
-		if errno == 0 {
-			r.count = int(n)
-		}
-		return errno
-	}
+	r.next = 0
+	r.count, errno = mmsg.Receive(int(fd), r.in[:])
+	return errno
 }
 
 // datagram returns a datagram that came, cut where CoreDNS cuts it.
-func (r *ring) datagram(i int) []byte { return r.query[i][:min(int(r.in[i].len), maxQuery)] }
+func (r *ring) datagram(i int) []byte { return r.query[i][:min(int(r.in[i].Size), maxQuery)] }
 
 // reply queues the answer to a datagram, which is in the buffer of the queue's end.
 func (r *ring) reply(i int, wire []byte) {
@@ -120,48 +84,25 @@ func (r *ring) source(i int) int {
 	if !r.wild {
 		return 0
 	}
-	return answerFrom(r.asked[i].bytes(), int(r.in[i].hdr.Controllen))
-}
-
-// answerFrom does so in place with a control message of n bytes. As with CoreDNS the answer takes the way that leads to the client, not
-// that by which the query came; only addresses of a link (RFC 4291 section 2.5.6) mean nothing without theirs.
-func answerFrom(b []byte, n int) int {
-	if n < unix.SizeofCmsghdr || n > len(b) {
-		return 0
-	}
-	level, kind := int32(binary.NativeEndian.Uint32(b[unix.CmsgLen(0)-8:])), int32(binary.NativeEndian.Uint32(b[unix.CmsgLen(0)-4:]))
-	data := b[unix.CmsgLen(0):]
-	switch {
-	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && n >= unix.CmsgLen(unix.SizeofInet6Pktinfo):
-		if data[0] != 0xfe || data[1]&0xc0 != 0x80 {
-			clear(data[16:20]) // ipi6_ifindex
-		}
-		return unix.CmsgSpace(unix.SizeofInet6Pktinfo)
-	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && n >= unix.CmsgLen(unix.SizeofInet4Pktinfo):
-		clear(data[:4])             // ipi_ifindex
-		copy(data[4:8], data[8:12]) // ipi_spec_dst from ipi_addr
-		return unix.CmsgSpace(unix.SizeofInet4Pktinfo)
-	}
-	return 0
+	return mmsg.Reply(r.asked[i].Bytes()[:r.in[i].Controllen])
 }
 
 // send sends what is queued. What the kernel doesn't take is dropped, as a network would.
 func (r *ring) send(fd uintptr) {
 	for at := 0; at < r.queued; {
 		packed := r.pack(at)
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&r.out[0])), uintptr(packed), unix.MSG_DONTWAIT, 0, 0)
+		n, errno := mmsg.Send(int(fd), r.out[:packed])
 		switch {
-		case errno == unix.EINTR:
 		case errno == 0:
-			for i := range int(n) {
-				at += int(r.out[i].hdr.Iovlen)
+			for i := range n {
+				at += int(r.out[i].Iovlen)
 			}
-		case r.out[0].hdr.Iovlen > 1 && (errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EIO):
+		case r.out[0].Iovlen > 1 && (errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EIO):
 			// A device that can't cut is that of many clients; a way whose packets are too small for an answer (EMSGSIZE, EINVAL before) is one client's.
 			r.single = r.single || errno == unix.EIO
-			r.doubt = at + int(r.out[0].hdr.Iovlen) // each may be refused for itself
+			r.doubt = at + int(r.out[0].Iovlen) // each may be refused for itself
 		default:
-			at += int(r.out[0].hdr.Iovlen) // sendmmsg(2) fails for the first alone
+			at += int(r.out[0].Iovlen) // sendmmsg(2) fails for the first alone
 		}
 	}
 	r.queued, r.doubt = 0, 0
@@ -176,22 +117,17 @@ func (r *ring) pack(at int) int {
 		if !r.single && at >= r.doubt {
 			answers = r.alike(at)
 		}
-		from, h := r.to[at], &r.out[n].hdr
-		h.Name, h.Namelen = r.in[from].hdr.Name, r.in[from].hdr.Namelen
-		h.Iov = &r.outVec[at]
-		h.SetIovlen(answers)
-		c, length := &r.controls[n], 0
+		from, m := r.to[at], &r.out[n]
+		m.SetName(&r.from[from], r.in[from].Namelen)
+		m.SetPieces(r.outVec[at:][:answers])
+		c, length := r.controls[n].Bytes(), 0
 		if answers > 1 {
-			length = c.segment(int(r.outVec[at].Len))
+			length = mmsg.PutSize(c, int(r.outVec[at].Len))
 		}
 		if r.wild {
-			length += copy(c.bytes()[length:], r.asked[from].bytes()[:r.told[from]])
+			length += copy(c[length:], r.asked[from].Bytes()[:r.told[from]])
 		}
-		h.Control = nil
-		h.SetControllen(length)
-		if length > 0 {
-			h.Control = &c.bytes()[0]
-		}
+		m.SetControl(c[:length])
 		at += answers
 	}
 	return n
@@ -233,7 +169,7 @@ func (r *ring) client(i int) netip.Addr {
 // udpAddr is client with port and zone, as CoreDNS has it.
 func (r *ring) udpAddr(i int) net.UDPAddr {
 	from := &r.from[i]
-	port := int(binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&from.Port))[:]))
+	port := int(mmsg.Port(from.Port))
 	if from.Family == unix.AF_INET {
 		a := (*unix.RawSockaddrInet4)(unsafe.Pointer(from)).Addr
 		return net.UDPAddr{IP: net.IP(a[:]), Port: port}
@@ -251,15 +187,15 @@ func (r *ring) udpAddr(i int) net.UDPAddr {
 
 // parcel is where one answer goes to, and from where: the kernel's own words, in which nothing is lost.
 type parcel struct {
-	to   unix.RawSockaddrInet6
+	to   mmsg.Name
 	size uint32 // of to
-	from control
+	from mmsg.Source
 	told int // length of from
 }
 
 // parcel returns that of the answer to a datagram.
 func (r *ring) parcel(i int) parcel {
-	p := parcel{to: r.from[i], size: r.in[i].hdr.Namelen, told: r.source(i)}
+	p := parcel{to: r.from[i], size: r.in[i].Namelen, told: r.source(i)}
 	p.from = r.asked[i]
 	return p
 }
@@ -269,22 +205,16 @@ func (p *parcel) send(raw syscall.RawConn, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	vec := unix.Iovec{Base: &b[0]}
-	vec.SetLen(len(b))
-	hdr := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&p.to)), Namelen: p.size, Iov: &vec}
-	hdr.SetIovlen(1)
-	if p.told > 0 {
-		hdr.Control = &p.from.bytes()[0]
-		hdr.SetControllen(p.told)
-	}
+	vec := [1]unix.Iovec{{Base: &b[0]}}
+	vec[0].SetLen(len(b))
+	var m [1]mmsg.Message
+	m[0].SetName(&p.to, p.size)
+	m[0].SetPieces(vec[:])
+	m[0].SetControl(p.from.Bytes()[:p.told])
 	var errno syscall.Errno
 	err := raw.Write(func(fd uintptr) bool {
-		for {
-			_, _, errno = unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&hdr)), unix.MSG_DONTWAIT)
-			if errno != unix.EINTR {
-				return errno != unix.EAGAIN
-			}
-		}
+		_, errno = mmsg.Send(int(fd), m[:])
+		return errno != unix.EAGAIN
 	})
 	if err == nil && errno != 0 {
 		err = errno

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/mmsg"
 )
 
 // socket is one socket of a group with the goroutine that reads it. It is the [net.PacketConn] of a dns.Server, which
@@ -47,8 +50,9 @@ func newSocket(g *Group, conn *net.UDPConn) (*socket, error) {
 	}
 	wild := g.addr.Addr().IsUnspecified()
 	if wild {
-		if err := tellDestination(raw); err != nil {
-			return nil, err
+		var told error
+		if err := raw.Control(func(fd uintptr) { told = mmsg.TellDestination(int(fd)) }); err != nil || told != nil {
+			return nil, errors.Join(err, told)
 		}
 	}
 	s := &socket{group: g, conn: conn, raw: raw, ring: newRing(wild), ended: make(chan error, 1), idle: make(chan struct{}), quit: make(chan struct{})}
@@ -56,26 +60,6 @@ func newSocket(g *Group, conn *net.UDPConn) (*socket, error) {
 	// The empty secrets are CoreDNS's for a server without tsig: a signature is looked at and found wanting.
 	s.srv = &dns.Server{PacketConn: s, Net: "udp", Handler: dns.HandlerFunc(s.serve), TsigSecret: map[string]string{}}
 	return s, nil
-}
-
-// tellDestination has the kernel say which address each datagram was sent to. A socket of IPv6 says it of IPv4 in the same form.
-func tellDestination(raw syscall.RawConn) error {
-	var err error
-	ctl := raw.Control(func(fd uintptr) {
-		var domain int
-		if domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
-			return
-		}
-		if domain == unix.AF_INET6 {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		}
-	})
-	if ctl != nil {
-		return ctl
-	}
-	return err
 }
 
 // run serves until stop.

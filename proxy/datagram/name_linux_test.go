@@ -6,36 +6,20 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// FuzzBeside reads whatever a kernel might say beside a datagram.
-func FuzzBeside(f *testing.F) {
-	b := make([]byte, sizeofControl)
-	f.Add(append([]byte(nil), control(b, netip.MustParseAddr("10.1.2.3"), 0)...))
-	f.Add(append([]byte(nil), control(b, netip.MustParseAddr("fd00::1"), 1200)...))
-	f.Add([]byte{})
-	f.Add(make([]byte, unix.SizeofCmsghdr))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		local, segment, ok := beside(b)
-		if segment < 0 && ok {
-			t.Errorf("segment %d", segment)
-		}
-		if ok && local.Is4In6() {
-			t.Errorf("%v passes for an IPv4 address", local)
-		}
-	})
-}
+	"github.com/postern-link/postern/internal/mmsg"
+)
 
 // FuzzName reads addresses of any size and family; what is accepted is written as it was read.
 func FuzzName(f *testing.F) {
 	for _, a := range []string{"10.1.2.3:53", "[fd00::1]:443", "[fe80::1%3]:1", "[::ffff:10.1.2.3]:80"} {
 		ap := netip.MustParseAddrPort(a)
-		var n name
+		var n mmsg.Name
 		size := to(&n, endpointOf(ap), ap.Addr().Is4())
 		f.Add(unsafe.Slice((*byte)(unsafe.Pointer(&n)), unsafe.Sizeof(n)), size)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, size uint32) {
-		var n name
+		var n mmsg.Name
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&n)), unsafe.Sizeof(n)), b)
 		for _, four := range []bool{true, false} {
 			e, ok := from(&n, size, four)
@@ -46,7 +30,7 @@ func FuzzName(f *testing.F) {
 			if a.Addr().Is4() != four || a.Port() == 0 {
 				t.Errorf("%v of a socket of IPv4: %v", a, four)
 			}
-			var back name
+			var back mmsg.Name
 			if s := to(&back, e, four); s > size {
 				t.Errorf("size %d, was %d", s, size)
 			}
@@ -61,7 +45,7 @@ func FuzzName(f *testing.F) {
 func TestNameAllocates(t *testing.T) {
 	for _, a := range []string{"10.1.2.3:53", "[fd00::1]:443", "[fe80::1%3]:1"} {
 		ap := netip.MustParseAddrPort(a)
-		var n name
+		var n mmsg.Name
 		four := ap.Addr().Is4()
 		size := to(&n, endpointOf(ap), four)
 		if made := testing.AllocsPerRun(100, func() { from(&n, size, four) }); made != 0 {
@@ -70,30 +54,35 @@ func TestNameAllocates(t *testing.T) {
 	}
 }
 
-func TestBeside(t *testing.T) {
-	b := make([]byte, sizeofControl)
+// TestMessage: what makes no sense is dropped before anybody looks for its flow.
+func TestMessage(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		in   []byte
-		want string // local address
-		ok   bool
+		name     string
+		from, to string
+		cut      int // bytes of the control message that are missing
+		flags    int32
+		ok       bool
 	}{
-		{"nothing", nil, "invalid IP", true},
-		{"cut", control(b, netip.MustParseAddr("10.1.2.3"), 0)[:20], "invalid IP", false},
-		{"a mapped address", mapped(), "::ffff:10.1.2.3", false},
+		{"IPv6", "[fd00::2]:9", "fd00::1", 0, 0, true},
+		{"to a mapped address", "[fd00::2]:9", "::ffff:10.1.2.3", 0, 0, false},
+		{"from a mapped address", "[::ffff:10.1.2.3]:9", "fd00::1", 0, 0, false},
+		{"from port 0", "[fd00::2]:0", "fd00::1", 0, 0, false},
+		{"the control message cut", "[fd00::2]:9", "fd00::1", 10, 0, false},
+		{"cut, as the kernel says", "[fd00::2]:9", "fd00::1", 0, unix.MSG_TRUNC, false},
+		{"the control messages cut, as the kernel says", "[fd00::2]:9", "fd00::1", 0, unix.MSG_CTRUNC, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if local, _, ok := beside(tt.in); local.String() != tt.want || ok != tt.ok {
-				t.Errorf("%v %v", local, ok)
+			b := batches.Get().(*batch)
+			defer batches.Put(b)
+			b.ready(0, true)
+			m, from := &b.in[0], netip.MustParseAddrPort(tt.from)
+			b.names[0] = mmsg.Name{Family: unix.AF_INET6, Port: mmsg.Port(from.Port()), Addr: from.Addr().As16()}
+			m.SetControllen(mmsg.PutSource(b.beside[0].Bytes(), netip.MustParseAddr(tt.to)) - tt.cut)
+			m.Flags, m.Size = tt.flags, 1
+			got, ok := b.message(0, true, false)
+			if ok != tt.ok || ok && (got.from.addrPort() != from || got.local.String() != tt.to || len(got.data) != 1) {
+				t.Errorf("%v, from %v to %v", ok, got.from.addrPort(), got.local)
 			}
 		})
 	}
-}
-
-// mapped is an IPv6 packet's destination that would pass for an IPv4 address.
-func mapped() []byte {
-	b := control(make([]byte, sizeofControl), netip.MustParseAddr("fd00::1"), 0)
-	a := netip.MustParseAddr("::ffff:10.1.2.3").As16()
-	copy(b[unix.CmsgLen(0):], a[:])
-	return b
 }
