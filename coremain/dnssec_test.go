@@ -139,6 +139,31 @@ func TestDoctorVerdicts(t *testing.T) {
 	if want := []string{"unknown", "unknown", "ok", "FAULT", "ok", "FAULT"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v: %+v", got, want, e.items)
 	}
+	// Where the API has made pools too, an address in none of the Corefile's is a fault only if it is the public one.
+	public := dsServer(t, map[string]string{"a.db.test. A": "a.db.test. 60 IN A 203.0.113.1"})
+	api := dsServer(t, map[string]string{"a.db.test. A": "a.db.test. 60 IN A 10.210.0.5"})
+	both := dsServer(t, map[string]string{"a.db.test. A": "a.db.test. 60 IN A 10.200.0.5\na.db.test. 60 IN A 10.210.0.5"})
+	far := &examination{asker: asker{timeout: time.Second}, pools: e.pools, elsewhere: true, resolvers: []string{others, ours, merged, api, both},
+		forwards: []forwarding{{from: ".", zones: []string{"."}, plain: []string{public}}}}
+	got = nil
+	for _, at := range far.resolvers {
+		for _, i := range far.resolver(context.Background(), at, "a.db.test") {
+			got = append(got, string(i.verdict))
+		}
+	}
+	if want := []string{"FAULT", "ok", "FAULT", "unknown", "unknown"}; !slices.Equal(got, want) {
+		t.Errorf("with pools of the API: got %v, want %v", got, want)
+	}
+	for text, want := range map[string]bool{".:53 {\n privatelink\n}\n": false, ".:53 {\n privatelink\n linkapi 127.0.0.1:1\n}\n": true,
+		".:53 {\n linkstore bolt\n}\n": false, ".:53 {\n linkstore etcd https://127.0.0.1:1\n}\n": true} {
+		c, err := parseCorefile("Corefile", []byte(text), directives)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.poolsElsewhere() != want {
+			t.Errorf("%q: pools elsewhere: %v", text, !want)
+		}
+	}
 	out := new(strings.Builder)
 	if e.signed = []string{"a.b.test", "b.test", "b.test"}; e.print(out) != 1 || !strings.Contains(out.String(), `validate-except { "b.test"; };`) {
 		t.Error(out)

@@ -57,7 +57,7 @@ func doctor(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, explain(err, c).Lint())
 		return 1
 	}
-	e := &examination{asker: asker{timeout: 5 * time.Second}, resolvers: resolvers, pools: declaredPools(c), nodes: c.answersAt(), forwards: c.forwards()}
+	e := &examination{asker: asker{timeout: 5 * time.Second}, resolvers: resolvers, pools: declaredPools(c), elsewhere: c.poolsElsewhere(), nodes: c.answersAt(), forwards: c.forwards()}
 	for _, arg := range f.Args() {
 		n, err := link.ParseName(arg)
 		if err != nil {
@@ -99,6 +99,7 @@ type examination struct {
 	asker
 	names     []link.Name // of services; a pattern stands with a label in place of its "*"
 	pools     []pool
+	elsewhere bool     // there may be pools that the Corefile says nothing of
 	nodes     []string // where the node answers, as far as the Corefile says
 	forwards  []forwarding
 	resolvers []string
@@ -286,69 +287,6 @@ func (e *examination) loop(ctx context.Context, suffix string) []item {
 		return one("loop", suffix, verdictOK, "what the node at %s passes on doesn't come back", at)
 	}
 	return one("loop", suffix, verdictUnknown, "%v", why)
-}
-
-// resolver looks whether a resolver in front of the node has its answers for a name.
-func (e *examination) resolver(ctx context.Context, at, name string) []item {
-	say := func(v verdict, format string, args ...any) []item {
-		return one("resolver "+strings.TrimSuffix(at, ":53"), name, v, format, args...)
-	}
-	if err := e.dead[at]; err != nil {
-		return say(verdictUnknown, "%v", err)
-	}
-	m, err := e.ask(ctx, at, name, dns.TypeA, false)
-	switch {
-	case err != nil:
-		return say(verdictUnknown, "%v", err)
-	case m.Rcode == dns.RcodeServerFailure:
-		return e.failing(ctx, at, name, say)
-	case m.Rcode == dns.RcodeRefused:
-		return say(verdictFault, "REFUSED%s: it doesn't answer this machine (%s), or the node refuses it", edeText(m), letIn)
-	case m.Rcode != dns.RcodeSuccess:
-		return say(verdictFault, "%s: it asks others and not the node, or has no endpoint in the network of its address", dns.RcodeToString[m.Rcode])
-	}
-	private, others := e.split(m)
-	switch {
-	case len(private) > 0 && len(others) == 0:
-		return say(verdictOK, "forwards to the node: %s", strings.Join(private, " "))
-	case len(private) > 0:
-		return say(verdictFault, "%s beside the addresses of endpoints: another source is merged in", strings.Join(others, " "))
-	case len(others) > 0 && len(e.pools) == 0:
-		return say(verdictUnknown, "%s: the Corefile declares no pool (endpoints of linknetwork), so that nothing here tells whether it is an endpoint's", strings.Join(others, " "))
-	case len(others) > 0:
-		return say(verdictFault, "%s is in no pool of the Corefile: it asks others and not the node, or its address is in no network with an endpoint", strings.Join(others, " "))
-	}
-	return say(verdictFault, "no address: a filter against rebinding may drop private ones (private-domain in Unbound), or the endpoint has IPv6 alone")
-}
-
-// failing says why a resolver fails for a name.
-func (e *examination) failing(ctx context.Context, at, name string, say func(v verdict, format string, args ...any) []item) []item {
-	m, err := e.ask(ctx, at, name, dns.TypeA, true)
-	e.mu.Lock()
-	told := slices.Contains(e.signed, suffixOf(name)) // BIND remembers the failure
-	e.mu.Unlock()
-	if err == nil && m.Rcode == dns.RcodeSuccess || told {
-		e.mustTell(suffixOf(name))
-		return say(verdictFault, "it forwards the name and rejects the answer, because it validates: tell it, see below")
-	}
-	return say(verdictFault, "SERVFAIL, also without validation: it doesn't reach the node, or the node fails")
-}
-
-// split returns the addresses of an answer that are in a pool, and the others.
-func (e *examination) split(m *dns.Msg) (private, others []string) {
-	for _, rr := range m.Answer {
-		a, ok := rr.(*dns.A)
-		if !ok {
-			continue
-		}
-		addr, _ := netip.AddrFromSlice(a.A)
-		if slices.ContainsFunc(e.pools, func(p pool) bool { return p.prefix.Contains(addr.Unmap()) }) {
-			private = append(private, addr.Unmap().String())
-		} else {
-			others = append(others, addr.Unmap().String())
-		}
-	}
-	return private, others
 }
 
 // print writes the items and what to tell resolvers, and returns the exit code.

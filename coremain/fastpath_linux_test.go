@@ -2,6 +2,7 @@ package coremain
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"github.com/postern-link/postern/internal/freeport"
 )
@@ -323,4 +325,70 @@ func fetchText(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestFastpathAfterRefusal (P13): a process that has had the sockets for a while may have led the queries elsewhere, by numbers that went with its own
+// sockets. When its upgrade is refused the one before it has them lead to its sockets again.
+func TestFastpathAfterRefusal(t *testing.T) {
+	t.Parallel()
+	metrics, text := freePort(t), ""
+	u := startUpgraded(t, func(d, to string) string {
+		text = changingCorefile(d, metrics, to, [2]string{"127.0.98.5", "127.0.99.5"}, "one two")
+		return text
+	})
+	const questions = 50 // each from another port
+	re := regexp.MustCompile(`(?m)^coredns_privatelink_fastpath_answers_total\{[^}]*\} (\d+)`)
+	answered := func() (n int) {
+		for _, m := range re.FindAllStringSubmatch(fetchText(t, "http://127.0.0.1:"+metrics+"/metrics"), -1) {
+			k, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += k
+		}
+		return n
+	}
+	ask := func() (fast int) {
+		before := answered()
+		for range questions {
+			m, _, err := (&dns.Client{Timeout: 10 * time.Second}).Exchange(new(dns.Msg).SetQuestion("app.example.com.", dns.TypeA), u.dns)
+			if err != nil || len(m.Answer) != 1 {
+				t.Fatal(m, err)
+			}
+		}
+		return answered() - before
+	}
+	u.eventually("all from the table", func() bool { return ask() >= questions })
+	leadAway(t, u.dns)
+	if n := ask(); n != 0 {
+		t.Fatalf("%d are answered from the table", n)
+	}
+	u.write(strings.Replace(text, "linkstore bolt state/postern.db", "linkstore etcd http://127.0.0.1:"+freePort(t), 1))
+	u.refused()
+	u.eventually("all from the table again", func() bool { return ask() >= questions })
+}
+
+// leadAway has the kernel lead all queries of an address to the first socket there, which is CoreDNS's.
+func leadAway(t *testing.T, at string) {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		ctl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(ctl, err)
+	}}
+	conn, err := lc.ListenPacket(t.Context(), "udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	ctl := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &first})
+	})
+	if ctl != nil || err != nil {
+		t.Fatal(ctl, err)
+	}
 }

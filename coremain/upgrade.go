@@ -127,14 +127,13 @@ func (r *runner) upgrade(ctx context.Context) error {
 		err = ctx.Err()
 	}
 	if err != nil {
-		release()
 		switch {
 		case ctx.Err() != nil:
 			err = errors.New("this process was told to end")
 		case errors.Is(err, syscall.EPIPE):
 			err = errEnded
 		}
-		return r.takeBack(n, child, err)
+		return r.takeBack(n, child, release, err)
 	}
 	r.loader.retired = true
 	r.upgrades.child = child
@@ -192,8 +191,10 @@ func await(child *succession.Child, kind succession.Kind, within time.Duration) 
 var errEnded = errors.New("the new process has ended")
 
 // takeBack ends the new process and has the node go on with its state.
-func (r *runner) takeBack(n *node.Node, child *succession.Child, err error) error {
+func (r *runner) takeBack(n *node.Node, child *succession.Child, release func(), err error) error {
 	how := child.Kill() // before all else: it may have the state
+	release()
+	privatelink.SteerFast()
 	if errors.Is(err, errEnded) {
 		err = fmt.Errorf("the new process %s", how)
 	}

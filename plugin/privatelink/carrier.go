@@ -195,6 +195,18 @@ func each(all []*fastpath.Group, do func(*fastpath.Group)) {
 	wg.Wait()
 }
 
+// SteerFast has the kernel lead queries to the sockets of this process again, after another one that had them too has ended without taking its
+// place: that one may have found other numbers for them, which went with its own sockets.
+func SteerFast() {
+	carried.mu.Lock()
+	defer carried.mu.Unlock()
+	for _, g := range carried.groups {
+		if f, ok := g.Target().Backend.(*fast); ok {
+			carried.steer(f.block, f, g)
+		}
+	}
+}
+
 // StopFast ends the reading of queries that the fast path has, for another process that has the sockets as well.
 func StopFast() {
 	carried.mu.Lock()

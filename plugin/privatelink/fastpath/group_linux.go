@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,40 +49,52 @@ var Wildcard = sync.OnceValue(func() netip.Addr {
 // addresses is given as [Wildcard]. CoreDNS's sockets on the address are open already.
 func Open(addr netip.AddrPort, t *Target) (*Group, error) {
 	g := &Group{addr: addr, quit: make(chan struct{})}
-	g.target.Store(t)
 	conns, at := inherited.take(addr)
-	old := len(conns)
-	g.shared, g.at = old > 0, at
-	for len(conns) < min(runtime.GOMAXPROCS(0), maxSockets) {
-		c, err := listen(addr)
-		if err != nil {
-			abandon(addr, conns[old:])
-			for i, c := range conns[:old] { // the other process may go on with them: [DropInherited] ends them if it doesn't
-				place := 0
-				if at != nil {
-					place = at[i] + 1
-				}
-				Inherit(c, place)
+	g.shared, g.at = len(conns) > 0, at
+	if err := g.open(conns, t); err != nil {
+		for i, c := range conns { // the other process may go on with them: [DropInherited] ends them if it doesn't
+			place := 0
+			if at != nil {
+				place = at[i] + 1
 			}
-			return nil, err
+			Inherit(c, place)
+		}
+		return nil, err
+	}
+	return g, nil
+}
+
+// open makes the group's sockets of those that are inherited, and of as many new ones as it takes. On an error nothing has come of it.
+func (g *Group) open(conns []*net.UDPConn, t *Target) error {
+	old := len(conns)
+	conns = slices.Clone(conns)
+	fail := func(err error) error {
+		abandon(g.addr, conns[old:])
+		return err
+	}
+	for len(conns) < min(runtime.GOMAXPROCS(0), maxSockets) {
+		c, err := listen(g.addr)
+		if err != nil {
+			return fail(err)
 		}
 		conns = append(conns, c)
 	}
-	for i, c := range conns {
+	for _, c := range conns {
 		s, err := newSocket(g, c)
 		if err != nil {
-			abandon(addr, conns[i:])
-			g.Close(0)
-			return nil, err
+			return fail(err)
 		}
 		g.sockets = append(g.sockets, s)
-		own.add(c)
-		if g.at != nil && i < len(g.at) {
-			own.at(c, g.at[i])
+	}
+	g.target.Store(t)
+	for i, s := range g.sockets { // nothing can fail any more
+		own.add(s.conn)
+		if i < len(g.at) {
+			own.at(s.conn, g.at[i])
 		}
 		go s.run()
 	}
-	return g, nil
+	return nil
 }
 
 func listen(addr netip.AddrPort) (*net.UDPConn, error) {

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,5 +65,51 @@ func TestOpenFails(t *testing.T) {
 	defer c.Close()
 	if (&Group{sockets: []*socket{{raw: raw}}}).retreated() {
 		t.Error("the sockets of the other process get nothing any more")
+	}
+}
+
+// TestOpenFailsLate: one socket of the other process is of no use, and the one before it, which is, stays as it was with what waits in it.
+func TestOpenFailsLate(t *testing.T) {
+	t.Parallel()
+	addr := netip.AddrPortFrom(Wildcard(), freeAddr(t).Port())
+	good, err := listen(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer good.Close()
+	query := wire(t, "a.example.", nil)
+	near := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
+	if _, err := dial(t, near).Conn.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	bad, err := listen(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.Close()
+	Inherit(good, 1)
+	Inherit(bad, 2)
+	if g, err := Open(addrOf(good), NewTarget(newPlugins())); err == nil {
+		g.Close(0)
+		t.Fatal("a socket that is closed was taken")
+	}
+	conns, at := inherited.take(addrOf(good))
+	if len(conns) != 2 || conns[0] != good || len(at) != 2 || at[0] != 0 || at[1] != 1 {
+		t.Fatalf("left are %v with the numbers %v", conns, at)
+	}
+	raw, err := good.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (&Group{sockets: []*socket{{raw: raw}}}).retreated() {
+		t.Error("the socket of the other process gets nothing any more")
+	}
+	if _, is := Owns(int(fdOf(t, good))); is {
+		t.Error("the socket is taken for one of a group")
+	}
+	good.SetReadDeadline(time.Now().Add(5 * time.Second))
+	buf := make([]byte, maxWire)
+	if n, _, err := good.ReadFromUDPAddrPort(buf); err != nil || n != len(query) {
+		t.Errorf("what waited is gone: %d bytes, %v", n, err)
 	}
 }
