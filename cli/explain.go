@@ -30,6 +30,9 @@ type explanation struct {
 type target struct {
 	Target string  `json:"target"`
 	State  string  `json:"state"`
+	Rule   string  `json:"rule,omitempty"`
+	Site   string  `json:"site,omitempty"`
+	First  bool    `json:"first"`
 	Flows  int     `json:"flows"`
 	Share  float64 `json:"share,omitempty"`
 	Until  string  `json:"until,omitempty"`

@@ -29,6 +29,9 @@ type write struct {
 	// decide says what to change in s, at the time at, which the commit will have too. It is called for
 	// each try and acts on nothing by itself. What it returns beside an error may say the action.
 	decide func(s *link.Snapshot, at time.Time) (verdict, error)
+	// before is told what is about to be committed, or would be in a dry run, for each try; nil: nobody is. What a change ends is there
+	// to be seen then, and not any more afterwards.
+	before func(t trial)
 }
 
 // patience is how long a write waits for its turn and is decided again. A commit that has begun isn't cut short,
@@ -102,6 +105,9 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 		at := c.config.Now()
 		if *t, decided = try(w, s, at); decided != nil {
 			return store.Entry{}, nil, decided
+		}
+		if w.before != nil {
+			w.before(*t)
 		}
 		if op.DryRun || len(t.deltas) == 0 {
 			return store.Entry{}, nil, nil

@@ -152,7 +152,7 @@ func (c *Control) explainFlow(s *link.Snapshot, o observed, sees scope, x *Expla
 	if x.policySteps(by, by.Find(s, ask)); !x.Allowed {
 		return
 	}
-	c.targetStep(x, s, v, o, sees)
+	c.targetStep(x, s, v, e, o, sees)
 }
 
 // policySteps says what each set of rules finds, and what explain can't know: how much of a limit is used, and
@@ -222,12 +222,19 @@ func (x *Explanation) connectionStep(e *link.Endpoint, provider bool) {
 
 // targetStep says what the data plane observes of the targets, and which rule keeps it from them. Their addresses
 // are for the provider.
-func (c *Control) targetStep(x *Explanation, s *link.Snapshot, v *link.Service, o observed, sees scope) {
-	rule := ""
+func (c *Control) targetStep(x *Explanation, s *link.Snapshot, v *link.Service, e *link.Endpoint, o observed, sees scope) {
+	rule, site := "", ""
+	if n := s.Network(e.Network); n != nil && len(v.Sites) > 0 {
+		site = n.Sites.Of(e.Address)
+	}
 	states := c.targetStates(v.ID)
+	c.weigh(states, s, v, site, sees)
 	list, none := c.aims(s, v, c.ground(), sees, states)
 	if sees.holds(v.ID) {
 		rule, x.Targets = "targets "+commas(list), states
+		if site != "" {
+			rule += "; first those at site " + site
+		}
 	}
 	switch {
 	case len(v.Targets)+len(v.TargetNames) == 0:

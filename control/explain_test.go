@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/postern-link/postern/link"
@@ -48,6 +49,73 @@ func TestExplainDrained(t *testing.T) {
 		if last := x.Steps[len(x.Steps)-1]; last.What != "target" || last.Result != tt.want || x.Allowed || x.Reason != string(policy.NoTarget) {
 			t.Errorf("%s: allowed %v, %+v", name, x.Allowed, x.Steps)
 		}
+	}
+}
+
+// TestExplainSites: explain says at which site each target is, which come first for the endpoint that the client is given, and which a rule keeps
+// from all.
+func TestExplainSites(t *testing.T) {
+	const near, beside, far, own, full = "10.9.0.1:5432", "10.9.0.2:5432", "10.9.1.1:5432", "10.9.0.3:5432", "10.9.0.4:5432"
+	state := func(at string, t TargetState) TargetState {
+		t.Addr, t.Weight, t.Share = netip.MustParseAddrPort(at), 1, wholeShare
+		return t
+	}
+	up := TargetState{Up: true}
+	for name, tt := range map[string]struct {
+		states []TargetState
+		want   string
+	}{
+		"its own site first":   {[]TargetState{state(far, up), state(near, up), state(beside, TargetState{})}, near + " up paris first, " + beside + " unknown paris first, " + far + " up lyon"},
+		"none is of use there": {[]TargetState{state(near, TargetState{Down: true}), state(far, up)}, far + " up lyon first, " + near + " down paris"},
+		"all are down":         {[]TargetState{state(far, TargetState{Down: true}), state(near, TargetState{Down: true})}, near + " down paris first, " + far + " down lyon"},
+		"forbidden":            {[]TargetState{state(own, up), state(far, up)}, far + " up lyon first, " + own + " forbidden paris " + link.TargetIsListening},
+		"full":                 {[]TargetState{state(full, TargetState{Up: true, Flows: 9}), state(far, up)}, far + " up lyon first, " + full + " up paris"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ground link.Ground
+			w := connected(t, func(c *Config) {
+				c.Targets = func(link.ID) []TargetState { return tt.states }
+				c.Ground = func() link.Ground { return ground }
+			})
+			w.ok(w.EditService(t.Context(), op(Owner, subC), svcC, func(_ *link.Snapshot, old *link.Service) (*link.Service, error) {
+				v := *old
+				v.Names, v.Targets, v.MaxPerTarget = []link.ResourceName{{Public: "db.contoso.example"}}, nil, 9
+				for _, s := range tt.states {
+					v.Targets = append(v.Targets, link.Target{Addr: s.Addr})
+				}
+				v.Sites = link.Sites{{Site: "paris", Prefix: netip.MustParsePrefix("10.9.0.0/24")}, {Site: "lyon", Prefix: netip.MustParsePrefix("10.9.1.0/24")}}
+				return &v, nil
+			}))
+			w.ok(w.EditNetwork(t.Context(), op(Owner, subF), netF, func(_ *link.Snapshot, old *link.Network) (*link.Network, error) {
+				n := *old
+				n.Sites = link.Sites{{Site: "paris", Prefix: old.Prefixes[0]}}
+				return &n, nil
+			}))
+			w.ok(w.Decide(t.Context(), op(Approver, subC), decision(link.Approved)))
+			ground.Listeners = []netip.AddrPort{netip.MustParseAddrPort(own)}
+			x, err := w.Explain(t.Context(), as(Owner, subF, subOp), subF, netip.MustParseAddr("10.1.0.9"), "db.contoso.example", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, one := range x.Targets {
+				words := []string{one.Target, one.State, one.Site}
+				if one.First {
+					words = append(words, "first")
+				}
+				if one.Rule != "" {
+					words = append(words, one.Rule)
+				}
+				got = append(got, strings.Join(words, " "))
+			}
+			if all := strings.Join(got, ", "); all != tt.want {
+				t.Errorf("%s\nwant %s", all, tt.want)
+			}
+			last := x.Steps[len(x.Steps)-1]
+			if !strings.HasSuffix(last.Rule, "; first those at site paris") || strings.Contains(tt.want, "forbidden") != strings.Contains(last.Rule, "(forbidden: "+link.TargetIsListening) {
+				t.Errorf("%+v", last)
+			}
+		})
 	}
 }
 

@@ -16,7 +16,7 @@ type Plan struct {
 	// Begin and Cease are names that start or stop being answered, with their network and addresses.
 	Begin []PlannedName `json:"begin,omitempty"`
 	Cease []PlannedName `json:"cease,omitempty"`
-	Cut   []Flow        `json:"cut,omitempty"` // live flows of this node that would end
+	Cut   []Flow        `json:"cut,omitempty"` // live flows of this node that would end, or that Apply was about to end
 	// Revision is that of the state that was looked at, or after Apply that which was made.
 	Revision uint64 `json:"revision"`
 }
@@ -54,7 +54,7 @@ func (c *Control) PlanOf(caller Caller, subscription string, r Result) (Plan, er
 	if err != nil {
 		return Plan{}, err
 	}
-	return c.plan(sees, r.trial, r.Snapshot.Revision()), nil
+	return c.plan(sees, r.trial, r.Snapshot.Revision(), c.cut(sees, r.trial)), nil
 }
 
 func (c *Control) apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
@@ -70,16 +70,18 @@ func (c *Control) apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 	if a.keeper, err = m.id("manifest"); err != nil {
 		return Plan{}, err
 	}
+	var cut []Flow
 	r, err := c.change(ctx, op, write{
 		action: a.action(), object: a.object(),
 		subscription: m.Subscription, right: a.right(),
 		prepare: a.prove, decide: a.decide,
+		before: func(t trial) { cut = c.cut(sees, t) },
 	})
 	c.sought(op.Caller, err)
 	if err != nil {
 		return Plan{}, err
 	}
-	return c.plan(sees, r.trial, r.Snapshot.Revision()), nil
+	return c.plan(sees, r.trial, r.Snapshot.Revision(), cut), nil
 }
 
 // manifestType is the type of the documents that remember which objects of a group manifests have made.

@@ -36,8 +36,8 @@ func uidOf(s *link.Snapshot, kind link.Kind, id link.ID) string {
 	return ""
 }
 
-// plan says what a change has done or would do, as far as the scope may know.
-func (c *Control) plan(sees scope, t trial, revision uint64) Plan {
+// plan says what a change has done or would do, as far as the scope may know. cut are the flows that it ends.
+func (c *Control) plan(sees scope, t trial, revision uint64, cut []Flow) Plan {
 	p := Plan{Changes: []PlannedChange{}, Revision: revision}
 	for _, d := range t.deltas {
 		if change, ok := sees.planned(d); ok {
@@ -48,7 +48,7 @@ func (c *Control) plan(sees scope, t trial, revision uint64) Plan {
 		return p
 	}
 	p.Begin, p.Cease = sees.names(t)
-	p.Cut = c.cut(sees, t)
+	p.Cut = cut
 	return p
 }
 
@@ -179,7 +179,7 @@ func without(a, b map[where][]string) []PlannedName {
 // cut returns the live flows of this node that would end: policy is asked for each on the state after the change,
 // as the data plane does.
 func (c *Control) cut(sees scope, t trial) []Flow {
-	if c.config.Flows == nil {
+	if c.config.Flows == nil || len(t.deltas) == 0 {
 		return nil
 	}
 	by, ground, view, at := c.policy(), c.ground(), c.observed().view, c.config.Now()

@@ -65,12 +65,18 @@ func (n *TargetName) words(sees scope, service link.ID, states []ExplainedTarget
 func (c *Control) aims(s *link.Snapshot, v *link.Service, g link.Ground, sees scope, states []ExplainedTarget) (list []string, none string) {
 	usable := false
 	for _, t := range v.Targets {
-		list = append(list, t.Addr.String()+unusual(states, t.Addr))
-		if why := s.Refuses(v, t.Addr, g); why == "" {
+		why, words := s.Refuses(v, t.Addr, g), unusual(states, t.Addr)
+		if why == "" {
 			usable = true
-		} else if none == "" {
-			none = "none is allowed: " + sees.refusal(v.ID, why)
+		} else {
+			if none == "" {
+				none = "none is allowed: " + sees.refusal(v.ID, why)
+			}
+			if words == "" { // nothing is observed here
+				words = " (" + forbidden(sees.refusal(v.ID, why)) + ")"
+			}
 		}
+		list = append(list, t.Addr.String()+words)
 	}
 	names, known := c.targetNames(v.ID)
 	if !known || len(names) == 0 { // nothing is looked up here, or not yet

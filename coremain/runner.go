@@ -218,6 +218,8 @@ func (r *runner) follow(s os.Signal, stopped *chan int) (code int, end bool) {
 	case syscall.SIGUSR2:
 		if *stopped == nil {
 			r.beginUpgrade(nil)
+		} else {
+			clog.Warning("SIGUSR2: this process is ending, and none takes its place any more")
 		}
 	}
 	return 0, false

@@ -169,7 +169,7 @@ func (e *estate) claim(ctx context.Context) error {
 			return err
 		}
 	}
-	if e.conn.Send(succession.Message{Kind: succession.Claim}) != nil {
+	if e.conn.Send(succession.Message{Kind: succession.Claim, Protocol: succession.Protocol}) != nil {
 		return nil // nobody has the state any more
 	}
 	m, _, err := e.conn.Receive()

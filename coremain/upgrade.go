@@ -53,8 +53,10 @@ type upgrader struct {
 	hands bool // the child takes flows of UDP
 }
 
-// errBusy: a second upgrade was asked for.
-var errBusy = errors.New("an upgrade is under way")
+var (
+	errBusy      = errors.New("an upgrade is under way") // a second one was asked for
+	errToldToEnd = errors.New("this process was told to end")
+)
 
 // ask is [node.Node.OnUpgrade]'s.
 func (u *upgrader) ask(ctx context.Context) error {
@@ -71,6 +73,9 @@ func (u *upgrader) ask(ctx context.Context) error {
 func (r *runner) beginUpgrade(reply chan error) {
 	u := &r.upgrades
 	if u.stop != nil {
+		if reply == nil {
+			clog.Warningf("upgrade refused: %v", errBusy)
+		}
 		answer(reply, errBusy)
 		return
 	}
@@ -107,6 +112,10 @@ func (r *runner) upgrade(ctx context.Context) error {
 	if ownPathErr != nil {
 		return ownPathErr
 	}
+	// One that has just taken another's place has what that one hands over first: the next would have to wait for both.
+	if err := n.Settle(ctx); err != nil {
+		return errToldToEnd
+	}
 	r.loader.mu.Lock() // no reload from here on
 	defer r.loader.mu.Unlock()
 	stdin, err := r.loader.asStdin()
@@ -129,7 +138,7 @@ func (r *runner) upgrade(ctx context.Context) error {
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
-			err = errors.New("this process was told to end")
+			err = errToldToEnd
 		case errors.Is(err, syscall.EPIPE):
 			err = errEnded
 		}
@@ -146,8 +155,12 @@ func (r *runner) handOver(n *node.Node, child *succession.Child) error {
 	if err := r.manager.with(func(fd int) error { return child.SendSockets(begin, fd, fastpath.Owns) }); err != nil {
 		return err
 	}
-	if _, err := await(child, succession.Claim, claimTime); err != nil {
+	claim, err := await(child, succession.Claim, claimTime)
+	if err != nil {
 		return err
+	}
+	if p := claim.Protocol; p != 0 && p != succession.Protocol {
+		return fmt.Errorf("the new process takes over in another way (%d) than this one hands over (%d); restart it", p, succession.Protocol)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTime)
 	defer cancel()

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"syscall"
 	"time"
 
 	"github.com/postern-link/postern/node/succession"
 	"github.com/postern-link/postern/proxy"
+	"github.com/postern-link/postern/proxy/datagram"
 )
 
 // Flows of UDP don't stay behind: the old process hands each over with its socket, and the new one goes on with it.
@@ -14,6 +16,10 @@ import (
 // settleTime bounds how long a process that takes over hears nothing of flows, and yet waits for the one before it to receive no
 // datagrams any more. One that is stopped (SIGSTOP) must not keep those of all clients waiting.
 const settleTime = 5 * time.Second
+
+// sendTime bounds how long a process that has been followed by another waits for it to read a message. What doesn't read can't say which flows
+// may go on either.
+const sendTime = 10 * time.Second
 
 // What a message has of flows at most, so that it is never too long: an ID of Azure has several hundred bytes.
 const (
@@ -31,6 +37,7 @@ func (h *heir) hand() {
 	}
 	if err != nil {
 		h.node.log.Error("flows of UDP can't be handed over, and end", "error", err)
+		h.broken(err)
 	}
 	if handed+ended > 0 {
 		h.node.log.Info("flows of UDP go on in the process that has taken this one's place", "flows", handed, "ended", ended)
@@ -44,8 +51,38 @@ const (
 	rightsTries = 400
 )
 
-// send sends flows with their sockets.
-func (h *heir) send(flows []proxy.Handed) (err error) {
+// send sends flows, those that are decided with their sockets.
+func (h *heir) send(flows []proxy.Handed, waiting []proxy.Waiting) error {
+	if err := h.sendWaiting(waiting); err != nil || len(flows) == 0 {
+		return err
+	}
+	return h.sendHanded(flows)
+}
+
+// sendWaiting sends flows that aren't decided, as many in a message as it has room for.
+func (h *heir) sendWaiting(waiting []proxy.Waiting) error {
+	m, size := succession.Message{Kind: succession.Anew}, 0
+	for i, w := range waiting {
+		one, n := succession.Waiting{Source: w.Client, Local: w.Local}, 0
+		for _, d := range w.Held {
+			one.Held = append(one.Held, succession.Held{Data: d.Data, Segment: d.Segment})
+			n += len(d.Data)
+		}
+		if len(m.Anew) == succession.MaxAnew || len(m.Anew) > 0 && size+n > succession.MaxHeld {
+			if err := h.conn.Send(m); err != nil {
+				return err
+			}
+			m.Anew, size = nil, 0
+		}
+		m.Anew, size = append(m.Anew, one), size+n
+		if i == len(waiting)-1 {
+			return h.conn.Send(m)
+		}
+	}
+	return nil
+}
+
+func (h *heir) sendHanded(flows []proxy.Handed) (err error) {
 	m, fds := succession.Message{Kind: succession.Hand}, make([]int, 0, len(flows))
 	for _, f := range flows {
 		m.Handed = append(m.Handed, succession.Handed{Flow: told(f.FlowInfo), Age: f.Age, Quiet: f.Quiet, Observed: some(f.Observed)})
@@ -80,6 +117,7 @@ func (n *Node) settle(e *elder, first bool) {
 		}
 		e.proxy.Receive()
 	}
+	close(e.received)
 	select {
 	case <-e.settled:
 	case <-e.ended:
@@ -115,6 +153,56 @@ func (n *Node) unread(e *elder) bool {
 func (e *elder) hears() {
 	now := time.Now()
 	e.heard.Store(&now)
+}
+
+// begin begins flows anew that weren't decided in the process before this one.
+func (e *elder) begin(all []succession.Waiting) {
+	for _, w := range all {
+		one := proxy.Waiting{Client: w.Source, Local: w.Local}
+		for _, d := range w.Held {
+			one.Held = append(one.Held, datagram.Held{Data: d.Data, Segment: d.Segment})
+		}
+		if e.proxy.TakeWaiting(one) {
+			e.taken++
+		}
+	}
+	e.handed += len(all)
+}
+
+// hush has nothing pass any more of the flows that the process before this one hasn't handed over yet, once: something has changed, which that
+// process doesn't know.
+func (e *elder) hush() {
+	select {
+	case <-e.settled:
+		return
+	default:
+	}
+	e.mu.Lock()
+	e.hushed = true
+	e.mu.Unlock()
+	e.wake()
+}
+
+// hushElders is hush for all.
+func (n *Node) hushElders() {
+	for _, e := range n.eldersNow() {
+		e.hush()
+	}
+}
+
+// Settle returns when no process before this one has flows of UDP for it any more, has ended, or was silent for long: then another one may take
+// this one's place, and has to wait for this one alone. The error is that of ctx.
+func (n *Node) Settle(ctx context.Context) error {
+	for _, e := range n.eldersNow() {
+		select {
+		case <-e.received:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.life.Done():
+			return context.Canceled
+		}
+	}
+	return nil
 }
 
 // takeOver goes on with flows of the process before this one. Those whose sockets are missing end.

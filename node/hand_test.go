@@ -219,8 +219,16 @@ func TestReceivesWhenNobodyElseDoes(t *testing.T) {
 			mine, old := connections(t, false)
 			began := time.Now()
 			n.Host(mine)
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			if n.Settle(over) == nil {
+				t.Error("another process may follow, though this one hasn't all yet")
+			}
 			tt.speak(t, old)
 			hears(t, c, "waits")
+			if err := n.Settle(t.Context()); err != nil {
+				t.Error(err)
+			}
 			if in := time.Since(began); in < tt.least {
 				t.Errorf("received after %v", in)
 			}

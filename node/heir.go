@@ -27,12 +27,14 @@ type elder struct {
 	// then, and taken how many of them go on. Of hear.
 	settled       chan struct{}
 	handed, taken int
+	received      chan struct{}             // closed when this process receives datagrams, as far as it is this elder's to say
 	heard         atomic.Pointer[time.Time] // when flows were handed over last, or it began to wait for them
 	life          context.Context
 	stop          context.CancelFunc
 
 	mu      sync.Mutex
 	cut     []string // flows that it is still to be told of
+	hushed  bool     // it is to be told, or was
 	waiting chan struct{}
 }
 
@@ -43,13 +45,16 @@ func (n *Node) host(c *succession.Conn, resend bool) {
 		c.Close() // that process ends its flows then: without a data plane there are none
 		return
 	}
-	e := &elder{conn: c, proxy: p, ended: make(chan struct{}), settled: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	e := &elder{conn: c, proxy: p, ended: make(chan struct{}), settled: make(chan struct{}), received: make(chan struct{}), waiting: make(chan struct{}, 1)}
 	e.hears()
 	e.life, e.stop = context.WithCancel(n.life)
 	e.guests = p.Host(e.tell)
 	n.eldersMu.Lock()
 	defer n.eldersMu.Unlock()
 	n.elders[e] = struct{}{}
+	if s := n.Snapshot(); !resend && n.lent != nil && s != nil && s.Revision() != n.claimed {
+		e.hush() // what has changed before it was there to be told
+	}
 	n.background.Go(e.send)
 	n.background.Go(func() { n.hear(e, resend) })
 	n.background.Go(func() { n.settle(e, !resend) })
@@ -68,6 +73,11 @@ func (e *elder) tell(ids []string) {
 	e.mu.Lock()
 	e.cut = append(e.cut, ids...)
 	e.mu.Unlock()
+	e.wake()
+}
+
+// wake has send look.
+func (e *elder) wake() {
 	select {
 	case e.waiting <- struct{}{}:
 	default:
@@ -76,6 +86,7 @@ func (e *elder) tell(ids []string) {
 
 // send is the goroutine that tells the other process which flows must end.
 func (e *elder) send() {
+	told := false // that it is hushed
 	for {
 		select {
 		case <-e.waiting:
@@ -83,9 +94,15 @@ func (e *elder) send() {
 			return
 		}
 		e.mu.Lock()
-		ids := e.cut
+		ids, hush := e.cut, e.hushed && !told
 		e.cut = nil
 		e.mu.Unlock()
+		if hush {
+			told = true
+			if e.conn.Send(succession.Message{Kind: succession.Hush}) != nil {
+				return
+			}
+		}
 		for some := range slices.Chunk(ids, succession.MaxIDs) {
 			if e.conn.Send(succession.Message{Kind: succession.Cut, IDs: some}) != nil {
 				return // it has ended, and hear finds out
@@ -120,6 +137,9 @@ func (n *Node) hear(e *elder, resend bool) {
 			e.takeOver(m.Handed, fds)
 			e.hears()
 			fds = nil
+		case succession.Anew:
+			e.begin(m.Anew)
+			e.hears()
 		case succession.Settled:
 			n.tellTaken(e)
 		}
@@ -201,6 +221,7 @@ func (n *Node) Retire(c *succession.Conn, hands bool) {
 	}
 	h := &heir{node: n, conn: c, sent: make(map[string]succession.Flow), again: make(chan struct{}, 1), settled: make(chan struct{})}
 	h.patience, h.giveUp = context.WithTimeout(context.Background(), settings.Leaving())
+	c.Patience(sendTime)
 	h.hurry = sync.OnceFunc(func() { time.AfterFunc(settings.Drain(), h.giveUp) })
 	n.heir.Store(h)
 	if h.proxy = n.proxy.Load(); h.proxy == nil {
@@ -240,6 +261,13 @@ type heir struct {
 	patience context.Context            // until flows are reset
 	giveUp   context.CancelFunc
 	hurry    func()
+	cause    atomic.Pointer[error] // why nothing can be sent to it; nil: it can
+}
+
+// broken ends the connection, which nothing can be sent on any more, and so the flows: hear finds out.
+func (h *heir) broken(err error) {
+	h.cause.CompareAndSwap(nil, &err)
+	h.conn.Interrupt()
 }
 
 // hear is the goroutine that ends the flows that the other process doesn't allow.
@@ -253,6 +281,8 @@ func (h *heir) hear() {
 		switch m.Kind {
 		case succession.Cut:
 			h.proxy.Revoke(m.IDs)
+		case succession.Hush:
+			h.proxy.Hush()
 		case succession.Sync:
 			select {
 			case h.again <- struct{}{}:
@@ -261,7 +291,11 @@ func (h *heir) hear() {
 		}
 	}
 	if h.node.life.Err() == nil {
-		h.node.log.Error("the process that has taken this one's place has ended, and with it who says which flows may go on: they end now", "flows", h.proxy.Flows())
+		what := "has ended"
+		if err := h.cause.Load(); err != nil {
+			what = "can't be told anything (" + (*err).Error() + ")"
+		}
+		h.node.log.Error("the process that has taken this one's place "+what+", and with it who says which flows may go on: they end now", "flows", h.proxy.Flows())
 	}
 	h.proxy.Reset()
 	h.giveUp()
@@ -284,7 +318,8 @@ func (h *heir) tell() {
 		began := time.Now()
 		deciding, err := h.tellOnce()
 		if err != nil {
-			return // hear finds out why
+			h.broken(err)
+			return
 		}
 		wait := tellEnded
 		if deciding || began.Before(first) {

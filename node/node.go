@@ -71,6 +71,7 @@ type Node struct {
 	heir        atomic.Pointer[heir] // after Retire
 	eldersMu    sync.Mutex
 	elders      map[*elder]struct{} // the processes before this one that still have flows
+	claimed     uint64              // the revision of the state before this process changed it
 
 	limits   atomic.Pointer[policy.Limits]
 	snapshot atomic.Pointer[link.Snapshot]
@@ -157,6 +158,9 @@ func (n *Node) open(ctx context.Context, c Config) error {
 	known, err := n.firstLoad(ctx)
 	if err != nil {
 		return err
+	}
+	if known != nil {
+		n.claimed = known.Revision()
 	}
 	next, err := n.expect(known, c)
 	if err != nil {
@@ -334,6 +338,9 @@ func (n *Node) putLocked(s *link.Snapshot) {
 		return
 	}
 	n.snapshot.Store(s)
+	if n.lent != nil { // else a process before this one follows the state itself
+		n.hushElders()
+	}
 	if p := n.proxy.Load(); p != nil {
 		p.Update(s)
 	}

@@ -112,6 +112,7 @@ func (n *Node) enforce(next policies) {
 	if n.policy.Swap(next.policy) == next.policy {
 		return
 	}
+	n.hushElders()
 	if s := n.Snapshot(); s != nil {
 		n.tellPolicies(s)
 	}

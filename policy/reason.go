@@ -29,7 +29,7 @@ const (
 	SourceDenied Reason = "source_denied" // the client isn't in the allow-list
 	PolicyDenied Reason = "policy_denied" // a rule, an egress list or a policy program said no
 	PolicyError  Reason = "policy_error"  // there was no verdict: no snapshot, unknown pin, failed rule or program
-	Limit        Reason = "limit"         // too many flows at once or in a time, or no NAT port left
+	Limit        Reason = "limit"         // too many flows at once or in a time, no memory, no place at a target, or no NAT port left
 	NoPort       Reason = "no_port"       // the service doesn't listen on the port
 	NoTarget     Reason = "no_target"     // no target answered
 )

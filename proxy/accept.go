@@ -45,12 +45,8 @@ func (p *Proxy) accepted(client engine.Conn, peer, local netip.AddrPort) {
 		client: client, peer: peer, local: local, began: time.Now(),
 		request: policy.Request{Source: peer, Local: local},
 	}
-	if reason := p.live.enter(f, f.settings.MaxFlows); reason != "" {
-		why := p.full()
-		if reason == policy.Drain {
-			why = "the node is ending"
-		}
-		f.fail(&refusal{reason, why})
+	if r := p.live.enter(f, f.settings.MaxFlows); r != nil {
+		f.fail(r)
 		f.close()
 		p.record(f)
 		return

@@ -9,6 +9,15 @@ import (
 	"github.com/postern-link/postern/policy"
 )
 
+// TestDatagramsMemoryIsShort (P11): the line of a flow says what there is too little of.
+func TestDatagramsMemoryIsShort(t *testing.T) {
+	w := udpWorld(t, udpEcho(t), Settings{})
+	w.proxy.live.short.Store(true)
+	udpDial(t, w.first()).Write([]byte("x"))
+	w.refusedUDP(policy.Limit, 1)
+	eventually(t, "its line", func() bool { return len(w.log.lines("flow refused", "reason=limit", "memory is short")) == 1 })
+}
+
 // TestDatagramsBesideStreams: P09: what a source, or who forges it, has of flows of UDP takes nothing of what the source
 // may have of TCP, nor the other way round; and what ends of one gives nothing back of the other.
 func TestDatagramsBesideStreams(t *testing.T) {

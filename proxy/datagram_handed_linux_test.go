@@ -85,7 +85,12 @@ func (w *world) handTo(next *world, between func()) (handed, ended, taken int) {
 	w.t.Helper()
 	w.proxy.Retire(true)
 	between()
-	handed, ended, err := w.proxy.HandOver(3, func(flows []Handed) error {
+	handed, ended, err := w.proxy.HandOver(3, func(flows []Handed, waiting []Waiting) error {
+		for _, one := range waiting {
+			if next.proxy.TakeWaiting(one) {
+				taken++
+			}
+		}
 		for _, h := range flows {
 			var err error
 			if h.Socket, err = unix.FcntlInt(uintptr(h.Socket), unix.F_DUPFD_CLOEXEC, 0); err != nil {
@@ -287,7 +292,7 @@ func TestDatagramsNotHandedOver(t *testing.T) {
 	w.proxy.Retire(true)
 	broken := errors.New("broken")
 	calls := 0
-	handed, ended, err := w.proxy.HandOver(2, func([]Handed) error {
+	handed, ended, err := w.proxy.HandOver(2, func([]Handed, []Waiting) error {
 		if calls++; calls == 1 {
 			return nil
 		}
@@ -300,6 +305,101 @@ func TestDatagramsNotHandedOver(t *testing.T) {
 	if n, m := len(w.log.lines("flow ended", "reason=drain")), len(w.log.lines("flow refused", "reason=drain")); n != 2 || m != 1 {
 		t.Errorf("%d and %d lines", n, m)
 	}
+}
+
+// TestDatagramsUndecidedHandedOver (P13): a flow that waits for a program's first answer begins anew in the next process, with what is held of
+// it, and the program of that one is asked.
+func TestDatagramsUndecidedHandedOver(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer policy.Answer
+	}{{"allowed", policy.Answer{Allow: true}}, {"denied", no}} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := udpWorld(t, udpEcho(t), Settings{})
+			program := heldProgram{asked: make(chan policy.Question, 9), answer: make(chan policy.Answer)}
+			w.rules.Store(&policy.Policy{Sets: []policy.Set{{Name: "p", Program: program}}})
+			c := udpDial(t, w.first())
+			words := []string{"one", "two", ""}
+			for _, word := range words {
+				c.Write([]byte(word))
+			}
+			<-program.asked
+			next := w.successor(Settings{})
+			if handed, ended, taken := w.handTo(next, func() {}); handed != 1 || ended != 0 || taken != 1 {
+				t.Fatalf("%d handed over, %d ended, %d taken", handed, ended, taken)
+			}
+			eventually(t, "it has left", func() bool { return w.proxy.Flows() == 0 && w.proxy.datagrams.count() == 0 })
+			<-program.asked
+			program.answer <- tt.answer
+			if !tt.answer.Allow {
+				next.refusedUDP(policy.PolicyDenied, 1)
+				silent(t, c)
+			} else {
+				for _, word := range words {
+					if got := said(t, c); got != word {
+						t.Errorf("%q, want %q", got, word)
+					}
+				}
+			}
+			if lines := w.log.lines(`msg="flow `); len(lines) != 0 {
+				t.Errorf("the old proxy says %q", lines)
+			}
+		})
+	}
+	w := udpWorld(t, udpEcho(t), Settings{})
+	if w.proxy.TakeWaiting(Waiting{Client: netip.MustParseAddrPort("127.0.0.1:9"), Local: netip.MustParseAddrPort("127.0.0.1:9")}) {
+		t.Error("taken where nothing is listened on")
+	}
+}
+
+// TestDatagramsHushed (P13): what wasn't handed over yet passes nothing any more where it may have been revoked, and what its target sends
+// waits for the next process.
+func TestDatagramsHushed(t *testing.T) {
+	target := udpTarget(t)
+	w := udpWorld(t, udpAddr(target), Settings{})
+	c := udpDial(t, w.first())
+	c.Write([]byte("x"))
+	_, from, err := target.ReadFromUDPAddrPort(make([]byte, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.WriteToUDPAddrPort([]byte("before"), from)
+	said(t, c)
+	program := heldProgram{asked: make(chan policy.Question, 9), answer: make(chan policy.Answer, 9)}
+	w.rules.Store(&policy.Policy{Sets: []policy.Set{{Name: "p", Program: program}}})
+	undecided := udpDial(t, w.first())
+	undecided.Write([]byte("held"))
+	<-program.asked
+	next := w.successor(Settings{})
+	handed, ended, taken := w.handTo(next, func() {
+		w.proxy.Hush()
+		program.answer <- policy.Answer{Allow: true} // too late: nothing of it passes here
+		f := w.youngest()
+		eventually(t, "it is decided", func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.client.(*grams).unattended
+		})
+		target.WriteToUDPAddrPort([]byte("late"), from)
+		silent(t, c)
+		program.answer <- policy.Answer{Allow: true} // of the next one
+		program.answer <- policy.Answer{Allow: true} // AskTaken
+	})
+	if handed != 2 || ended != 0 || taken != 2 {
+		t.Fatalf("%d handed over, %d ended, %d taken", handed, ended, taken)
+	}
+	if got := said(t, c); got != "late" {
+		t.Errorf("%q", got)
+	}
+	b := make([]byte, 64)
+	if n, _, err := target.ReadFromUDPAddrPort(b); err != nil || string(b[:n]) != "held" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
+// youngest returns the live flow that began last.
+func (w *world) youngest() *flow {
+	return slices.MaxFunc(w.proxy.live.all(), func(a, b *flow) int { return a.began.Compare(b.began) })
 }
 
 // TestDatagramsHandedOverIdle: the time in which nothing moves goes on from process to process.

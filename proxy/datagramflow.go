@@ -26,7 +26,8 @@ type grams struct {
 	of          *datagram.Flow
 	flow        *flow
 	counted
-	unattended bool // nobody works for the flow: who ends it has it finished. Under the flow's mu
+	unattended bool // nobody works for the flow: who ends it has it finished. Under the flow's mu, as goes
+	goes       bool // to another process: who works for the flow has it leave, without a line
 }
 
 // Reset lets nothing pass any more. The caller holds the flow's mu.
@@ -76,8 +77,8 @@ func (d *datagrams) Begin(of *datagram.Flow) bool {
 	g := &grams{of: of, flow: f, counted: counted{source: sourceOf(who.client.Addr()), endpoint: endpoint}}
 	f.client = g
 	of.Own(f, datagram.Account{ToTarget: &f.toTarget, ToClient: &f.toClient, Moved: &f.moved})
-	if reason := p.live.enter(f, settings.MaxFlows); reason != "" {
-		f.fail(&refusal{reason, "the node takes no more flows: max_flows"})
+	if r := p.live.enter(f, settings.MaxFlows); r != nil {
+		f.fail(r)
 		f.close()
 		p.record(f)
 		d.leave(g)
@@ -185,10 +186,14 @@ func (f *flow) attend(r *refusal) bool {
 		f.fail(r)
 	}
 	f.mu.Lock()
-	live := f.reason == ""
-	f.client.(*grams).unattended = live // from here on
+	g, live := f.client.(*grams), f.reason == ""
+	g.unattended = live // from here on
+	goes := g.goes
 	f.mu.Unlock()
-	if !live {
+	switch {
+	case goes:
+		f.leaveDatagrams()
+	case !live:
 		f.finishDatagrams()
 	}
 	return live

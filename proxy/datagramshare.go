@@ -91,7 +91,7 @@ func (d *datagrams) enter(settings *Settings, source netip.Addr, endpoint link.I
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return nil, &refusal{policy.Drain, "the node is ending"}
+		return nil, &nodeEnds
 	}
 	all, mostOfEndpoint, mostOfSource := settings.datagramShares()
 	for _, bound := range [...]struct {

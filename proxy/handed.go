@@ -17,7 +17,7 @@ import (
 // buffers and pipes: a flow of UDP is a socket and a few words. Its port, by which the target knows it, goes along, and so
 // does what waits in it. The next process judges it by its own state and rules, as a live one, counts it for its limits, and
 // has the line at its end, with all bytes. Programs are asked when all have come ([Proxy.AskTaken]); until one denies a flow
-// it goes on.
+// it goes on. One that still waits for a program's first answer begins anew there, with the datagrams that are held of it.
 
 // Handed is a live flow of UDP on its way from one process to another. See [FlowInfo] for what isn't said here; its bytes
 // are final as far as the process before has carried it.
@@ -29,6 +29,12 @@ type Handed struct {
 	Observed []string      // rules on trial that would have refused it
 }
 
+// Waiting is a flow of UDP that isn't decided yet, on its way from one process to another.
+type Waiting struct {
+	Client, Local netip.AddrPort
+	Held          []datagram.Held // the oldest first
+}
+
 // handing is what a proxy has of flows that another process hands over. It is made by newHanding.
 type handing struct {
 	begin chan struct{} // closed by Receive
@@ -38,10 +44,9 @@ type handing struct {
 func newHanding() handing { return handing{begin: make(chan struct{})} }
 
 // HandOver gives the live flows of UDP to the process that has taken this one's place, after [Proxy.Retire]: send is called
-// with at most so many, the oldest first, which nothing passes of any more. Their sockets are closed here when it has
-// returned. Those that aren't decided yet end, and from an error of send on all of them. handed is how many went, and ended how
-// many didn't.
-func (p *Proxy) HandOver(most int, send func(flows []Handed) error) (handed, ended int, err error) {
+// with at most so many, the oldest first, which nothing passes of any more: those that are decided, and those that aren't yet. Sockets
+// are closed here when it has returned. From an error of send on all flows end. handed is how many went, and ended how many didn't.
+func (p *Proxy) HandOver(most int, send func(flows []Handed, waiting []Waiting) error) (handed, ended int, err error) {
 	var flows []*flow
 	for _, f := range p.live.all() {
 		if f.protocol == link.UDP {
@@ -52,23 +57,30 @@ func (p *Proxy) HandOver(most int, send func(flows []Handed) error) (handed, end
 	for some := range slices.Chunk(flows, most) {
 		var all []*flow
 		var these []Handed
+		var waiting []Waiting
 		for _, f := range some {
-			if h, ok := f.detach(err == nil); ok {
-				all, these = append(all, f), append(these, h)
-			} else if f.end(policy.Drain) {
+			h, w := f.detach(err == nil)
+			switch {
+			case h != nil:
+				all, these = append(all, f), append(these, *h)
+			case w != nil:
+				all, waiting = append(all, f), append(waiting, *w)
+			case f.end(policy.Drain):
 				ended++
 			}
 		}
-		if len(these) == 0 {
+		if len(all) == 0 {
 			continue
 		}
-		if err = send(these); err == nil {
-			handed += len(these)
+		if err = send(these, waiting); err == nil {
+			handed += len(all)
 		} else {
-			ended += len(these)
+			ended += len(all)
 		}
-		for i, f := range all {
-			datagram.CloseSocket(these[i].Socket)
+		for _, h := range these {
+			datagram.CloseSocket(h.Socket)
+		}
+		for _, f := range all {
 			f.handedOver(err == nil)
 		}
 	}
@@ -78,36 +90,76 @@ func (p *Proxy) HandOver(most int, send func(flows []Handed) error) (handed, end
 	return handed, ended, err
 }
 
-// handedOver is the last step of a flow whose socket was taken: it goes on elsewhere, or has ended.
+// handedOver is the last step of a flow that was detached: it goes on elsewhere, or has ended.
 func (f *flow) handedOver(goesOn bool) {
-	if !goesOn {
+	switch g := f.client.(*grams); {
+	case g.goes && !goesOn:
+		f.proxy.record(f)
+	case g.goes: // its goroutine has the rest to do
+	case goesOn:
+		f.leaveDatagrams()
+	default:
 		f.finishDatagrams()
-		return
 	}
+}
+
+// leaveDatagrams is finishDatagrams for a flow that goes on elsewhere.
+func (f *flow) leaveDatagrams() {
 	f.leave()
 	f.proxy.datagrams.leave(f.client.(*grams))
 }
 
-// detach takes the socket of a flow that is established, whose end is the caller's business then. It reports false, and
-// does nothing, for another one, or where it shall not.
-func (f *flow) detach(shall bool) (h Handed, ok bool) {
+// detach takes the socket of a flow that is decided, or what is held of one that isn't, and leaves the end of it to handedOver and the
+// goroutine that works for it. It returns neither, and does nothing, for a flow that has ended, or where it shall not.
+func (f *flow) detach(shall bool) (h *Handed, w *Waiting) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.client.(*grams)
-	if !shall || f.reason != "" || !g.unattended {
-		return h, false
+	if !shall || f.reason != "" {
+		return nil, nil
 	}
-	if h.Socket, ok = g.of.Detach(); !ok {
-		return h, false
+	if socket, ok := g.of.Detach(); ok {
+		f.count()
+		h = &Handed{Socket: socket, FlowInfo: f.infoLocked(), Age: time.Since(f.began), Observed: f.observed}
+		if !f.moved.Load() && !f.quiet.IsZero() {
+			h.Quiet = time.Since(f.quiet)
+		}
+	} else if held, ok := g.of.Withdraw(); ok {
+		w = &Waiting{Client: f.peer, Local: f.local, Held: held}
+	} else {
+		return nil, nil
 	}
-	g.unattended = false
-	f.count()
-	h.FlowInfo, h.Age, h.Observed = f.infoLocked(), time.Since(f.began), f.observed
-	if !f.moved.Load() && !f.quiet.IsZero() {
-		h.Quiet = time.Since(f.quiet)
-	}
+	g.goes, g.unattended = !g.unattended, false
 	f.reason = policy.Drain // nobody else ends it
-	return h, true
+	if f.cancel != nil {
+		f.cancel() // no program needs to be waited for
+	}
+	return h, w
+}
+
+// Hush lets nothing pass any more of the flows of UDP that are still to be handed over: what the process that gets them knows of them may be
+// that they have ended. What their targets send waits in their sockets, and passes there if it may. It comes after [Proxy.Retire].
+func (p *Proxy) Hush() {
+	sweep(p.live.all(), func(f *flow) {
+		if f.protocol != link.UDP {
+			return
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.reason == "" {
+			f.client.(*grams).of.Hush()
+		}
+	})
+}
+
+// TakeWaiting begins a flow that wasn't decided in the process before this one. It reports whether there is anything that hears its
+// client.
+func (p *Proxy) TakeWaiting(w Waiting) bool {
+	via := p.datagrams.listener(w.Local)
+	if via != nil {
+		via.Deliver(w.Client, w.Local, w.Held)
+	}
+	return via != nil
 }
 
 // TakeOver goes on with a flow of the process before this one, whose socket it takes over, where the flow may go on. It
@@ -198,9 +250,9 @@ func (d *datagrams) takeOver(settings *Settings, f *flow, h *Handed) (r *refusal
 	}
 	g.of.Own(f, datagram.Account{ToTarget: &f.toTarget, ToClient: &f.toClient, Moved: &f.moved})
 	f.target = g
-	if reason := p.live.takeOver(f, settings.MaxFlows); reason != "" {
+	if r := p.live.takeOver(f, settings.MaxFlows); r != nil {
 		g.of.End()
-		return &refusal{reason, "the node takes no more flows: max_flows"}
+		return r
 	}
 	d.stand(g)
 	return nil

@@ -26,24 +26,33 @@ func (l *live) init() {
 }
 
 // enter adds a new flow. It returns why not where there are most already or memory is short, and after shut.
-func (l *live) enter(f *flow, most int) policy.Reason { return l.add(f, most, l.short.Load()) }
+func (l *live) enter(f *flow, most int) *refusal { return l.add(f, most, l.short.Load()) }
 
 // takeOver is enter for a flow of another process. It needs hardly more memory here than there, and while it is handed over
 // both processes have theirs, so that it isn't refused where memory is short.
-func (l *live) takeOver(f *flow, most int) policy.Reason { return l.add(f, most, false) }
+func (l *live) takeOver(f *flow, most int) *refusal { return l.add(f, most, false) }
 
-func (l *live) add(f *flow, most int, short bool) policy.Reason {
+func (l *live) add(f *flow, most int, short bool) *refusal {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.closed:
-		return policy.Drain
-	case len(l.flows) >= most, short:
-		return policy.Limit
+		return &nodeEnds
+	case short:
+		return &shortOfMemory
+	case len(l.flows) >= most:
+		return &tooManyFlows
 	}
 	l.flows[f] = struct{}{}
-	return ""
+	return nil
 }
+
+// Why no flow is let in.
+var (
+	nodeEnds      = refusal{policy.Drain, "the node is ending"}
+	shortOfMemory = refusal{policy.Limit, "the node takes no more flows: memory is short"}
+	tooManyFlows  = refusal{policy.Limit, "the node takes no more flows: max_flows"}
+)
 
 // claim counts a flow as one of its source. It reports false where the source has most already.
 func (l *live) claim(source netip.Addr, most int) bool {

@@ -76,11 +76,3 @@ func (p *Proxy) lookedAtMemory(used, limit int64) time.Duration {
 	wait := time.Duration(float64(max(from-used, 0)) / fillsAt * float64(time.Second))
 	return min(max(wait, looksFirst), looksLast)
 }
-
-// full is why no flow is let in at the moment, for its line.
-func (p *Proxy) full() string {
-	if p.live.short.Load() {
-		return "the node takes no more flows: memory is short"
-	}
-	return "the node takes no more flows: max_flows"
-}

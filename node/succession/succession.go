@@ -15,11 +15,15 @@
 //	hand ... settled ───────────────────►
 //	                                      receives datagrams
 //	flows, gone, elder ─────────────────►
-//	ends flows ◄────────────── cut, sync
+//	ends flows ◄──────── cut, sync, hush
 //
-// With "hand" come the sockets of live flows of UDP, which the new process goes on with; with "settled" the old one says that
-// it reads none of those that are listened on either. Both are sent where "ready" says that they are understood: an
-// older version ends its flows, and closes the sockets.
+// With "hand" come the sockets of live flows of UDP, which the new process goes on with, and with "begin anew" what is held of those that
+// aren't decided; with "settled" the old one says that it reads none of those that are listened on either. They are sent where "ready" says
+// that they are understood: an older version ends its flows, and closes the sockets. "hush" says that what the old process hasn't handed over yet
+// may have been revoked: nothing of it passes until it is.
+//
+// Who reads a kind that it doesn't know, or a field, leaves it out: so a later version may say more. What can't be understood that way has
+// another number, [Protocol], which both tell before anything is given away.
 //
 // Until it has read "ready" the old process serves. Whatever else it reads, the end of the other one included, makes it
 // go on as before. The new process takes the end of the old one for any answer that it waits for: then nobody holds what
@@ -35,6 +39,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,7 +50,7 @@ import (
 // Protocol is the number of the messages' meaning. Processes with different ones don't follow each other.
 const Protocol = 2
 
-// Hands is the number of the meaning of [Hand] and [Settled], which a process that knows them says in [Ready]. One that
+// Hands is the number of the meaning of [Hand], [Anew] and [Settled], which a process that knows them says in [Ready]. One that
 // says nothing is handed no flows, and one that says another number neither.
 const Hands = 1
 
@@ -66,14 +71,16 @@ const (
 	Elder   Kind = "elder"   // with a descriptor: the connection to a process before the old one
 	Cut     Kind = "cut"     // flows that must end now
 	Sync    Kind = "sync"    // all flows are to be sent again
+	Hush    Kind = "hush"    // flows that weren't handed over may have been revoked: nothing of them may pass
 	Hand    Kind = "hand"    // with descriptors, one for each of Message.Handed: flows that the new process goes on with
+	Anew    Kind = "anew"    // what is held of flows that aren't decided yet
 	Settled Kind = "settled" // there are no more of them, and the old process receives no datagrams
 )
 
 // Message is one message. Fields that a kind doesn't speak of are zero.
 type Message struct {
 	Kind     Kind            `json:"kind"`
-	Protocol int             `json:"protocol,omitempty"` // of begin
+	Protocol int             `json:"protocol,omitempty"` // of begin and claim; 0 in the claim of an older version
 	Version  string          `json:"version,omitempty"`  // of begin: of the old process, for the log
 	Why      string          `json:"why,omitempty"`
 	Sockets  []Socket        `json:"sockets,omitempty"`
@@ -83,6 +90,7 @@ type Message struct {
 	IDs      []string        `json:"ids,omitempty"`   // of gone and cut
 	Hands    int             `json:"hands,omitempty"` // of ready: see [Hands]
 	Handed   []Handed        `json:"handed,omitempty"`
+	Anew     []Waiting       `json:"anew,omitempty"`
 }
 
 // Socket is one that is listened on. One of UDP that isn't shared is of endpoints.
@@ -130,6 +138,19 @@ type Handed struct {
 	Observed []string      `json:"observed,omitempty"` // rules on trial that would have refused it
 }
 
+// Waiting is a flow of UDP that isn't decided yet.
+type Waiting struct {
+	Source netip.AddrPort `json:"source"`
+	Local  netip.AddrPort `json:"local"`
+	Held   []Held         `json:"held,omitempty"`
+}
+
+// Held is what a client has sent, a datagram or a train of some.
+type Held struct {
+	Data    []byte `json:"data,omitempty"`
+	Segment int    `json:"segment,omitempty"` // see datagram.Held
+}
+
 // Bounds of a message. The kernel takes what fits a socket's buffer, of which 208 KiB are the default, and 253
 // descriptors at once (SCM_MAX_FD).
 const (
@@ -137,13 +158,17 @@ const (
 	MaxSockets = 200
 	MaxFlows   = 64
 	MaxIDs     = 1024
+	MaxAnew    = 128
+	MaxHeld    = 80 << 10 // bytes of Held.Data, unless a flow has more by itself, which has no more than a little
 )
 
 // Conn is the connection between the two. Sends may come from any goroutine, receives from one.
 type Conn struct {
-	unix *net.UnixConn
-	mu   sync.Mutex // one sends at a time
-	buf  []byte
+	unix        *net.UnixConn
+	mu          sync.Mutex // one sends at a time
+	buf         []byte
+	patience    atomic.Int64 // how long a send waits, in nanoseconds; 0: for ever
+	interrupted atomic.Bool
 }
 
 // NewConn takes over a descriptor of the connection.
@@ -164,7 +189,11 @@ func NewConn(fd int) (*Conn, error) {
 	return &Conn{unix: u, buf: make([]byte, maxMessage)}, nil
 }
 
-// Send sends a message, with descriptors, which stay the caller's. It waits until there is room.
+// Patience bounds the wait of each later [Conn.Send].
+func (c *Conn) Patience(d time.Duration) { c.patience.Store(int64(d)) }
+
+// Send sends a message, with descriptors, which stay the caller's. It waits until there is room; the error is [os.ErrDeadlineExceeded] where
+// the other process has read nothing for as long as [Conn.Patience] says.
 func (c *Conn) Send(m Message, fds ...int) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -175,6 +204,12 @@ func (c *Conn) Send(m Message, fds ...int) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if d := time.Duration(c.patience.Load()); d > 0 && !c.interrupted.Load() {
+		_ = c.unix.SetWriteDeadline(time.Now().Add(d)) // of a closed one nothing is sent
+		if c.interrupted.Load() {
+			c.Interrupt()
+		}
+	}
 	_, _, err = c.unix.WriteMsgUnix(b, rights(fds), nil)
 	return err
 }
@@ -226,7 +261,10 @@ func decode(b []byte) (Message, error) {
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unix.SetReadDeadline(t) }
 
 // Interrupt ends all sends and receives, those under way too.
-func (c *Conn) Interrupt() { _ = c.unix.SetDeadline(time.Unix(1, 0)) }
+func (c *Conn) Interrupt() {
+	c.interrupted.Store(true)
+	_ = c.unix.SetDeadline(time.Unix(1, 0))
+}
 
 // Close closes this process's end. Where no other process holds it, the other side reads its end.
 func (c *Conn) Close() error { return c.unix.Close() }

@@ -299,7 +299,7 @@ func agree(t *testing.T, seed uint64, c *control.Control, srv *server, by *flowp
 // gets one that none is better than, and none where all are drained. It reports whether it got one.
 func agreeOnTarget(t *testing.T, seed uint64, set *targets.Set, v *link.Service, said []control.ExplainedTarget, seen map[string]int) bool {
 	t.Helper()
-	order := []string{control.TargetUp, control.TargetEjected, control.TargetDown, control.TargetDrained}
+	order := []string{control.TargetUp, control.TargetEjected, control.TargetDown, control.TargetDrained, control.TargetForbidden}
 	rank := func(state string) int { return max(0, slices.Index(order, state)) } // those that are starting or unknown are as good as any
 	best := len(order)
 	for _, one := range said {
@@ -319,7 +319,7 @@ func agreeOnTarget(t *testing.T, seed uint64, set *targets.Set, v *link.Service,
 	}
 	defer place.Release(noon, targets.Quiet)
 	i := slices.IndexFunc(said, func(one control.ExplainedTarget) bool { return one.Target == place.Addr.String() })
-	if i < 0 || rank(said[i].State) != best || best == rank(control.TargetDrained) {
+	if i < 0 || !said[i].First || rank(said[i].State) != best || best == rank(control.TargetDrained) {
 		t.Errorf("world %d: a place at %v of %+v", seed, place.Addr, said)
 	}
 	return true

@@ -33,6 +33,7 @@ type Flow struct {
 	four     bool // the target is of IPv4
 	ended    bool
 	started  bool
+	hushed   bool   // by Hush
 	resumed  bool   // another process has begun it; no datagram finds it before Start
 	head     []byte // in front of each datagram to the target
 	never    func(b []byte) bool
@@ -113,7 +114,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 
 // Start lets datagrams pass, those first that are held. Each to the target has head in front, none for no head; the
 // flow keeps it. What never says yes to isn't sent to the target; nil: everything is. The error is of a flow that isn't
-// connected, or was ended, or of one from another process where the client has begun another since.
+// connected, or was ended, or of one from another process where the client has begun another since. After [Flow.Hush] it does nothing.
 func (f *Flow) Start(head []byte, never func(b []byte) bool) error {
 	f.up.Lock()
 	f.down.Lock()
@@ -121,6 +122,11 @@ func (f *Flow) Start(head []byte, never func(b []byte) bool) error {
 		f.down.Unlock()
 		f.up.Unlock()
 		return errEnded
+	}
+	if f.hushed { // what is held is for Withdraw
+		f.down.Unlock()
+		f.up.Unlock()
+		return nil
 	}
 	err := f.enter()
 	f.down.Unlock()
@@ -185,7 +191,7 @@ func (f *Flow) take(s *sender, all []message) {
 		return
 	}
 	s.err = nil
-	if !f.ended {
+	if !f.ended && !f.hushed {
 		f.forward(s, all)
 	}
 	f.up.Unlock()
@@ -250,7 +256,7 @@ func (f *Flow) release() {
 // answer takes what has come from the target, one batch of it, and sends it to the client.
 func (f *Flow) answer(b *batch) {
 	f.down.Lock()
-	if f.fd < 0 {
+	if f.fd < 0 || f.hushed {
 		f.down.Unlock()
 		return
 	}

@@ -37,13 +37,28 @@ func (l *Listener) Stop() {
 	_ = l.conn.SetReadDeadline(time.Unix(1, 0)) // of a closed one nothing is read either
 }
 
+// Hush lets nothing pass any more, for a flow that another process is going to have and whose listener was stopped: what the target
+// sends waits in the socket, and what is held stays held, for [Flow.Detach] or [Flow.Withdraw]. Again, it does nothing.
+func (f *Flow) Hush() {
+	f.up.Lock()
+	f.down.Lock()
+	defer f.down.Unlock()
+	defer f.up.Unlock()
+	if f.hushed = true; f.number != 0 {
+		f.loop.remove(f)
+		f.number = 0
+	}
+}
+
 // Detach ends the flow here and returns its socket, which is the caller's then: nothing passes any more, and what the
 // target sends waits in the socket. It reports false, and does nothing, where the flow wasn't started or has ended.
 func (f *Flow) Detach() (fd int, ok bool) {
 	f.up.Lock()
 	f.down.Lock()
 	if ok = f.started && !f.ended; ok {
-		f.loop.remove(f)
+		if f.number != 0 {
+			f.loop.remove(f)
+		}
 		fd, f.fd, f.ended, f.number = f.fd, -1, true, 0
 	}
 	f.down.Unlock()
@@ -52,6 +67,58 @@ func (f *Flow) Detach() (fd int, ok bool) {
 		f.relay.table.remove(f)
 	}
 	return fd, ok
+}
+
+// Held is a datagram, or a train of some, that waits for the decision about its flow: see [Listener.Deliver].
+type Held struct {
+	Data    []byte
+	Segment int // length of each datagram of a train but the last, in bytes; 0: one datagram
+}
+
+// Withdraw is Detach for a flow that wasn't started: it ends here, and what is held of it is the caller's. It reports false, and
+// does nothing, where the flow was started or has ended.
+func (f *Flow) Withdraw() (held []Held, ok bool) {
+	f.up.Lock()
+	f.down.Lock()
+	ok = !f.started && !f.ended
+	if ok {
+		for _, m := range f.held {
+			held = append(held, Held{m.data, m.segment})
+		}
+		f.ended = true
+	}
+	f.down.Unlock()
+	f.up.Unlock()
+	if ok {
+		f.End()
+	}
+	return held, ok
+}
+
+// Deliver takes what another process held of a flow as if its client had sent it now: it begins the flow here, or is of the one that the
+// client has begun since.
+func (l *Listener) Deliver(client, local netip.AddrPort, held []Held) {
+	k := key{endpointOf(client), endpointOf(local)}
+	f := l.flow(k)
+	if f == nil {
+		return
+	}
+	var all []message
+	for _, h := range held[:min(len(held), maxHeld)] {
+		if len(h.Data) > slotSize {
+			continue
+		}
+		m := message{from: k.client, local: local.Addr(), data: h.Data, segment: h.Segment}
+		if m.segment < 0 || m.segment >= len(m.data) {
+			m.segment = 0
+		}
+		if m.count() <= trainMost { // no longer one is received
+			all = append(all, m)
+		}
+	}
+	b := batches.Get().(*batch)
+	f.take(&b.out, all)
+	batches.Put(b)
 }
 
 // Resume makes a flow of a socket that another process has connected to the target, which it takes over. [Flow.Own] comes

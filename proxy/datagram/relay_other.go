@@ -46,6 +46,15 @@ func (*Listener) Stop() {}
 // Close does nothing.
 func (*Listener) Close() {}
 
+// Held is what waits for the decision about its flow.
+type Held struct {
+	Data    []byte
+	Segment int
+}
+
+// Deliver does nothing.
+func (*Listener) Deliver(_, _ netip.AddrPort, _ []Held) {}
+
 // Flow is one client's datagrams to one address; none is here.
 type Flow struct{}
 
@@ -71,6 +80,12 @@ func (*Flow) Start([]byte, func(b []byte) bool) error { return errPlatform }
 
 // End does nothing.
 func (*Flow) End() {}
+
+// Hush does nothing.
+func (*Flow) Hush() {}
+
+// Withdraw reports false.
+func (*Flow) Withdraw() ([]Held, bool) { return nil, false }
 
 // Detach reports false.
 func (*Flow) Detach() (fd int, ok bool) { return -1, false }
