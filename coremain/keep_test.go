@@ -116,7 +116,7 @@ func (s *systemd) start(path, dir, port string) *server {
 	defer s.mu.Unlock()
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, path)
 	cmd.Dir, cmd.ExtraFiles = dir, s.files
-	cmd.Env = append(os.Environ(), asProgram+"=1", "STATE_DIRECTORY=", "NOTIFY_SOCKET="+s.at)
+	cmd.Env = append(programEnv(), "NOTIFY_SOCKET="+s.at)
 	if len(s.files) > 0 {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(s.files)), "LISTEN_FDNAMES="+strings.Join(s.names, ":"))
 	}

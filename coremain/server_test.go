@@ -8,10 +8,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +32,10 @@ const asProgram = "POSTERN_TEST_IS_PROGRAM"
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		Run()
+	}
+	// What runs side by side here waits for most of its time, two tests for half a minute.
+	if flag.Parse(); flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", "8")
 	}
 	os.Exit(m.Run())
 }
@@ -50,8 +56,13 @@ func program(t *testing.T, dir string, args ...string) *exec.Cmd {
 func programAt(ctx context.Context, path, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), asProgram+"=1", "STATE_DIRECTORY=")
+	cmd.Env = programEnv()
 	return cmd
+}
+
+// programEnv has this binary be the program, without the second that the race detector otherwise adds to the end of a process.
+func programEnv() []string {
+	return append(os.Environ(), asProgram+"=1", "STATE_DIRECTORY=", "GORACE=atexit_sleep_ms=0")
 }
 
 // result runs postern to its end.

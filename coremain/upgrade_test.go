@@ -442,7 +442,7 @@ func TestUpgradeKilled(t *testing.T) {
 // command runs a command of postern in the server's directory.
 func (u *upgraded) command(args ...string) (string, error) {
 	cmd := exec.Command(u.binary, args...)
-	cmd.Dir, cmd.Env = u.dir, append(os.Environ(), asProgram+"=1", "STATE_DIRECTORY=")
+	cmd.Dir, cmd.Env = u.dir, programEnv()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

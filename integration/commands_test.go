@@ -57,7 +57,7 @@ func (s *scenario) run(ts *testscript.TestScript, hostName string, argv []string
 
 // eventuallyTimeout bounds how long a condition may take to come true. What is promised sooner is
 // logged with the time it took; a loaded machine must not fail a scenario.
-const eventuallyTimeout = 10 * time.Second
+const eventuallyTimeout = 30 * time.Second
 
 // cmdEventually: eventually [-for=DURATION] PATTERN HOST COMMAND [ARG...] runs a command again and again until its output
 // matches. The pattern '^$' is for no output. It logs how long that took since the last act.

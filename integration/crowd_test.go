@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -17,17 +18,26 @@ import (
 // plain returns a binary without the race detector, for tests of what a node takes of a machine.
 func plain(t *testing.T) string {
 	t.Helper()
-	if os.Getenv("POSTERN_BINARY") != "" {
-		return binary
-	}
-	path := filepath.Join(t.TempDir(), "postern")
-	build := exec.Command("go", "build", "-o", path, ".")
-	build.Dir = ".."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build postern: %v\n%s", err, out)
+	path, err := plainBinary()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
+
+// plainBinary builds it once for all tests, as "make build" does.
+var plainBinary = sync.OnceValues(func() (string, error) {
+	if os.Getenv("POSTERN_BINARY") != "" {
+		return binary, nil
+	}
+	path := filepath.Join(filepath.Dir(binary), "postern-plain")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build postern: %w\n%s", err, out)
+	}
+	return path, nil
+})
 
 // metric returns the number of the first metric of the node whose line begins with a pattern.
 func (g *ground) metric(pattern string) int {

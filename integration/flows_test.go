@@ -34,7 +34,7 @@ type flow struct {
 }
 
 // cutTimeout is, where nothing else is said, a generous bound of what is promised within 1 s; the measured time is logged.
-const cutTimeout = 5 * time.Second
+const cutTimeout = 10 * time.Second
 
 const flowsForm = "flows NAME open|fill|echo|flood|stall|half|cut|over|close ..."
 
@@ -46,7 +46,7 @@ const flowsForm = "flows NAME open|fill|echo|flood|stall|half|cut|over|close ...
 //	flows NAME flood                         has the provider send for ever, and reads it
 //	flows NAME stall                         the same, and doesn't read it
 //	flows NAME half                          closes the client's direction; the answer is a minute away
-//	flows NAME cut [-within=DURATION]        every one must end with a reset, within 5 s of the last act
+//	flows NAME cut [-within=DURATION]        every one must end with a reset, within 10 s of the last act
 //	flows NAME over                          every one must end within 15 s, whichever way
 //	flows NAME close
 func cmdFlows(ts *testscript.TestScript, neg bool, args []string) {

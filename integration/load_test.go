@@ -104,7 +104,7 @@ func (h *host) ask(server, name, want string) error {
 	}
 	defer conn.Close()
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
-	client := dns.Client{Timeout: 5 * time.Second}
+	client := dns.Client{Timeout: 10 * time.Second}
 	r, _, err := client.ExchangeWithConn(q, &dns.Conn{Conn: conn})
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,6 +39,10 @@ func TestMain(m *testing.M) {
 	if testing.Short() {
 		fmt.Println("integration: left out because of -short")
 		os.Exit(0)
+	}
+	// Scenarios wait for most of their time.
+	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	}
 	code, err := run(m)
 	if err != nil {
@@ -79,7 +85,7 @@ func run(m *testing.M) (int, error) {
 	// A binary that was built elsewhere, such as that of a release, is tested as it is.
 	if binary = os.Getenv("POSTERN_BINARY"); binary == "" {
 		binary = filepath.Join(dir, "postern")
-		build := exec.Command("go", "build", "-race", "-o", binary, ".")
+		build := exec.Command("go", "build", "-race", "-trimpath", "-ldflags", "-s -w", "-o", binary, ".")
 		build.Dir = ".."
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build postern: %w\n%s", err, strings.TrimSpace(string(out)))

@@ -20,16 +20,16 @@ var (
 )
 
 const (
-	startTimeout  = 20 * time.Second
-	refuseTimeout = 5 * time.Second // C: a wrong Corefile ends the program within it
-	reloadTimeout = 20 * time.Second
+	startTimeout  = 60 * time.Second
+	refuseTimeout = 20 * time.Second // C: a wrong Corefile ends the program, within 5 s on a machine with nothing else to do
+	reloadTimeout = 60 * time.Second
 )
 
 const startForm = "[!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR] [clock=FILE]"
 
 // cmdStart: [!] start HOST COREFILE [NAME] [fds=N] [user=NAME] [hostname=NAME] [sandbox=WORD] [tmp=DIR] [clock=FILE] starts the program, with a
 // limit of descriptors, as another user, on a host of another name, with that word for its sandbox, that directory for temporary files or
-// a clock of its own where that is said, and waits until it serves. With "!" it must end by itself within 5 s with a code other than 0; what it said is the
+// a clock of its own where that is said, and waits until it serves. With "!" it must end by itself within 20 s with a code other than 0; what it said is the
 // standard error then.
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) >= 2, startForm)

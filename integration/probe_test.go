@@ -21,12 +21,12 @@ import (
 
 // cmdProbe: probe HOST ADDR:PORT [SEND [half]] connects, sends something (Go escapes are understood, "-" is
 // nothing), closes its own direction with "half", and prints what came back and how and when the connection ended:
-// refused, reset, closed or silent (nothing for 8 s).
+// refused, reset, closed or silent (nothing for 25 s).
 func cmdProbe(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) >= 2 && len(args) <= 4, "probe HOST ADDR:PORT [SEND [half]]")
 	h := of(ts).host(ts, args[0])
 	start := time.Now()
-	conn, err := h.dial(args[1], 8*time.Second)
+	conn, err := h.dial(args[1], 25*time.Second)
 	if err != nil {
 		say(ts, "%s after %v", ending(err), time.Since(start).Round(time.Millisecond))
 		return
@@ -42,7 +42,7 @@ func cmdProbe(ts *testscript.TestScript, neg bool, args []string) {
 		usage(ts, args[3] == "half", "probe HOST ADDR:PORT [SEND [half]]")
 		_ = conn.(*net.TCPConn).CloseWrite() // what is wrong shows in the read
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(8 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(25 * time.Second))
 	got, err := io.ReadAll(conn)
 	if writeErr != nil {
 		err = writeErr // the kernel tells of a reset once, to the first who asks
@@ -103,9 +103,10 @@ func cmdScan(ts *testscript.TestScript, neg bool, args []string) {
 	say(ts, "open: %s", strings.Join(open, ", "))
 }
 
-// cmdDatagram: datagram HOST ADDR:PORT HEX sends one UDP datagram and prints the answer in hexadecimal, or silence.
+// cmdDatagram: [!] datagram HOST ADDR:PORT HEX sends one UDP datagram and prints the answer in hexadecimal. With "!" there must be none
+// within a second.
 func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 3, "datagram HOST ADDR:PORT HEX")
+	usage(ts, len(args) == 3, "[!] datagram HOST ADDR:PORT HEX")
 	h := of(ts).host(ts, args[0])
 	payload, err := hex.DecodeString(args[2])
 	ts.Check(err)
@@ -117,11 +118,17 @@ func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
 	defer conn.Close()
 	_, err = conn.Write(payload)
 	ts.Check(err)
-	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+	wait := 10 * time.Second
+	if neg {
+		wait = time.Second
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(wait))
 	answer := make([]byte, 65535)
 	n, err := conn.Read(answer)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		say(ts, "silence")
+	switch {
+	case neg && err == nil:
+		ts.Fatalf("answered %x", answer[:n])
+	case neg && errors.Is(err, os.ErrDeadlineExceeded):
 		return
 	}
 	ts.Check(err)

@@ -172,6 +172,7 @@ func (clockwork) String() string                     { return "clockwork" }
 
 // X31: the end of an hour ends the flows that it let in, by itself, and no others.
 func TestTimedRuleCuts(t *testing.T) {
+	t.Parallel()
 	w := limited(t)
 	var over atomic.Bool
 	w.follow(policy.Set{Name: "p", Default: policy.DefaultAllow, Rules: []policy.Rule{{

@@ -43,6 +43,7 @@ func TestDatagrams(t *testing.T) {
 
 // TestDatagramsRefused: what may not pass doesn't, and nobody is told.
 func TestDatagramsRefused(t *testing.T) {
+	t.Parallel()
 	target := udpTarget(t)
 	for _, tt := range []struct {
 		name   string

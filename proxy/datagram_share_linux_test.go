@@ -27,6 +27,7 @@ func (w *world) answeredUDP(n int) {
 // TestDatagramsGiveWay: P09: flows that nobody has ever answered, as those of forged sources are, keep nobody out: the oldest of
 // them ends for a new one. Those that were answered stay, and where all were, the new one is refused.
 func TestDatagramsGiveWay(t *testing.T) {
+	t.Parallel()
 	target := udpTarget(t) // says nothing by itself
 	w := udpWorld(t, udpAddr(target), Settings{MaxFlows: 80, MaxPerSource: 8})
 	_, ofEndpoint, _ := w.proxy.settings.Load().datagramShares()

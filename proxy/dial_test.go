@@ -77,6 +77,7 @@ func TestForeignTarget(t *testing.T) {
 
 // P17: one target is dead and one is slow; every flow is carried all the same.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	good := echo(t)
 	w := newWorld(t, Settings{DialTimeout: 3 * time.Second},
 		service("svc", 7001, good, targetsOf(refusing(t), deafTarget(t), good)), endpoint("e", "svc", nextAddr(t)))

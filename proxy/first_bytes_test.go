@@ -58,6 +58,7 @@ func checkRefused(t *testing.T, w *world, client *net.TCPConn, reason policy.Rea
 }
 
 func TestPinnedRefuses(t *testing.T) {
+	t.Parallel()
 	hello := helloFor(t, "allowed.example")
 	tests := []struct {
 		name   string
@@ -112,6 +113,7 @@ func TestPinnedRefuses(t *testing.T) {
 }
 
 func TestPinnedAllows(t *testing.T) {
+	t.Parallel()
 	hello := helloFor(t, "allowed.example")
 	early := append(bytes.Clone(hello), 23, 3, 3, 0, 5, 'e', 'a', 'r', 'l', 'y')
 	tests := []struct {

@@ -39,6 +39,7 @@ func (p *paced) Write(b []byte) (int, error) {
 
 // X08, X11, X13: honest clients of crypto/tls come through, whatever the server asks of them.
 func TestRealHandshakes(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		server  *tls.Config
 		client  func(net.Conn) net.Conn
@@ -88,6 +89,7 @@ func postQuantum() *tls.Config {
 
 // X13: a real server asks for a second hello, and a client sends another one. The server has nothing but the first.
 func TestChangedSecondHello(t *testing.T) {
+	t.Parallel()
 	again := rawhello.New("allowed.example").Share(rawhello.P384).Message() // as long as all second ones of one name
 	for name, test := range map[string]struct {
 		cfg  rawhello.Config // but for the hello
@@ -156,6 +158,7 @@ func echKey(t *testing.T, public string) (tls.EncryptedClientHelloKey, []byte) {
 
 // X12: Encrypted ClientHello as crypto/tls speaks it, on both sides.
 func TestRealECH(t *testing.T) {
+	t.Parallel()
 	const inner = "secret.example" // what the server may see, and we can't
 	allow := func(s *link.Service) { s.ECHOuter = true }
 	for name, test := range map[string]struct {

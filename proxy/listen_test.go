@@ -89,6 +89,7 @@ func TestPerAddress(t *testing.T) {
 
 // A listener that can't be had fails Prepare, and nothing is left of it; in Update it is tried again.
 func TestListenerTaken(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.77.9.20:7313")
 	if err != nil {
 		t.Fatal(err)

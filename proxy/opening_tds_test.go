@@ -133,6 +133,7 @@ func TestTDS(t *testing.T) {
 
 // X21: of a denied client at most the PRELOGIN reaches the target.
 func TestTDSRefuses(t *testing.T) {
+	t.Parallel()
 	good := tdsPrelogin(0x12, 1)
 	for _, test := range []struct {
 		name        string

@@ -83,6 +83,7 @@ func checkEnded(t *testing.T, w *world, client, far *net.TCPConn, reason policy.
 
 // X13, E13, E14: the hello behind a HelloRetryRequest is judged, and must say what the first one said.
 func TestSecondHello(t *testing.T) {
+	t.Parallel()
 	hello, ech := helloFor(t, "allowed.example"), encrypted(t, "allowed.example")
 	allow := func(s *link.Service) { s.ECHOuter = true }
 	bytewise := handshake(hello[5:], 1)
@@ -156,6 +157,7 @@ func TestSecondHello(t *testing.T) {
 
 // E14: nothing behind the hello reaches the target before its first message, whatever that is; then all of it.
 func TestEarlyDataWaits(t *testing.T) {
+	t.Parallel()
 	hello := helloFor(t, "allowed.example")
 	for name, answer := range map[string][]byte{
 		"ServerHello":                 handshake(serverHello(false), 9999),

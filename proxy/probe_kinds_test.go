@@ -89,6 +89,7 @@ func newWebServer(t *testing.T, overTLS, header bool, status int) *webServer {
 
 // The three kinds of probes, at Go's servers, with and without PROXY headers.
 func TestProbeKinds(t *testing.T) {
+	t.Parallel()
 	names := []link.ResourceName{{Public: "*.pattern.example"}, {Public: "one.example"}, {Public: "two.example"}}
 	tcp, overTLS := link.Probe{}, link.Probe{Kind: link.ProbeTLS}
 	get := func(path string, status int) link.Probe {

@@ -38,6 +38,7 @@ func TestProgramComesMeanwhile(t *testing.T) {
 
 // X23: the time for a hello is one time, also for a client that says nothing at first and little then.
 func TestOneDeadlineForTheHello(t *testing.T) {
+	t.Parallel()
 	const most = 2 * time.Second
 	g := newTarget(t)
 	w := newWorld(t, Settings{HelloTimeout: most}, service("svc", 7001, g.addr(), pinned), endpoint("e", "svc", nextAddr(t)))

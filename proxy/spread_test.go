@@ -370,6 +370,7 @@ func TestFailedDialsEject(t *testing.T) {
 // P17: one of three targets is dead and one is silent, then the one that was good dies and the dead one comes. All flows but
 // one in a thousand are carried, and what is bad is soon left alone.
 func TestTargetsSwap(t *testing.T) {
+	t.Parallel()
 	port := func() netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("127.78.1.1"), freeport.Get(t)) }
 	first, second, slow := port(), port(), deafTarget(t)
 	w := newWorld(t, Settings{DialTimeout: 6 * time.Second, ProbeInterval: 200 * time.Millisecond, MaxPerSource: 1000},

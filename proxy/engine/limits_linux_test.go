@@ -43,6 +43,7 @@ func hoard(t *testing.T) (giveBack func(n int)) {
 // copied goes on, and everything works again when there are descriptors. In a process of its own, whose limit is low.
 func TestNoDescriptors(t *testing.T) {
 	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
+		t.Parallel() // it waits for another process
 		cmd := exec.Command(os.Args[0], "-test.run=^TestNoDescriptors$", "-test.v")
 		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=200")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -95,6 +96,7 @@ func TestNoDescriptors(t *testing.T) {
 // P10: accept without a descriptor fails, and has the connection when there is one.
 func TestAcceptWithoutDescriptors(t *testing.T) {
 	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
+		t.Parallel() // it waits for another process
 		cmd := exec.Command(os.Args[0], "-test.run=^TestAcceptWithoutDescriptors$", "-test.v")
 		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=200")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -144,7 +146,9 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 // written, bytes wait at one side and there is room at the other has been forgotten by the engine. Others wait for TCP: what
 // doesn't fit such a buffer is dropped there and sent again ever later (RFC 6298 section 5.5), so that 20 s are nothing unusual.
 func TestNobodyIsForgotten(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
+		t.Parallel()
 		n := 100
 		if raceDetector {
 			n = 30

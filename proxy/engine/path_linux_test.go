@@ -49,6 +49,7 @@ func inNamespace(t *testing.T) bool {
 		if os.Geteuid() != 0 {
 			t.Skip("needs root, for namespaces")
 		}
+		t.Parallel() // it waits for that process
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-path="+flag.Lookup("path").Value.String())
 		cmd.Env = append(os.Environ(), "POSTERN_TEST_PATH=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}

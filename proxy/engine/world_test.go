@@ -81,7 +81,7 @@ func (p *running) wait(t testing.TB) End {
 	case e := <-p.ended:
 		p.ended <- e
 		return e
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("copying doesn't end")
 		return End{}
 	}
