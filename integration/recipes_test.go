@@ -107,7 +107,51 @@ trust_anchors.add('net. 3600 IN DS 12345 8 2 ` + foreignDigest + `')
 	{"CoreDNS, in Kubernetes too", 53, "Corefile.resolver", func(text string) string {
 		return text + "\n.:53 {\n    cache 30\n    forward . 203.0.113.53\n}\n"
 	}, []string{"COREDNS", "DIR/Corefile.resolver"}, false},
+	{"systemd-resolved", 5305, "eth0.network", func(text string) string {
+		return `[Match]
+Name=eth0
+
+[Network]
+KeepConfiguration=yes
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+
+` + text
+	}, []string{"unshare", "-m", "--propagation", "private", "sh", "-ec", resolvedScript}, true},
 }
+
+// unpackedResolved is where .ci/deps puts systemd-resolved: its package, installed, makes itself the resolver of the machine.
+const unpackedResolved = "/usr/local/lib/postern-deps/systemd-resolved"
+
+// resolvedScript starts systemd-resolved, with the systemd-networkd that reads its recipe, below a /run of their own, without D-Bus and as the user
+// of networkd, which each Debian has. A /sys that is read-only says that there is no udev to wait for.
+const resolvedScript = `
+mount -t tmpfs tmpfs /run
+mount -o remount,bind,ro /sys
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp /run/systemd/resolve /run/systemd/resolved.conf.d
+chown -R systemd-network:systemd-network /run/systemd/netif /run/systemd/resolve
+cp DIR/eth0.network /run/systemd/network/
+mkdir -p /run/dnssec-trust-anchors.d
+echo database.windows.net > /run/dnssec-trust-anchors.d/postern.negative
+echo example.com > /run/dnssec-trust-anchors.d/test.negative
+echo 'net. IN DS 12345 8 2 ` + foreignDigest + `' > /run/dnssec-trust-anchors.d/test.positive
+cat > /run/systemd/resolved.conf.d/test.conf << END
+[Resolve]
+DNS=203.0.113.53
+FallbackDNS=
+DNSSEC=yes
+LLMNR=no
+MulticastDNS=no
+DNSStubListener=no
+DNSStubListenerExtra=HERE:5305
+END
+for resolved in /lib/systemd/systemd-resolved ` + unpackedResolved + `; do
+	[ ! -x "$resolved" ] || break
+done
+/lib/systemd/systemd-networkd &
+caps=+setpcap,+net_raw,+net_bind_service
+exec setpriv --reuid systemd-network --regid systemd-network --clear-groups --inh-caps $caps --ambient-caps $caps "$resolved"
+`
 
 // recipeText returns the first block of a section of docs/resolvers.md.
 func recipeText(t *testing.T, heading string) string {
