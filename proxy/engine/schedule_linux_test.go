@@ -249,6 +249,10 @@ func schedule(c choices, verbose bool) (wrong error, story string) {
 	return wrong, f.story.String()
 }
 
+// oddSeeds are those of schedules that once found a fault, where millions of others didn't: who asks takes the error of a client that has ended before,
+// so that nobody is told of it any more.
+var oddSeeds = []uint64{12156166457013833342}
+
 // Whatever a kernel and two peers do: bytes arrive in order and once, none behind a shut gate, the end comes after all of them
 // and a reset as a reset; nothing stands still that could move; 64 KiB are held of a direction at most, and nothing in the end.
 func TestSchedules(t *testing.T) {
@@ -261,8 +265,11 @@ func TestSchedules(t *testing.T) {
 	default:
 		n = 12_000
 	}
-	for i := range n {
+	for i := range n + len(oddSeeds) {
 		seed := base + uint64(i)
+		if i >= n {
+			seed = oddSeeds[i-n]
+		}
 		if err, _ := schedule(choices{random: rand.New(rand.NewPCG(seed, 0))}, false); err != nil {
 			_, story := schedule(choices{random: rand.New(rand.NewPCG(seed, 0))}, true)
 			t.Fatalf("seed %d: %v\n%s", seed, err, story)

@@ -110,11 +110,11 @@ func (c *conn) outgoing(wanted int, f func(fd int) (int, error)) (int, error) {
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// failed reports whether epoll has told of an error.
+// failed reports whether epoll has told of an error, or would have if nobody had taken it before.
 func (c *conn) failed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.broken
+	return c.broken || c.lost != nil
 }
 
 // over returns io.EOF where the peer has ended and all it sent was read, an error where the connection is broken, and
