@@ -6,7 +6,6 @@ import (
 	"syscall"
 
 	"github.com/postern-link/postern/link"
-	"github.com/postern-link/postern/policy"
 )
 
 // What else listens on the machine, and who may stand in whose way.
@@ -49,12 +48,6 @@ func against(a, other netip.AddrPort) bool {
 		return true
 	}
 	return a.Addr().Is4() == other.Addr().Is4() && (a.Addr().IsUnspecified() || other.Addr().IsUnspecified())
-}
-
-// judge asks policy about a flow on the newest snapshot. An address that this process listens on itself is
-// no endpoint's, whatever the state says: another node, which doesn't know, may have given it out (C10).
-func (p *Proxy) judge(r policy.Request) policy.Verdict {
-	return p.policy().Admit(p.snapshot(), r, link.Ground{Listeners: p.settings.Load().Own})
 }
 
 // declared returns the listeners that endpoints of a declaration want, each for its own address and, where

@@ -47,8 +47,9 @@ type flow struct {
 	acked                        [2]uint64 // what client and target had acknowledged then
 	countedTarget, countedClient int64     // bytes that are in the metrics already
 
-	// mu guards what Update looks at. Decisions are taken and noted under it in one step: a review
-	// finds the flow before that step, which then loads a newer snapshot, or after it, and reviews it.
+	// mu guards what Update looks at. Decisions are noted under it, in one step with a look at whether what they were taken on is still
+	// the newest: a review finds the flow before that step, which then decides again, or after it, and reviews it. Rules that may
+	// take long are asked without it (apart.go).
 	mu          sync.Mutex
 	routed      bool        // request and verdict are set
 	awaits      link.LinkID // before that: of the connection that a PROXY header is read for; 0: none
@@ -152,12 +153,15 @@ func (f *flow) enter() *refusal {
 
 // decide asks policy about the flow on the newest snapshot, and notes what it said.
 func (f *flow) decide(r policy.Request) policy.Verdict {
+	if v, done := f.decideApart(r); done {
+		return v
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// How fresh the snapshot is at least: one that comes in between is fresher.
 	r.View, r.At = f.proxy.fresh(), time.Now()
 	f.request, f.routed = r, true
-	f.verdict = f.proxy.judge(r)
+	f.verdict = f.proxy.now().judge(r)
 	return f.verdict
 }
 
@@ -203,6 +207,9 @@ func (f *flow) greeting(b, first []byte) (_, payload []byte, r *refusal) {
 // another connection, or whose target is no longer one of the service, or none that it may send to. by are
 // the rules to ask too; nil: the state alone, which is what is asked first and takes a microsecond.
 func (f *flow) review(by *policy.Policy) {
+	if f.reviewApart(by) {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reviewLocked(by)
@@ -216,6 +223,11 @@ func (f *flow) reviewLocked(by *policy.Policy) {
 	is := f.standingLocked()
 	is.View, is.At = f.proxy.fresh(), time.Now()
 	v, goesOn := by.Stands(f.proxy.snapshot(), is, f.proxy.Ground())
+	f.reviewedLocked(by, v, goesOn)
+}
+
+// reviewedLocked takes what a review has found. The caller holds mu.
+func (f *flow) reviewedLocked(by *policy.Policy, v policy.Verdict, goesOn bool) {
 	switch {
 	case !goesOn:
 		if !v.Allow && v.Service != nil {

@@ -219,6 +219,7 @@ func (h *health) follow(s *link.Snapshot) {
 	for service := range s.Services() {
 		if one := h.renew(s, service, old); one != nil {
 			next.services[service.ID] = one
+			next.name(service)
 		}
 	}
 	for id, was := range old.services {
@@ -238,11 +239,16 @@ func (h *health) follow(s *link.Snapshot) {
 func (h *health) show(old, next *view) {
 	h.view.Store(next)
 	for id, was := range old.services {
-		for addr, t := range was.targets {
-			if now := next.services[id]; now == nil || now.targets[addr] != t {
-				t.stop()
-				h.proxy.metrics.forget(id, addr.String())
-			}
+		h.drop(id, was, next.services[id])
+	}
+}
+
+// drop ends the probes of a service that it doesn't have any more. now is nil where it is gone. The caller holds mu.
+func (h *health) drop(id link.ID, was, now *serviceHealth) {
+	for addr, t := range was.targets {
+		if now == nil || now.targets[addr] != t {
+			t.stop()
+			h.proxy.metrics.forget(id, addr.String())
 		}
 	}
 }

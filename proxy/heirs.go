@@ -13,6 +13,21 @@ type view struct {
 	// left are the services that were in the view before and aren't in this one: who still reads the
 	// snapshot before asks for them.
 	left map[link.ID]*serviceHealth
+	// named are those of the services that have a target by a name: a name may change often where services are many.
+	named map[link.Name][]link.ID
+}
+
+// name notes the names of a service's targets.
+func (v *view) name(service *link.Service) {
+	for _, n := range service.TargetNames {
+		if all := v.named[n.Name]; len(all) > 0 && all[len(all)-1] == service.ID {
+			continue // it has the name with several ports
+		}
+		if v.named == nil {
+			v.named = make(map[link.Name][]link.ID)
+		}
+		v.named[n.Name] = append(v.named[n.Name], service.ID)
+	}
 }
 
 // find returns what is known of a service, nil where nothing is. A snapshot is in force before the

@@ -185,7 +185,7 @@ func TestOwnAddress(t *testing.T) {
 	own := netip.MustParseAddrPort("127.77.9.65:18443")
 	w := newWorld(t, Settings{Own: []netip.AddrPort{own}}, service("svc", 7319, echo(t)), endpoint("a", "svc", "127.77.9.65"), endpoint("b", "svc", "127.77.9.66"))
 	for addr, reason := range map[string]policy.Reason{"127.77.9.65:7319": policy.NoEndpoint, "127.77.9.66:7319": ""} {
-		v := w.proxy.judge(policy.Request{Source: netip.MustParseAddrPort("127.0.0.1:999"), Local: netip.MustParseAddrPort(addr)})
+		v := w.proxy.now().judge(policy.Request{Source: netip.MustParseAddrPort("127.0.0.1:999"), Local: netip.MustParseAddrPort(addr)})
 		if v.Allow != (reason == "") || v.Reason != reason {
 			t.Errorf("%s: %+v", addr, v)
 		}

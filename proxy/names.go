@@ -149,14 +149,14 @@ func (h *health) renamed(name link.Name) {
 	if h.closed || old.snapshot == nil {
 		return
 	}
-	next := &view{snapshot: old.snapshot, services: maps.Clone(old.services), left: old.left}
-	for id := range old.services {
-		service := old.snapshot.Service(id)
-		if service != nil && slices.ContainsFunc(service.TargetNames, func(n link.NamePort) bool { return n.Name == name }) {
-			next.services[id] = h.renew(old.snapshot, service, old)
-		}
+	next := &view{snapshot: old.snapshot, services: maps.Clone(old.services), left: old.left, named: old.named}
+	for _, id := range old.named[name] {
+		next.services[id] = h.renew(old.snapshot, old.snapshot.Service(id), old)
 	}
-	h.show(old, next)
+	h.view.Store(next)
+	for _, id := range old.named[name] {
+		h.drop(id, old.services[id], next.services[id])
+	}
 }
 
 // addresses yields the targets of a service: those that are written down, and those that its names lead to.
