@@ -39,20 +39,30 @@ func hoard(t *testing.T) (giveBack func(n int)) {
 	return giveBack
 }
 
+// limited runs the test again in a process of its own that may have few descriptors. It reports whether this is that process.
+func limited(t *testing.T) bool {
+	t.Helper()
+	const limit = "POSTERN_TEST_LIMIT"
+	if os.Getenv(limit) != "" {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 200, Max: 200}); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	t.Parallel() // it waits for another process
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), limit+"=yes")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
 // P10: where no descriptor is left, accepting and dialling fail with an error that passes, bulk is copied without a pipe, what is
 // copied goes on, and everything works again when there are descriptors. In a process of its own, whose limit is low.
 func TestNoDescriptors(t *testing.T) {
-	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
-		t.Parallel() // it waits for another process
-		cmd := exec.Command(os.Args[0], "-test.run=^TestNoDescriptors$", "-test.v")
-		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=200")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
+	if !limited(t) {
 		return
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 200, Max: 200}); err != nil {
-		t.Fatal(err)
 	}
 	each(t, func(t *testing.T, w *world) {
 		p := w.pair(nil)
@@ -95,17 +105,8 @@ func TestNoDescriptors(t *testing.T) {
 
 // P10: accept without a descriptor fails, and has the connection when there is one.
 func TestAcceptWithoutDescriptors(t *testing.T) {
-	if os.Getenv("POSTERN_TEST_LIMIT") == "" {
-		t.Parallel() // it waits for another process
-		cmd := exec.Command(os.Args[0], "-test.run=^TestAcceptWithoutDescriptors$", "-test.v")
-		cmd.Env = append(os.Environ(), "POSTERN_TEST_LIMIT=200")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
+	if !limited(t) {
 		return
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 200, Max: 200}); err != nil {
-		t.Fatal(err)
 	}
 	each(t, func(t *testing.T, w *world) {
 		l := listen(t)

@@ -17,7 +17,7 @@ type pair struct {
 	up, down direction
 	first    Side
 	gate     Gate // Shut: the client is gated, and Watch looks on
-	opened   bool // by this turn: the client has its own
+	more     bool // there is something to do after this turn that epoll doesn't tell: a gate has opened, or a stream is none any more
 	refused  bool // Ask has ended the flow
 	over     bool // Ended was called, or is about to be
 	starting bool // the turn may be of who started
@@ -126,7 +126,7 @@ func (p *pair) step(l *loop, buf []byte) (more bool) {
 	}
 	p.over = err != nil || p.up.done && p.down.done
 	over := p.over
-	upMore, p.opened = upMore || p.opened, false
+	more, p.more = upMore || downMore || p.more, false
 	if over {
 		end.First = p.first
 		p.up.drop(l)
@@ -139,7 +139,7 @@ func (p *pair) step(l *loop, buf []byte) (more bool) {
 		p.Ended(end)
 		return false
 	}
-	return upMore || downMore
+	return more
 }
 
 // sideError says whose connection failed.
@@ -239,7 +239,7 @@ func (p *pair) open(g Gate) {
 		return
 	}
 	if g == Open {
-		p.up.gated, p.opened = false, true
+		p.up.gated, p.more = false, true
 		return
 	}
 	l := p.client.loop

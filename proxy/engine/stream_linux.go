@@ -38,7 +38,7 @@ func (p *pair) moved(d *direction, n int) {
 	other := p.other(d)
 	other.run = 0
 	if other.heighten() {
-		p.opened = true
+		p.more = true
 	}
 }
 
