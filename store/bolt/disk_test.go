@@ -26,7 +26,7 @@ func TestS05(t *testing.T) {
 			}
 			cmd := child(t, what, t.TempDir())
 			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-			if out, err := cmd.Output(); errors.Is(err, unix.EPERM) {
+			if out, err := cmd.Output(); errors.Is(err, unix.EPERM) && os.Getenv("CI") == "" {
 				t.Skip("mount namespaces aren't allowed here")
 			} else if err != nil {
 				t.Errorf("%v: %s", err, out)
