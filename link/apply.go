@@ -62,6 +62,8 @@ type tx struct {
 	// owns: nobody else has the table of addresses, so it may be edited in place. moved counts what was changed before.
 	owns  bool
 	moved int
+	// changes is what the snapshot says of it.
+	changes changes
 }
 
 type objectKey struct {
@@ -70,7 +72,9 @@ type objectKey struct {
 }
 
 func begin(s *Snapshot, at time.Time) *tx {
-	return &tx{at: at, next: *s, touched: map[objectKey]Object{}}
+	t := &tx{at: at, next: *s, touched: map[objectKey]Object{}, changes: changes{stamp: stamps.Add(1)}}
+	t.next.watchedBy(&watch{changes: &t.changes})
+	return t
 }
 
 func (t *tx) seal() *Snapshot {
@@ -95,6 +99,8 @@ func (t *tx) seal() *Snapshot {
 	n.ports.seal()
 	n.loopback.seal()
 	n.cursors.seal()
+	n.watchedBy(nil)
+	n.marks = t.changes.marked(n.marks)
 	return n
 }
 
@@ -158,7 +164,7 @@ func (s *Snapshot) object(kind Kind, key string) Object {
 
 // load puts objects as they are, connections included.
 func (t *tx) load(objects []Object) error {
-	t.loading, t.owns = true, true // next began empty
+	t.loading, t.owns, t.changes.all = true, true, true // next began empty
 	defer func() { t.loading = false }()
 	for _, o := range objects {
 		if n, ok := o.(*Network); ok {

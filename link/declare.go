@@ -209,5 +209,7 @@ func (c Restore) apply(t *tx) error {
 	revision := t.next.revision
 	t.next = *fresh.seal()
 	t.next.revision = revision
+	t.changes.all = true
+	t.next.watchedBy(&watch{changes: &t.changes})
 	return nil
 }

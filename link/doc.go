@@ -22,5 +22,6 @@
 //   - origin: the declaration (a Corefile) that an object came from; none for objects of the API.
 //   - declaration: the objects of one Corefile, applied as one change set that it owns.
 //   - change: one step from a snapshot to the next. Delta: what a change did to one object.
+//   - trace: what was read of a snapshot. Place: where a snapshot says what changed last, of all that has one hash.
 //   - flow: one TCP connection through the proxy.
 package link

@@ -16,6 +16,9 @@ func (t *tx) setNetwork(old, n *Network) error {
 	s := &t.next
 	id := idOf(old, n)
 	touch(t, KindNetwork, string(id), old)
+	if old == nil || n == nil || !slices.Equal(old.Sites, n.Sites) {
+		t.changes.note(ofSites, []byte(id))
+	}
 	if old != nil {
 		t.leave(old, old.Pools, old.Prefixes)
 		t.countObject(KindNetwork, id, -1)

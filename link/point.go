@@ -28,6 +28,7 @@ func (t *tx) point(e *Endpoint) {
 // it once costs less than to copy the path to each.
 func (t *tx) setAddress(a netip.Addr, e *Endpoint) {
 	all := &t.next.addresses
+	t.changes.note(ofAddresses, addrKey(a))
 	if !t.owns {
 		if t.moved++; t.moved > few+(*all).Size()/16 {
 			*all, t.owns = (*all).Clone(), true

@@ -50,11 +50,11 @@ func (s *Snapshot) CountLinks(network ID) int {
 // HasLinks reports whether a private zone is linked to the network. It doesn't allocate, and is nearly
 // free where there are no private zones at all.
 func (s *Snapshot) HasLinks(network ID) bool {
-	if s.private.linked.size() == 0 || len(network) > 255 {
+	if s.private.linked.none() || len(network) > 255 {
 		return false
 	}
 	var buf [2 + 255]byte
-	return counter(&s.tallies, append(append(append(buf[:0], 'l'), network...), 0)) > 0
+	return some(&s.tallies, append(append(append(buf[:0], 'l'), network...), 0))
 }
 
 // ZonesOf yields the private zones that are linked to a network, in order of their names.
@@ -92,7 +92,7 @@ func (s *Snapshot) LinkedZone(network ID, name []byte) (zone *PrivateZone, redir
 // ExistsIn reports whether a relative name exists in a zone in the sense of RFC 8020: it or a name below
 // it has a record set, or is that of a live connection of an endpoint with the zone in its group.
 func (s *Snapshot) ExistsIn(zone ID, name string) bool {
-	return name == Apex || counter(&s.private.below, within(zone, name)) > 0
+	return name == Apex || some(&s.private.below, within(zone, name))
 }
 
 // Grouped yields the endpoints that have a relative name in a zone of their group: by the public or the
@@ -118,7 +118,7 @@ func (s *Snapshot) GroupedIn(zone ID) iter.Seq2[string, *Endpoint] {
 // GroupedAlias returns the private name that the public name of a service with endpoints in zone groups
 // is an alias of; ok is false where there is none. Patterns are as they are for [Snapshot.Owner].
 func (s *Snapshot) GroupedAlias(public Name) (private Name, ok bool) {
-	if s.private.aliases.size() == 0 {
+	if s.private.aliases.none() {
 		return "", false
 	}
 	if private, ok = s.aliasOf(public); ok {

@@ -39,6 +39,9 @@ type Snapshot struct {
 	ports     sorted[int]            // by protocol, 0, family (4 or 6) and port: routed endpoints
 	loopback  sorted[netip.AddrPort] // by protocol, 0, address and port
 	cursors   sorted[cursor]         // by network: where in its pools the next address is looked for
+
+	marks marks  // what changed when
+	watch *watch // nil but for a traced snapshot
 }
 
 // Empty returns the snapshot of revision 0, which holds nothing.
@@ -57,6 +60,17 @@ func (s *Snapshot) Revision() uint64 { return s.revision }
 func (s *Snapshot) Network(id ID) *Network {
 	n, _ := s.networks.get([]byte(id))
 	return n
+}
+
+// SitesOf returns the sites of a network. Where it is traced, it is that the network is there, and its sites: they stay the same when
+// others of its properties change.
+func (s *Snapshot) SitesOf(network ID) Sites {
+	s.watch.read(ofSites, []byte(network))
+	n, ok := s.networks.peek([]byte(network))
+	if !ok {
+		return nil
+	}
+	return n.Sites
 }
 
 // Service returns the service of an ID, nil where there is none.
@@ -100,6 +114,9 @@ func (s *Snapshot) Services() iter.Seq[*Service] { return s.services.values(nil)
 // Endpoints yields the endpoints in order of their IDs.
 func (s *Snapshot) Endpoints() iter.Seq[*Endpoint] { return s.endpoints.values(nil) }
 
+// CountEndpoints returns the number of endpoints.
+func (s *Snapshot) CountEndpoints() int { return s.endpoints.size() }
+
 // EndpointsOf yields the endpoints of a service in order of their IDs.
 func (s *Snapshot) EndpointsOf(service ID) iter.Seq[*Endpoint] {
 	return s.byService.values(within(service, ""))
@@ -113,13 +130,18 @@ func (s *Snapshot) EndpointsIn(network ID) iter.Seq[*Endpoint] {
 // NetworkOf returns the network of a client address: that of the longest prefix, nil where no
 // network has the address. Networks found by listener alone don't count.
 func (s *Snapshot) NetworkOf(client netip.Addr) *Network {
+	s.watch.readAll()
 	n, _ := s.clients.Lookup(client.Unmap().WithZone(""))
 	return n
 }
 
 // EndpointAt returns the endpoint of an address in any state, nil where there is none.
 func (s *Snapshot) EndpointAt(addr netip.Addr) *Endpoint {
-	e, _ := s.addresses.Lookup(addr.Unmap())
+	addr = addr.Unmap()
+	if s.watch != nil {
+		s.watch.read(ofAddresses, addrKey(addr))
+	}
+	e, _ := s.addresses.Lookup(addr)
 	return e
 }
 
@@ -131,6 +153,7 @@ func (s *Snapshot) EndpointOf(id LinkID) *Endpoint {
 
 // PoolOf returns the network and pool that an address is in; nil where there is none.
 func (s *Snapshot) PoolOf(addr netip.Addr) (*Network, netip.Prefix) {
+	s.watch.readAll()
 	addr = addr.Unmap()
 	if !addr.IsValid() {
 		return nil, netip.Prefix{}
@@ -190,8 +213,7 @@ func (s *Snapshot) OwnsBelow(network ID, name []byte) bool {
 		return false
 	}
 	var buf [maxKey]byte
-	n, _ := s.exists.get(append(append(append(buf[:0], network...), 0), name...))
-	return n > 0
+	return some(&s.exists, append(append(append(buf[:0], network...), 0), name...))
 }
 
 // HasZone reports whether a live connection in the network has a private name in the zone.

@@ -17,7 +17,7 @@ type Trial struct {
 func (r *Trial) Try(at time.Time, changes ...Change) error {
 	if r.t == nil {
 		r.t = begin(Empty(), at)
-		r.t.touched, r.t.owns = nil, true
+		r.t.touched, r.t.owns, r.t.changes.all = nil, true, true
 		r.given = make(map[ID]PutEndpoint)
 	}
 	r.t.at = at.UTC().Round(0)

@@ -45,10 +45,8 @@ func (f *fast) Now() *fastpath.Moment {
 
 // begin returns the moment of a new snapshot.
 func (f *fast) begin(s *link.Snapshot) *fastpath.Moment {
-	next := &fastpath.Moment{Epoch: epochs.Add(1), State: s}
-	for n := range s.Networks() {
-		next.Names += 2 * s.CountIn(n.ID) // an endpoint has a public name and a private one, as a rule
-	}
+	// An endpoint has a public name and a private one, as a rule.
+	next := &fastpath.Moment{Epoch: epochs.Add(1), State: s, Serial: uint32(s.Revision()), Names: 2 * s.CountEndpoints()}
 	for {
 		m := f.moment.Load()
 		if m != nil {
@@ -91,14 +89,17 @@ func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Ans
 	}
 	n := new(note)
 	f.server.ServeDNS(context.WithValue(ctx, noteKey{}, n), w, r)
-	m := f.moment.Load()
-	if n.msg == nil || n.msg.Compress || n.msg.Truncated || m == nil || m.State != any(n.snapshot) {
+	if n.msg == nil || n.msg.Compress || n.msg.Truncated {
 		return nil
 	}
-	return &fastpath.Answer{
-		Epoch: m.Epoch, View: n.view, Holds: n.holds(f.p), Counts: f.counts(w, r, n),
+	a := &fastpath.Answer{
+		Still: n.still(), Serial: n.gen.serial, View: n.view, Holds: n.holds(f.p), Counts: f.counts(w, r, n),
 		Size: float64(n.size), Loose: n.loose(r.Question[0].Qtype),
 	}
+	if m := f.moment.Load(); m != nil && m.State == any(n.gen.snapshot) {
+		a.Epoch = m.Epoch
+	}
+	return a
 }
 
 // loose reports whether the client may have any number of such answers.

@@ -96,9 +96,8 @@ func TestFastpathReasons(t *testing.T) {
 			if m := dial(t, "127.1.0.9", at).ask("contoso.database.windows.net.", dns.TypeA); tc.name != "view" && len(m.Answer) != 2 {
 				t.Errorf("answer %v", m)
 			}
-			if got := fastGauge(t, "dns://"+at); got != tc.want {
-				t.Errorf("reason %q, want %q", got, tc.want)
-			}
+			// CoreDNS's own socket may have answered before ours was there.
+			eventually(t, fmt.Sprintf("reason %q", tc.want), func() bool { return fastGauge(t, "dns://"+at) == tc.want })
 		})
 	}
 }

@@ -47,7 +47,7 @@ func wantsAlias(qtype uint16) bool { return qtype == dns.TypeCNAME || qtype == d
 
 // follow answers with an alias of a linked zone and what it leads to, here or at the next plugin.
 func (p *Privatelink) follow(ctx context.Context, q *query, f finding) (int, error) {
-	q.note = nil // it depends on all that is on the way
+	q.unnoted() // it depends on all that is on the way
 	c := p.chase(q, nil, f)
 	if c.why != "" {
 		return p.fail(q, c.why)

@@ -20,9 +20,9 @@ type generation struct {
 	snapshot *link.Snapshot
 	serial   uint32 // of the zones
 	ttl      uint32
-	answers  [sets][ways]atomic.Pointer[answer]
-	zoned    func() *zonedSets         // of names in linked zones
-	views    func() map[siteKey]string // the names of those that sites make
+	answers  *[sets][ways]atomic.Pointer[answer] // nil: it remembers no names
+	zoned    func() *zonedSets                   // of names in linked zones; nil as answers
+	views    func() map[siteKey]string           // the names of those that sites make
 
 	prefixes func() []netip.Prefix // of the networks that are found by address, sorted
 }
@@ -36,7 +36,7 @@ func (p *Privatelink) generation(s *link.Snapshot) *generation {
 	if g != nil && g.snapshot == s {
 		return g
 	}
-	next := &generation{snapshot: s, serial: uint32(s.Revision()), ttl: p.ttl}
+	next := &generation{snapshot: s, serial: uint32(s.Revision()), ttl: p.ttl, answers: new([sets][ways]atomic.Pointer[answer])}
 	next.prefixes = sync.OnceValue(next.sortedPrefixes)
 	next.views = sync.OnceValue(next.namedViews)
 	next.zoned = sync.OnceValue(func() *zonedSets { return new(zonedSets) })
@@ -45,6 +45,14 @@ func (p *Privatelink) generation(s *link.Snapshot) *generation {
 		p.stats.forget(s)
 	}
 	return next
+}
+
+// traced returns the generation for a query of a view, of which t notes all that is read of the snapshot. It remembers no names: what
+// was read for them once isn't read again. The view itself isn't noted: who gives the answer again finds it anew.
+func (g *generation) traced(t *link.Trace, v view) *generation {
+	c := &generation{snapshot: g.snapshot.Traced(t), serial: g.serial, ttl: g.ttl, views: g.views, prefixes: g.prefixes}
+	c.snapshot.SitesOf(v.network) // also a network that goes and comes again has counters of its own
+	return c
 }
 
 // sortedPrefixes returns the client prefixes in order of address and length.
@@ -84,6 +92,9 @@ const (
 
 // answerFor returns the answer for a name in canonical form, nil where no endpoint has it.
 func (g *generation) answerFor(network link.ID, asked []byte) *answer {
+	if g.answers == nil {
+		return g.findAnswer(network, asked)
+	}
 	h := maphash.Bytes(seed, asked) ^ maphash.String(seed, string(network))
 	set := &g.answers[h%sets]
 	place := &set[h>>32%ways]
@@ -97,6 +108,15 @@ func (g *generation) answerFor(network link.ID, asked []byte) *answer {
 			return a
 		}
 	}
+	a := g.findAnswer(network, asked)
+	if a != nil && a.all.addresses() <= maxKept {
+		place.Store(a)
+	}
+	return a
+}
+
+// findAnswer is answerFor without what is remembered.
+func (g *generation) findAnswer(network link.ID, asked []byte) *answer {
 	if bytes.IndexByte(asked, escaped) >= 0 {
 		return nil // no name of ours has such a label, and no pattern stands for it
 	}
@@ -104,11 +124,7 @@ func (g *generation) answerFor(network link.ID, asked []byte) *answer {
 	if !ok {
 		return nil
 	}
-	a := g.newAnswer(network, string(asked), owner, private)
-	if a.all.addresses() <= maxKept {
-		place.Store(a)
-	}
-	return a
+	return g.newAnswer(network, string(asked), owner, private)
 }
 
 var seed = maphash.MakeSeed()

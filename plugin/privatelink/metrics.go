@@ -153,15 +153,20 @@ func (c *counters) miss(server, zone string, p policy) prometheus.Counter {
 func (c *counters) forget(s *link.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := maps.Clone(*c.known.Load())
-	maps.DeleteFunc(next, func(key counterKey, _ *[results]prometheus.Counter) bool {
-		gone := key.network != "" && s.Network(key.network) == nil
-		if gone {
+	known := *c.known.Load()
+	var gone []counterKey
+	for key := range known {
+		if key.network != "" && s.Network(key.network) == nil {
 			c.answers.DeletePartialMatch(prometheus.Labels{"network": string(key.network)})
+			gone = append(gone, key)
 		}
-		return gone
-	})
-	if len(next) != len(*c.known.Load()) {
-		c.known.Store(&next)
 	}
+	if len(gone) == 0 { // as after most changes
+		return
+	}
+	next := maps.Clone(known)
+	for _, key := range gone {
+		delete(next, key)
+	}
+	c.known.Store(&next)
 }

@@ -8,22 +8,24 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/privatelink/fastpath"
 )
 
-// note is what there is to know of an answer that is to be given again without asking: what it was made from, and what it
-// was counted as. Only [Privatelink.write] fills it: what is passed on isn't kept. An answer that would be another one the
+// note is what there is to know of an answer that is to be given again without asking: what it was made from, which is what was read of
+// the snapshot and what was observed, and what it was counted as. Only [Privatelink.write] fills it: what is passed on isn't kept. An answer that would be another one the
 // next time, though nothing has changed, is made for a query without a note.
 type note struct {
-	msg      *dns.Msg // nil: it may not be given again
-	size     int      // before it was made to fit
-	snapshot *link.Snapshot
-	network  link.ID
-	view     string // as [generation.viewKey] names it
-	result   result
-	chosen   bool // the name is one of any number
-	misses   []prometheus.Counter
-	seen     []observation
-	turn     *uint64 // that the order of the addresses followed from; nil: from none
+	msg     *dns.Msg // nil: it may not be given again
+	size    int      // before it was made to fit
+	gen     *generation
+	trace   link.Trace
+	network link.ID
+	view    string // as [generation.viewKey] names it
+	result  result
+	chosen  bool // the name is one of any number
+	misses  []prometheus.Counter
+	seen    []observation
+	turn    *uint64 // that the order of the addresses followed from; nil: from none
 }
 
 // noteKey is where the context of a query has its note.
@@ -62,26 +64,41 @@ func (n *note) keep(q *query, m *dns.Msg, res result) {
 	if n == nil || q.old || q.view.ecs != nil || res == servfail {
 		return
 	}
-	n.msg, n.size, n.snapshot, n.network, n.result = m, m.Len(), q.gen.snapshot, q.view.network, res
-	n.view, n.chosen = q.gen.viewKey(q.view.network, q.view.site), q.chosen()
+	n.msg, n.size, n.network, n.result = m, m.Len(), q.view.network, res
+	n.view, n.chosen = n.gen.viewKey(q.view.network, q.view.site), n.gen.chosen(q.view.network, Canonical(nil, q.r.Question[0].Name))
 }
 
-// chosen reports whether the name of a query stands nowhere: a pattern of a service or a wildcard of a linked zone stands for it, and
+// begin has all that is read of the snapshot noted from here on.
+func (q *query) begin(n *note) {
+	n.gen = q.gen
+	q.gen = q.gen.traced(&n.trace, q.view)
+}
+
+// unnoted goes on without a note: the answer is not to be given again.
+func (q *query) unnoted() {
+	if q.note != nil {
+		if q.note.gen != nil {
+			q.gen = q.note.gen
+		}
+		q.note = nil
+	}
+}
+
+// chosen reports whether a name in canonical form stands nowhere: a pattern of a service or a wildcard of a linked zone stands for it, and
 // the client may choose others.
-func (q *query) chosen() bool {
-	asked := Canonical(nil, q.r.Question[0].Name)
-	if a := q.gen.answerFor(q.view.network, asked); a != nil {
+func (g *generation) chosen(network link.ID, asked []byte) bool {
+	if a := g.answerFor(network, asked); a != nil {
 		return a.pattern
 	}
-	if private, ok := q.gen.snapshot.GroupedAlias(link.Name(asked)); ok {
+	if private, ok := g.snapshot.GroupedAlias(link.Name(asked)); ok {
 		asked = []byte(private)
 	}
-	zone, _, ok := q.gen.snapshot.LinkedZone(q.view.network, asked)
+	zone, _, ok := g.snapshot.LinkedZone(network, asked)
 	if !ok {
 		return false
 	}
 	relative, _ := zone.Relative(link.Name(asked))
-	return !q.gen.exists(q.view.network, zone, relative)
+	return !g.exists(network, zone, relative)
 }
 
 // miss notes a name without an endpoint. n may be nil.
@@ -135,6 +152,15 @@ func (n *note) holds(p *Privatelink) func() bool {
 		}
 		return turn == nil || p.Turn() == *turn
 	}
+}
+
+// still returns what reports whether all that was read is the same in another moment; nil: nobody can say.
+func (n *note) still() func(m *fastpath.Moment) bool {
+	reads, ok := n.trace.Reads()
+	if !ok {
+		return nil
+	}
+	return func(m *fastpath.Moment) bool { return m.State.(*link.Snapshot).Has(reads) }
 }
 
 // noteOf returns the note of a query, nil where it has none.

@@ -85,7 +85,7 @@ type query struct {
 	server string // the listener, for the counters
 	hops   int    // how often an alias of a linked zone has led to the next plugin
 	old    bool   // the snapshot is too old for some names
-	note   *note  // nil: the answer is not to be given again
+	note   *note  // nil: the answer is not to be given again, see [query.unnoted]
 }
 
 // ServeDNS implements [plugin.Handler].
@@ -115,6 +115,9 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	}
 	if !q.view.found {
 		return p.pass(ctx, &q)
+	}
+	if q.note != nil {
+		q.begin(q.note)
 	}
 	var buf [maxName]byte
 	asked := Canonical(buf[:0], r.Question[0].Name)
@@ -181,6 +184,7 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 
 // pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
 func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
+	q.unnoted()
 	d := &downstream{ResponseWriter: q.w, ctx: ctx, p: p, q: q, result: passed}
 	w := q.w
 	if q.view.found || q.view.ecs != nil {

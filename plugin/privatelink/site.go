@@ -49,10 +49,7 @@ func (g *generation) addressedBy(endpoints []*link.Endpoint, build func([]netip.
 	all, places := make([]netip.Addr, 0, len(endpoints)), make([]placed, 0, len(endpoints))
 	var sites []string
 	for _, e := range endpoints {
-		site := ""
-		if n := g.snapshot.Network(e.Network); n != nil {
-			site = n.Sites.Of(e.Address)
-		}
+		site := g.snapshot.SitesOf(e.Network).Of(e.Address)
 		f := familyOf(e.Address)
 		a.sites[f], sites = appendNew(a.sites[f], site), appendNew(sites, site)
 		all, places = append(all, e.Address), append(places, placed{e.Address, site})

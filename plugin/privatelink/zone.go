@@ -100,6 +100,9 @@ func (g *generation) linkedName(network link.ID, asked []byte) *zoned {
 // zonedFor returns what a name in canonical form is in the linked zones of a network, nil where it is in
 // none.
 func (g *generation) zonedFor(network link.ID, asked []byte) *zoned {
+	if g.zoned == nil {
+		return g.newZoned(network, asked)
+	}
 	table := g.zoned()
 	h := maphash.Bytes(seed, asked) ^ maphash.String(seed, string(network))
 	set := &table[h%sets]

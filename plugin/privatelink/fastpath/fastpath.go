@@ -5,8 +5,8 @@
 // CoreDNS's socket, and what they answer is kept in the table if they say that it may be ([Answer]). So an answer is
 // never made here: it is theirs, byte for byte, with the ID and the spelling of the new query.
 //
-// Whether an answer still holds is asked anew for each query: the table has the answers of one [Moment], and none of them
-// is found in another. Nothing is rebuilt when the state changes, and nothing has to be.
+// Whether an answer still holds is asked anew for each query. One of another [Moment] is asked for what it was made from, once in
+// each moment: it is found where that is still the same. Nothing is rebuilt when the state changes, and nothing has to be.
 //
 // Correctness never depends on the filter: a datagram that comes to CoreDNS's socket is answered there.
 package fastpath
@@ -35,15 +35,22 @@ type Backend interface {
 
 // Moment is a time in which answers don't change. It is immutable.
 type Moment struct {
-	Epoch uint64 // another one in each moment
+	Epoch uint64 // another one in each moment, and never 0
 	State any    // of the backend
-	Names int    // about how many have answers of their own, for which the table has room
+	// Serial is that of the zones, which all answers tell that have it: see [Answer].
+	Serial uint32
+	Names  int // about how many have answers of their own, for which the table has room
 }
 
 // Answer is what the plugins say of an answer that they gave.
 type Answer struct {
-	Epoch uint64 // of the moment that it holds in
+	Epoch uint64 // of the moment that it was made in; 0: of one that is over
 	View  string
+	// Still reports whether it would be made so in another moment, but for the serial; nil: it holds in its own alone. It takes no lock
+	// and allocates nothing.
+	Still func(m *Moment) bool
+	// Serial is that of the moment that it was made in. SOA records with this serial get that of the moment in which it is given.
+	Serial uint32
 	// Holds reports whether the answer still holds within its moment; nil: always.
 	Holds func() bool
 	// Counts are the counters that the plugins have raised by one.
@@ -120,7 +127,7 @@ func (t *Target) find(key []byte, m *Moment, client netip.Addr, query []byte) (e
 	if !ok {
 		return nil, 0, false
 	}
-	e = t.table.get(append(key, view...), m.Epoch)
+	e = t.table.get(append(key, view...), m)
 	if e == nil || e.answer.Holds != nil && !e.answer.Holds() {
 		return nil, n, true
 	}
@@ -130,7 +137,7 @@ func (t *Target) find(key []byte, m *Moment, client netip.Addr, query []byte) (e
 // keep puts an answer of the plugins into the table if it can be given again, to clients of IPv6 or of IPv4.
 func (t *Target) keep(query, wire []byte, a *Answer, ipv6 bool) {
 	m := t.Backend.Now()
-	if m == nil || m.Epoch != a.Epoch {
+	if m == nil || m.Epoch != a.Epoch && (a.Still == nil || !a.Still(m)) {
 		return // it would take the place of a newer one
 	}
 	var buf [maxKey]byte
@@ -145,7 +152,11 @@ func (t *Target) keep(query, wire []byte, a *Answer, ipv6 bool) {
 	if !ok || len(wire) > maxWire {
 		return
 	}
+	serials, ok := serials(wire, headerSize+n+4, a.Serial)
+	if !ok {
+		return
+	}
 	a.Loose = a.Loose || unusual(key)
-	e := &entry{key: string(append(key, a.View...)), wire: wire, spelt: spelt, answer: a}
-	t.table.put(e, room(m.Names))
+	e := &entry{key: string(append(key, a.View...)), wire: wire, spelt: spelt, serials: serials, answer: a}
+	t.table.put(e, m, room(m.Names))
 }

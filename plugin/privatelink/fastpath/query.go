@@ -37,6 +37,7 @@ const (
 
 const (
 	classIN  = 1
+	typeSOA  = 6
 	typeOPT  = 41
 	typeTKEY = 249 // the first of those that ask for something else than records
 	typeANY  = 255

@@ -163,7 +163,7 @@ func FuzzSpellings(f *testing.F) {
 		}
 		e := &entry{wire: b, spelt: at}
 		query := append(make([]byte, headerSize), "\x01a\x07eXample\x00"...)
-		got := e.appendTo(nil, query, len(q))
+		got := e.appendTo(nil, query, len(q), new(Moment))
 		if len(got) != len(b) || bytes.Contains(got, q) {
 			t.Fatalf("%x became %x", b, got)
 		}
@@ -175,10 +175,10 @@ func TestTable(t *testing.T) {
 	t.Parallel()
 	var table Table
 	put := func(key string, epoch uint64, loose bool) {
-		table.put(&entry{key: key, answer: &Answer{Epoch: epoch, Loose: loose}}, room(0))
+		table.put(&entry{key: key, answer: &Answer{Epoch: epoch, Loose: loose}}, &Moment{Epoch: epoch}, room(0))
 	}
 	put("a", 1, false)
-	if table.get([]byte("a"), 1) == nil || table.get([]byte("a"), 2) != nil || table.get([]byte("b"), 1) != nil {
+	if table.get([]byte("a"), &Moment{Epoch: 1}) == nil || table.get([]byte("a"), &Moment{Epoch: 2}) != nil || table.get([]byte("b"), &Moment{Epoch: 1}) != nil {
 		t.Fatal("not the answers of the moment")
 	}
 	name := func(i int) string { return string([]byte{byte(i), byte(i >> 8), byte(i >> 16)}) }
@@ -187,7 +187,7 @@ func TestTable(t *testing.T) {
 	}
 	found := 0
 	for i := range 20_000 {
-		if table.get([]byte(name(i)), 2) != nil {
+		if table.get([]byte(name(i)), &Moment{Epoch: 2}) != nil {
 			found++
 		}
 	}
@@ -199,7 +199,7 @@ func TestTable(t *testing.T) {
 	}
 	kept := 0
 	for i := range 20_000 {
-		if table.get([]byte(name(i)), 2) != nil {
+		if table.get([]byte(name(i)), &Moment{Epoch: 2}) != nil {
 			kept++
 		}
 	}
@@ -217,7 +217,7 @@ func TestTableBytes(t *testing.T) {
 	var table Table
 	wire := make([]byte, maxWire) // one for all: it is counted for each
 	put := func(prefix byte, i int, epoch uint64, loose bool) {
-		table.put(&entry{key: string([]byte{prefix, byte(i), byte(i >> 8), byte(i >> 16)}), wire: wire, answer: &Answer{Epoch: epoch, Loose: loose}}, room(0))
+		table.put(&entry{key: string([]byte{prefix, byte(i), byte(i >> 8), byte(i >> 16)}), wire: wire, answer: &Answer{Epoch: epoch, Loose: loose}}, &Moment{Epoch: epoch}, room(0))
 	}
 	held := func(prefix byte) (n, bytes int) {
 		sets := *table.sets.Load()
@@ -255,7 +255,7 @@ func TestTableBytes(t *testing.T) {
 	}
 	check("many")
 	put('c', 0, 1, false)
-	if table.get([]byte{'c', 0, 0, 0}, 1) == nil {
+	if table.get([]byte{'c', 0, 0, 0}, &Moment{Epoch: 1}) == nil {
 		t.Error("nothing is kept any more")
 	}
 	for i := range 40_000 {

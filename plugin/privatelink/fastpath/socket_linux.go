@@ -170,7 +170,7 @@ func (s *socket) answer(t *Target, m *Moment, i int, b []byte) (known, learn boo
 	if e == nil {
 		return false, learn
 	}
-	s.ring.reply(i, e.appendTo(s.ring.answer[s.ring.queued][:0], b, n))
+	s.ring.reply(i, e.appendTo(s.ring.answer[s.ring.queued][:0], b, n, m))
 	s.tally.add(e.answer, len(b))
 	return true, false
 }
