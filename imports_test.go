@@ -73,6 +73,7 @@ var layers = []layer{
 	{"internal/dnstest", []string{dnslib}, "serves DNS to tests: it knows messages, and nothing of what is tested"},
 	{"internal/freeport", nil, "gives ports to tests"},
 	{"internal/mmsg", []string{unix}, "system calls for datagrams: what they carry is nothing to it"},
+	{"internal/tcptest", nil, "serves TCP to tests: it knows connections, and nothing of what is tested"},
 	{"internal/etcdtest", []string{"./internal/freeport", "go.etcd.io/etcd/server/v3", "go.uber.org/zap"}, "runs etcd in tests"},
 	{"link", []string{"github.com/gaissmai/bart", "github.com/tidwall/btree"}, "the domain does no I/O: the standard library, a persistent map and a prefix table"},
 	{"bench", []string{"./internal/mmsg", "./link", "./policy/policyplugin", "./store", dnslib, unix, coredns, "go.etcd.io/etcd"}, "measures binaries from outside; a large state is written as a backup"},

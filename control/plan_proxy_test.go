@@ -6,11 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/policy/hello/rawhello"
@@ -113,23 +113,7 @@ func grantedTo(prefixes ...string) *tenants {
 // sink is a target that reads until the test ends.
 func sink(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.7.0.4:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { io.Copy(io.Discard, c); c.Close() })
-		}
-	})
-	t.Cleanup(all.Wait)
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	return tcptest.Serve(t, "127.7.0.4:0", func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }).Addr
 }
 
 // open opens a flow that sends first, and waits until it is established.

@@ -19,18 +19,29 @@ import (
 
 // systemd is what a service manager does with descriptors: it keeps them by name and starts a process with them.
 type systemd struct {
-	t  *testing.T
-	at string // NOTIFY_SOCKET
-	l  *net.UnixConn
+	t         *testing.T
+	at        string // NOTIFY_SOCKET
+	l         *net.UnixConn
+	dir, port string // of what is started: its directory, and its port of DNS
 
 	mu    sync.Mutex
 	names []string
 	files []*os.File
 }
 
-func newSystemd(t *testing.T) *systemd {
+// startManaged starts a server as startUpgraded does, by a manager that keeps descriptors.
+func startManaged(t *testing.T, text func(dns, target string) string) (*systemd, *upgraded) {
 	t.Helper()
-	s := &systemd{t: t, at: filepath.Join(t.TempDir(), "notify")}
+	u, port := newUpgraded(t, text)
+	manager := newSystemd(t, u.dir, port)
+	u.server = manager.start()
+	u.eventually("an answer", u.resolves)
+	return manager, u
+}
+
+func newSystemd(t *testing.T, dir, port string) *systemd {
+	t.Helper()
+	s := &systemd{t: t, at: filepath.Join(t.TempDir(), "notify"), dir: dir, port: port}
 	var err error
 	if s.l, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: s.at}); err != nil {
 		t.Fatal(err)
@@ -110,21 +121,25 @@ func (s *systemd) keeps() []string {
 }
 
 // start starts a process with what it keeps. LISTEN_PID is that of the process, which is known in it alone.
-func (s *systemd) start(path, dir, port string) *server {
+func (s *systemd) start() *server {
 	s.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, path)
-	cmd.Dir, cmd.ExtraFiles = dir, s.files
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, self)
+	cmd.Dir, cmd.ExtraFiles = s.dir, s.files
 	cmd.Env = append(programEnv(), "NOTIFY_SOCKET="+s.at)
 	if len(s.files) > 0 {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(s.files)), "LISTEN_FDNAMES="+strings.Join(s.names, ":"))
 	}
-	return startCommand(s.t, cmd, dir, port)
+	return startCommand(s.t, cmd, s.dir, s.port)
 }
 
 // restart ends a process and starts the next one.
-func (s *systemd) restart(old *server, dir, port string, between func()) *server {
+func (s *systemd) restart(old *server, between func()) *server {
 	s.t.Helper()
 	if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatal(err)
@@ -134,48 +149,26 @@ func (s *systemd) restart(old *server, dir, port string, between func()) *server
 		s.t.Fatalf("%v, %v\n%s", state, err, strings.Join(old.lines, "\n"))
 	}
 	between()
-	self, err := os.Executable()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return s.start(self, dir, port)
+	return s.start()
 }
 
 // TestRestartKeepsSockets (P13): the service is restarted under load by a manager that keeps descriptors. No connection is refused or
 // reset and no question is lost; once a process serves, the manager keeps nothing. An endpoint that was withdrawn meanwhile refuses.
 func TestRestartKeepsSockets(t *testing.T) {
 	t.Parallel()
-	dir, target, port := t.TempDir(), echo(t), freePort(t)
-	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	_, p, _ := net.SplitHostPort(target)
-	conf := func(withdrawn bool) string {
-		return strings.Replace(upgradeCorefile(port, target, "", withdrawn), " linkproxy\n", " linkproxy {\n  drain 1s\n }\n", 1)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(conf(false)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	manager := newSystemd(t)
-	u := &upgraded{server: manager.start(self, dir, port), at: "127.0.98.5:" + p}
-	u.eventually("an answer", u.resolves)
+	var conf func(withdrawn bool) string
+	manager, u := startManaged(t, func(d, to string) string {
+		conf = func(withdrawn bool) string {
+			return strings.Replace(upgradeCorefile(d, to, "", withdrawn), " linkproxy\n", " linkproxy {\n  drain 1s\n }\n", 1)
+		}
+		return conf(false)
+	})
 
 	var load sync.WaitGroup
 	var connects, questions atomic.Int64
 	stop := make(chan struct{})
-	ticker := time.NewTicker(10 * time.Millisecond) // a steady rate, whatever waits
-	defer ticker.Stop()
 	load.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-ticker.C:
-			}
+		pace(stop, 10*time.Millisecond, func() bool { // a steady rate, whatever waits
 			load.Go(func() {
 				c, err := u.dial()
 				if err != nil {
@@ -185,7 +178,8 @@ func TestRestartKeepsSockets(t *testing.T) {
 				c.Close()
 				connects.Add(1)
 			})
-		}
+			return true
+		})
 	})
 	load.Go(func() {
 		for {
@@ -208,7 +202,7 @@ func TestRestartKeepsSockets(t *testing.T) {
 	}
 	for range 2 {
 		more()
-		now = manager.restart(now, dir, port, func() {
+		now = manager.restart(now, func() {
 			if len(manager.keeps()) == 0 {
 				t.Error("the manager keeps nothing")
 			}
@@ -233,9 +227,10 @@ func TestRestartKeepsSockets(t *testing.T) {
 	}
 	elsewhere := foreign.Addr().String()
 	foreign.Close()
-	now = manager.restart(now, dir, port, func() {
+	now = manager.restart(now, func() {
 		now.write(conf(true))
-		manager.keep("tcp-127.0.98.5-"+p, file) // not what it is called
+		_, port, _ := net.SplitHostPort(u.at)
+		manager.keep("tcp-127.0.98.5-"+port, file) // not what it is called
 	})
 	u.eventually("manager that keeps nothing", func() bool { return len(manager.keeps()) == 0 })
 	for _, at := range []string{u.at, elsewhere} {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,24 +184,10 @@ func TestUpgradeInARush(t *testing.T) {
 // TestRestartInARush (P13): the same for a restart by a service manager that keeps what is listened on. What comes while no process
 // is there waits.
 func TestRestartInARush(t *testing.T) {
-	dir, target, port := t.TempDir(), echo(t), freePort(t)
-	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(rushCorefile(port, target)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, p, _ := net.SplitHostPort(target)
-	manager := newSystemd(t)
-	u := &upgraded{server: manager.start(self, dir, port), at: "127.0.98.5:" + p}
-	u.eventually("an answer", u.resolves)
+	manager, u := startManaged(t, rushCorefile)
 	r := startRush(t, u.at)
 	r.more(u, 300)
-	u.server = manager.restart(u.server, dir, port, func() {})
+	u.server = manager.restart(u.server, func() {})
 	u.eventually("manager that keeps nothing", func() bool { return len(manager.keeps()) == 0 })
 	r.more(u, 300)
 	r.check(t, u.output)

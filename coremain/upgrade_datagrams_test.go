@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -95,19 +94,13 @@ func load(t *testing.T, clients []*numbered) (end func()) {
 	var all sync.WaitGroup
 	for i, a := range clients {
 		all.Go(func() {
-			ticker := time.NewTicker(5 * time.Millisecond)
-			defer ticker.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-ticker.C:
-				}
-				if err := a.ask(); err != nil {
+			pace(stop, 5*time.Millisecond, func() bool {
+				err := a.ask()
+				if err != nil {
 					t.Errorf("flow %d: %v", i, err)
-					return
 				}
-			}
+				return err == nil
+			})
 		})
 	}
 	return sync.OnceFunc(func() {
@@ -227,44 +220,27 @@ func TestUpgradeDatagramsKilled(t *testing.T) {
 // port that the new Corefile doesn't have is closed.
 func TestRestartKeepsDatagrams(t *testing.T) {
 	t.Parallel()
-	dir, target, port, dns := t.TempDir(), datagramTarget(t), freeport.Get(t), freePort(t)
-	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	base := strings.Replace(upgradeCorefile(dns, echo(t), "", false), " linkproxy\n", " linkproxy {\n  drain 1s\n }\n", 1)
-	conf := func(withdrawn bool) string {
-		return withDatagrams(base, target, port, withdrawn)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(conf(false)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	manager := newSystemd(t)
-	now := manager.start(self, dir, dns)
-	u := &upgraded{server: now}
-	u.eventually("an answer", u.resolves)
+	target, port := datagramTarget(t), freeport.Get(t)
+	var conf func(withdrawn bool) string
+	manager, u := startManaged(t, func(d, to string) string {
+		base := strings.Replace(upgradeCorefile(d, to, "", false), " linkproxy\n", " linkproxy {\n  drain 1s\n }\n", 1)
+		conf = func(withdrawn bool) string { return withDatagrams(base, target, port, withdrawn) }
+		return conf(false)
+	})
+	now := u.server
 
 	c := newNumbered(t, fmt.Sprintf("%s:%d", datagramEndpoint, port)).conn
 	var answers atomic.Int64
 	stop := make(chan struct{})
 	var both sync.WaitGroup
 	both.Go(func() {
-		ticker := time.NewTicker(5 * time.Millisecond)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-ticker.C:
-			}
-			if _, err := c.Write([]byte("x")); err != nil {
+		pace(stop, 5*time.Millisecond, func() bool {
+			_, err := c.Write([]byte("x"))
+			if err != nil {
 				t.Errorf("after %d answers: %v", answers.Load(), err)
-				return
 			}
-		}
+			return err == nil
+		})
 	})
 	both.Go(func() {
 		for b := make([]byte, 64); ; answers.Add(1) {
@@ -287,7 +263,7 @@ func TestRestartKeepsDatagrams(t *testing.T) {
 		u.eventually("answers", func() bool { return answers.Load() >= want || t.Failed() })
 	}
 	more()
-	now = manager.restart(now, dir, dns, func() {
+	now = manager.restart(now, func() {
 		if !strings.Contains(strings.Join(manager.keeps(), " "), fmt.Sprintf("udp-%s-%d", datagramEndpoint, port)) {
 			t.Errorf("the manager keeps %v", manager.keeps())
 		}
@@ -312,11 +288,12 @@ func TestRestartKeepsDatagrams(t *testing.T) {
 	if t.Failed() {
 		t.Fatal(strings.Join(now.lines, "\n"))
 	}
-	now = manager.restart(now, dir, dns, func() { now.write(conf(true)) })
+	now = manager.restart(now, func() { now.write(conf(true)) })
 	u.eventually("manager that keeps nothing", func() bool { return len(manager.keeps()) == 0 })
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	c.Write([]byte("x"))
-	for err = nil; err == nil; { // answers may wait
+	var err error
+	for err == nil { // answers may wait
 		_, err = c.Read(make([]byte, 64))
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {

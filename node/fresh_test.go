@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/store"
 	"github.com/postern-link/postern/store/bolt"
@@ -59,25 +60,7 @@ func (l *lines) count(what string) int {
 // echo is a target that returns each line.
 func echo(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			})
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	return tcptest.Serve(t, "127.0.0.1:0", tcptest.Echo).Addr
 }
 
 // conn is a live flow.

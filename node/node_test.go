@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/store"
@@ -35,24 +36,7 @@ func TestMain(m *testing.M) {
 // backend is a target that answers each connection with its name and closes.
 func backend(t *testing.T, name string) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, name)
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	return tcptest.Serve(t, "127.0.0.1:0", func(c *net.TCPConn) { _, _ = io.WriteString(c, name) }).Addr
 }
 
 // config is a node with one endpoint per address, all of one service on port that goes to target.

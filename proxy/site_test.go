@@ -3,10 +3,10 @@ package proxy
 import (
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/link"
 )
 
@@ -23,31 +23,16 @@ func TestSites(t *testing.T) {
 		}
 		return all
 	}
-	at := func(name, host string) (netip.AddrPort, func()) {
-		l, err := net.Listen("tcp", host+":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					c.SetDeadline(time.Now().Add(patience))
-					if _, err := io.ReadFull(c, make([]byte, 1)); err == nil { // else a probe
-						io.WriteString(c, name)
-					}
-				}()
+	at := func(name, host string) *tcptest.Server {
+		return tcptest.Serve(t, host+":0", func(c *net.TCPConn) {
+			c.SetDeadline(time.Now().Add(patience))
+			if _, err := io.ReadFull(c, make([]byte, 1)); err == nil { // else a probe
+				io.WriteString(c, name)
 			}
-		}()
-		return l.Addr().(*net.TCPAddr).AddrPort(), func() { l.Close() }
+		})
 	}
-	a, _ := at("a", "127.50.1.1")
-	b, closeB := at("b", "127.50.2.1")
+	paris, lyon := at("a", "127.50.1.1"), at("b", "127.50.2.1")
+	a, b := paris.Addr, lyon.Addr
 	w := newWorld(t, Settings{ProbeInterval: 100 * time.Millisecond},
 		service("svc", 7001, a, targetsOf(a, b), func(s *link.Service) { s.Sites = site("paris=127.50.1.0/24", "lyon=127.50.2.0/24") }),
 		endpoint("e", "svc", nextAddr(t)))
@@ -66,7 +51,7 @@ func TestSites(t *testing.T) {
 			t.Errorf("a flow to an endpoint in Lyon goes to %s", name)
 		}
 	}
-	closeB()
+	lyon.Close()
 	eventually(t, "Lyon is down, and where there is no target the service isn't", func() bool { return healthy(true, false, true) })
 	for range 4 {
 		if name := w.mustAsk(); name != "a" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/proxy/targets"
@@ -401,9 +402,9 @@ func TestTargetsSwap(t *testing.T) {
 		})
 		return bad.Load()
 	}
-	g := echoOn(t, first)
+	g := tcptest.Serve(t, first.String(), tcptest.Echo)
 	lost := run(first)
-	h := echoOn(t, second)
+	h := tcptest.Serve(t, second.String(), tcptest.Echo)
 	eventually(t, "the other one is up", func() bool { return w.status(second).Up })
 	g.Close()
 	lost += run(second)
@@ -414,27 +415,4 @@ func TestTargetsSwap(t *testing.T) {
 	if n := len(w.log.lines("flow refused", "reason="+string(policy.NoTarget))); n > 2 {
 		t.Errorf("%d flows found no target", n)
 	}
-}
-
-// echoOn echoes on an address until it is closed.
-func echoOn(t *testing.T, at netip.AddrPort) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(c, c)
-			}()
-		}
-	}()
-	return l
 }

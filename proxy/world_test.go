@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 	"github.com/prometheus/client_golang/prometheus"
@@ -255,44 +255,16 @@ func (g *target) next() (*net.TCPConn, byte) {
 	}
 }
 
-// echo serves every connection of a listener by sending back what comes, until the test ends.
+// echo is a target that sends back what comes, until the test ends.
 func echo(t testing.TB) netip.AddrPort {
 	t.Helper()
-	return serve(t, func(c *net.TCPConn) {
-		io.Copy(c, c)
-		c.CloseWrite()
-	})
+	return serve(t, tcptest.Echo)
 }
 
 // serve serves every connection with a function, until the test ends.
 func serve(t testing.TB, f func(*net.TCPConn)) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			stop := context.AfterFunc(ctx, func() { c.Close() })
-			all.Go(func() {
-				defer stop()
-				defer c.Close()
-				f(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		l.Close()
-		all.Wait()
-	})
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	return tcptest.Serve(t, "127.0.0.1:0", f).Addr
 }
 
 // eventually waits until a condition holds.

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/tcptest"
 	"github.com/postern-link/postern/plugin/internal/handover"
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
@@ -87,26 +88,8 @@ func newWorld(t *testing.T) *world {
 
 // echo is a backend that returns each line.
 func echo(t *testing.T) netip.AddrPort {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	t.Helper()
+	return tcptest.Serve(t, "127.0.0.1:0", tcptest.Echo).Addr
 }
 
 // corefile returns a Corefile with endpoints on the given addresses, and more lines.

@@ -101,15 +101,6 @@ func TestShared(t *testing.T) {
 			s := startStream(t, addr)
 			s.flow(t)
 			for i, old := range first.sockets {
-				f, err := old.conn.File()
-				if err != nil {
-					t.Fatal(err)
-				}
-				c, err := net.FilePacketConn(f)
-				f.Close()
-				if err != nil {
-					t.Fatal(err)
-				}
 				place := 0
 				if told {
 					place, _ = Owns(int(fdOf(t, old.conn)))
@@ -117,7 +108,7 @@ func TestShared(t *testing.T) {
 						t.Fatalf("place %d of socket %d", place, want[i])
 					}
 				}
-				Inherit(c.(*net.UDPConn), place)
+				Inherit(handed(t, old), place)
 			}
 			second, err := Open(addr, NewTarget(b))
 			if err != nil {
@@ -158,6 +149,21 @@ func (g *Group) numbers() []int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.at
+}
+
+// handed returns the socket as another process gets it: with a descriptor of its own.
+func handed(t *testing.T, s *socket) *net.UDPConn {
+	t.Helper()
+	f, err := s.conn.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.UDPConn)
 }
 
 func fdOf(t *testing.T, c *net.UDPConn) (fd uintptr) {
@@ -214,16 +220,7 @@ func TestAbandon(t *testing.T) {
 	s.flow(t)
 	var conns []*net.UDPConn
 	for _, old := range g.sockets {
-		f, err := old.conn.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := net.FilePacketConn(f)
-		f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, c.(*net.UDPConn))
+		conns = append(conns, handed(t, old))
 	}
 	abandon(addr, conns)
 	s.flow(t)
