@@ -27,7 +27,8 @@ const (
 // How often is looked for too many.
 const (
 	leastWatch = time.Second
-	watchShare = 50 // at most one part in so many of the time is for looking
+	mostWatch  = 5 * time.Second
+	watchShare = 50 // at most one part in so many of the time is for looking, up to mostWatch
 )
 
 // mostClients returns how many connections of clients there may be. memory is 0 where it isn't known.

@@ -107,7 +107,11 @@ func (w *warden) watch() {
 			clog.Warningf("%d connections of clients of DNS were ended, %d go on: there may be %d, and %d of one source", ended, left, w.most, w.most/clientsOfOne)
 		}
 		failed = err != nil
-		timer.Reset(max(leastWatch, watchShare*time.Since(began)))
+		wait := leastWatch
+		if ended == 0 { // else more are coming
+			wait = min(max(leastWatch, watchShare*time.Since(began)), mostWatch)
+		}
+		timer.Reset(wait)
 	}
 }
 
