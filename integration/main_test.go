@@ -85,7 +85,7 @@ func run(m *testing.M) (int, error) {
 	// A binary that was built elsewhere, such as that of a release, is tested as it is.
 	if binary = os.Getenv("POSTERN_BINARY"); binary == "" {
 		binary = filepath.Join(dir, "postern")
-		build := exec.Command("go", "build", "-race", "-trimpath", "-ldflags", "-s -w", "-o", binary, ".")
+		build := exec.Command("go", "build", "-race", "-ldflags", "-s -w", "-o", binary, ".")
 		build.Dir = ".."
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build postern: %w\n%s", err, strings.TrimSpace(string(out)))
