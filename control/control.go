@@ -132,6 +132,9 @@ type Config struct {
 	TargetNames func(service link.ID) []TargetName
 	// Policy is what narrows the state on this node now; nil, or nil from it: nothing does.
 	Policy func() *policy.Policy
+	// Exits say what becomes of a question for the address of a name that is asked elsewhere, one for each place where that is judged: the
+	// result, and the rule that decided.
+	Exits []func(network link.ID, asked link.Name) (result, rule string)
 	// View says how fresh the snapshot is; nil: as fresh as can be.
 	View func() policy.Freshness
 	// Expiry ends requests that nobody has decided on for so long. 0: never.

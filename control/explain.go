@@ -34,7 +34,7 @@ type Explanation struct {
 
 // Step is one thing that was looked at, in order.
 type Step struct {
-	What   string `json:"what"`           // view, name, zone, endpoint, connection, source, pin, policy, target
+	What   string `json:"what"`           // view, name, exit, endpoint, connection, source, pin, policy, target
 	Result string `json:"result"`         // what was found
 	Rule   string `json:"rule,omitempty"` // what decided
 }
@@ -88,6 +88,12 @@ func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip
 		result += " " + commas(r.addresses)
 	}
 	x.step("name", result, r.rule)
+	if r.answer == AnswerPass {
+		for _, exit := range c.config.Exits {
+			result, rule := exit(n.ID, name)
+			x.step("exit", result, rule)
+		}
+	}
 	if len(r.endpoints) == 0 {
 		return x
 	}

@@ -45,6 +45,7 @@ type server struct {
 	settings
 	config func() (node.Config, error) // of the whole Corefile, once it is read
 	zones  func() *link.Zones
+	exits  func() []handover.Exit
 	log    *slog.Logger
 
 	snapshot func() *link.Snapshot // of the node, from Prepare on
@@ -65,7 +66,7 @@ type server struct {
 }
 
 func newServer(s settings, d *handover.Draft) *server {
-	return &server{settings: s, config: d.Config, zones: d.Zones, log: handover.NewLogger(name)}
+	return &server{settings: s, config: d.Config, zones: d.Zones, exits: d.Exits, log: handover.NewLogger(name)}
 }
 
 // Settings returns what the Corefile says, for tests of it.
@@ -291,6 +292,9 @@ func (s *server) controlConfig(n *node.Node, c node.Config) control.Config {
 		Targets:     func(service link.ID) []control.TargetState { return targetStates(n, service) },
 		TargetNames: func(service link.ID) []control.TargetName { return targetNames(n, service) },
 		Published:   n.Published, Healthy: n.Healthy, HealthyAt: n.HealthyAt, View: n.Freshness, Policy: n.Policy, Expiry: s.Expire, Node: n.Name(), Version: caddy.AppVersion, Log: s.log, Registerer: c.Registerer,
+	}
+	for _, e := range s.exits() {
+		config.Exits = append(config.Exits, e.Explain)
 	}
 	if c.Proxy != nil {
 		config.OwnUDP = c.Proxy.OwnUDP

@@ -27,6 +27,7 @@ import (
 	"github.com/postern-link/postern/internal/freeport"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
+	"github.com/postern-link/postern/plugin/internal/handover"
 	"github.com/postern-link/postern/store"
 )
 
@@ -69,7 +70,7 @@ func (s *site) config() node.Config {
 func (s *site) server(address string) *server {
 	return &server{
 		settings: settings{Listen: netip.MustParseAddrPort(address), Identities: filepath.Join(s.dir, "identities.json")},
-		config:   func() (node.Config, error) { return s.config(), nil }, zones: link.DefaultZones, log: slog.New(slog.DiscardHandler),
+		config:   func() (node.Config, error) { return s.config(), nil }, zones: link.DefaultZones, exits: new(handover.Draft).Exits, log: slog.New(slog.DiscardHandler),
 	}
 }
 

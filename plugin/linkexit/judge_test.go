@@ -255,6 +255,39 @@ func TestMostSpecificWins(t *testing.T) {
 	}
 }
 
+// TestExplain: what is explained is what becomes of a query.
+func TestExplain(t *testing.T) {
+	list := func(s *settings) { s.mode, s.list = modeList, written(t, ".example.com\n") }
+	long := func(s *settings) { open(s); s.length, s.rate = 20, [2]int{1000, 1000} }
+	for _, tt := range []struct {
+		name   string
+		corp   func(*settings)
+		asked  link.Name
+		result string
+		by     string
+	}{
+		{"closed", closes, "www.example.com", "refused: closed", "mode closed"},
+		{"on the list", list, "www.example.com", "passed", "mode allow-list"},
+		{"not on the list", list, "www.example.net", "refused: not_listed", "mode allow-list"},
+		{"open", open, "www.example.com", "passed", "mode open"},
+		{"too long", long, "a-long-label.www.example.com", "refused: length", "mode open"},
+		{"limited", long, "www.example.com", "passed, within its limits", "mode open"},
+		{"not judged", nil, "www.example.com", "passed", "no linkexit is for the network"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.corp, nil)
+			result, by := w.Explain("corp", tt.asked)
+			if result != tt.result || !strings.HasSuffix(by, tt.by) {
+				t.Errorf("%s by %s", result, by)
+			}
+			w.ask(t, "corp", "10.1.0.9", question(string(tt.asked)+" A"))
+			if passes := strings.HasPrefix(result, "passed"); passes != (len(w.asked) > 0) {
+				t.Errorf("it is %s, and %d queries went on", result, len(w.asked))
+			}
+		})
+	}
+}
+
 // TestFailsClosed: without privatelink nobody knows who asks, and nothing goes on.
 func TestFailsClosed(t *testing.T) {
 	w := newWorld(t, nil, open)

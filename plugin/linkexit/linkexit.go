@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/plugin/internal/block"
 	"github.com/postern-link/postern/plugin/privatelink"
 )
 
@@ -42,6 +43,7 @@ type Linkexit struct {
 // rule is one directive with what it has counted.
 type rule struct {
 	settings
+	at    block.Position
 	rates *rates // of all queries; nil is no limit
 	texts *rates // of TXT queries; nil is no limit
 	names *names // nil is no limit
@@ -118,24 +120,32 @@ type verdict struct {
 // judge decides on a query. The time is in nanoseconds, of a clock that only goes forward. Only what
 // is passed on counts for the limits.
 func (rule *rule) judge(q *query, now int64) verdict {
+	if why := rule.allows(q); why != passed {
+		return verdict{reason: why}
+	}
+	return rule.count(q, q.r.Question[0].Qtype, now)
+}
+
+// allows decides on the question alone.
+func (rule *rule) allows(q *query) reason {
 	question := q.r.Question[0]
 	switch {
 	case q.r.Opcode != dns.OpcodeQuery:
-		return verdict{reason: opcode} // the core lets NOTIFY through, which forward would send on
+		return opcode // the core lets NOTIFY through, which forward would send on
 	case question.Qclass != dns.ClassINET:
-		return verdict{reason: class}
+		return class
 	case question.Qtype == dns.TypeAXFR || question.Qtype == dns.TypeIXFR:
-		return verdict{reason: transfer}
+		return transfer
 	case rule.mode == modeClosed:
-		return verdict{reason: closed}
+		return closed
 	case rule.refuse.has(question.Qtype):
-		return verdict{reason: rrtype}
+		return rrtype
 	case rule.mode == modeList && !rule.list.has(q.name):
-		return verdict{reason: unlisted}
+		return unlisted
 	case rule.length > 0 && len(q.name) > rule.length:
-		return verdict{reason: length}
+		return length
 	}
-	return rule.count(q, question.Qtype, now)
+	return passed
 }
 
 // count holds a query to the limits of its client.

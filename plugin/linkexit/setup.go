@@ -88,6 +88,7 @@ func setup(c *caddy.Controller) error {
 			lists[s.list] = at.Property("mode")
 		}
 		r := newRule(s)
+		r.at = at
 		for _, id := range s.networks {
 			if first, ok := named[id]; ok {
 				return at.Errorf("network %s is named already at %s", id, first)
@@ -101,6 +102,7 @@ func setup(c *caddy.Controller) error {
 			others, e.other = at, r
 		}
 	}
+	draft.AddExit(e)
 	config := dnsserver.GetConfig(c)
 	c.OnStartup(func() error {
 		e.Forwards = config.Handler("forward") != nil
