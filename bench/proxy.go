@@ -70,8 +70,9 @@ func (b *bench) serversOf(t proxyTest) []server {
 func (b *bench) measureProxy(t proxyTest, s server) (_ map[string]float64, _ float64, err error) {
 	target, pids := b.net.targets[0], []int(nil)
 	if s.command != nil {
-		p, stop, err := b.startPart(s, t.part)
-		if err != nil {
+		var p *process
+		var stop func() error
+		if p, stop, err = b.startPart(s, t.part); err != nil {
 			return nil, 0, err
 		}
 		defer func() { err = errors.Join(err, stop()) }()

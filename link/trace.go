@@ -1,6 +1,9 @@
 package link
 
-import "slices"
+import (
+	"slices"
+	"unsafe"
+)
 
 // Trace notes what is read of a snapshot, so that what was made of it is known to be the same made of another: see
 // [Snapshot.Traced]. The zero Trace has noted nothing. It is for one goroutine.
@@ -11,6 +14,9 @@ type Trace struct {
 
 // Reads is what was read of a snapshot. It is immutable.
 type Reads []read
+
+// Bytes is how much memory it takes.
+func (r Reads) Bytes() int { return cap(r) * int(unsafe.Sizeof(read{})) }
 
 // read is a place, and the transaction that was the last to change it.
 type read struct {
@@ -97,7 +103,7 @@ func (s *Snapshot) Traced(t *Trace) *Snapshot {
 }
 
 // Reads returns what was read; ok is false where that is more than can be told.
-func (t *Trace) Reads() (reads Reads, ok bool) { return slices.Clip(t.reads), !t.whole }
+func (t *Trace) Reads() (reads Reads, ok bool) { return slices.Clone(t.reads), !t.whole }
 
 // Has reports whether all that was read of another snapshot is here as it was there. False may also be said where it is. It
 // doesn't allocate.

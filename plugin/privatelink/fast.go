@@ -93,9 +93,10 @@ func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Ans
 		return nil
 	}
 	a := &fastpath.Answer{
-		Still: n.still(), Serial: n.gen.serial, View: n.view, Holds: n.holds(f.p), Counts: f.counts(w, r, n),
+		Serial: n.gen.serial, View: n.view, Holds: n.holds(f.p), Counts: f.counts(w, r, n),
 		Size: float64(n.size), Loose: n.loose(r.Question[0].Qtype),
 	}
+	a.Still, a.Keeps = n.still()
 	if m := f.moment.Load(); m != nil && m.State == any(n.gen.snapshot) {
 		a.Epoch = m.Epoch
 	}

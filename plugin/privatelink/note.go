@@ -154,13 +154,13 @@ func (n *note) holds(p *Privatelink) func() bool {
 	}
 }
 
-// still returns what reports whether all that was read is the same in another moment; nil: nobody can say.
-func (n *note) still() func(m *fastpath.Moment) bool {
+// still returns what reports whether all that was read is the same in another moment, and how much memory that takes; nil: nobody can say.
+func (n *note) still() (is func(m *fastpath.Moment) bool, bytes int) {
 	reads, ok := n.trace.Reads()
 	if !ok {
-		return nil
+		return nil, 0
 	}
-	return func(m *fastpath.Moment) bool { return m.State.(*link.Snapshot).Has(reads) }
+	return func(m *fastpath.Moment) bool { return m.State.(*link.Snapshot).Has(reads) }, reads.Bytes()
 }
 
 // noteOf returns the note of a query, nil where it has none.

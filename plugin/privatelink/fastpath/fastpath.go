@@ -49,6 +49,8 @@ type Answer struct {
 	// Still reports whether it would be made so in another moment, but for the serial; nil: it holds in its own alone. It takes no lock
 	// and allocates nothing.
 	Still func(m *Moment) bool
+	// Keeps is how much memory Still keeps, in bytes.
+	Keeps int
 	// Serial is that of the moment that it was made in. SOA records with this serial get that of the moment in which it is given.
 	Serial uint32
 	// Holds reports whether the answer still holds within its moment; nil: always.

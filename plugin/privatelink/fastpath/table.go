@@ -50,7 +50,7 @@ func (e *entry) appendTo(dst, query []byte, n int, m *Moment) []byte {
 
 // size is about how much memory the answer takes, in bytes.
 func (e *entry) size() int {
-	return entrySize + len(e.key) + len(e.wire) + 8*len(e.spelt) + 8*len(e.serials) + 16*cap(e.answer.Counts)
+	return entrySize + len(e.key) + len(e.wire) + 8*len(e.spelt) + 8*len(e.serials) + 16*cap(e.answer.Counts) + e.answer.Keeps
 }
 
 // Table is the answers that were given before, by what was asked. A reader takes no lock. It grows with what is asked
@@ -74,7 +74,7 @@ const (
 	// looseSets is up to where the table grows for loose answers.
 	looseSets = 1 << 12
 	// leastBytes and bytesPerName bound the answers of a table, and mostBytes whatever there is to answer; entrySize is what one takes
-	// beside its bytes: three objects, what is observed, and what was read of the state.
+	// beside its bytes: three objects, and what is observed.
 	leastBytes   = 32 << 20
 	bytesPerName = 1 << 10
 	mostBytes    = 256 << 20
