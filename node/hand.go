@@ -1,8 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"time"
 
@@ -31,25 +33,41 @@ const (
 func (h *heir) hand() {
 	defer close(h.settled)
 	handed, ended, err := h.proxy.HandOver(handAtOnce, h.send)
-	// Whatever has become of them, nothing is read here any more, and the other process waits for no more than that.
-	if told := h.conn.Send(succession.Message{Kind: succession.Settled}); err == nil {
-		err = told
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		h.broken(err) // it hangs: no second wait
 	}
-	if err != nil {
+	// Whatever has become of them, nothing is read here any more, and the other process waits for no more than that. As long as it can be told
+	// that, it can say which flows of TCP may go on.
+	told := again(func() error { return h.conn.Send(succession.Message{Kind: succession.Settled}) })
+	if told != nil {
+		h.broken(told)
+	}
+	if err = cmp.Or(err, told); err != nil {
 		h.node.log.Error("flows of UDP can't be handed over, and end", "error", err)
-		h.broken(err)
 	}
 	if handed+ended > 0 {
 		h.node.log.Info("flows of UDP go on in the process that has taken this one's place", "flows", handed, "ended", ended)
 	}
 }
 
-// How often and how long a message waits for the kernel to have room for more descriptors under way (RLIMIT_NOFILE of
-// the user, unix(7)).
+// How often and how long a message waits for the kernel to have room for it.
 const (
-	rightsPause = 5 * time.Millisecond
-	rightsTries = 400
+	roomPause = 5 * time.Millisecond
+	roomTries = 400
 )
+
+// again sends until the kernel has room, for memory or for more descriptors under way (ETOOMANYREFS: RLIMIT_NOFILE of the user, unix(7)), which
+// says nothing of the other process. The error is that of the last try.
+func again(send func() error) (err error) {
+	for range roomTries {
+		err = send()
+		if !errors.Is(err, syscall.ETOOMANYREFS) && !errors.Is(err, syscall.ENOBUFS) && !errors.Is(err, syscall.ENOMEM) {
+			break
+		}
+		time.Sleep(roomPause)
+	}
+	return err
+}
 
 // send sends flows, those that are decided with their sockets.
 func (h *heir) send(flows []proxy.Handed, waiting []proxy.Waiting) error {
@@ -69,32 +87,26 @@ func (h *heir) sendWaiting(waiting []proxy.Waiting) error {
 			n += len(d.Data)
 		}
 		if len(m.Anew) == succession.MaxAnew || len(m.Anew) > 0 && size+n > succession.MaxHeld {
-			if err := h.conn.Send(m); err != nil {
+			if err := again(func() error { return h.conn.Send(m) }); err != nil {
 				return err
 			}
 			m.Anew, size = nil, 0
 		}
 		m.Anew, size = append(m.Anew, one), size+n
 		if i == len(waiting)-1 {
-			return h.conn.Send(m)
+			return again(func() error { return h.conn.Send(m) })
 		}
 	}
 	return nil
 }
 
-func (h *heir) sendHanded(flows []proxy.Handed) (err error) {
+func (h *heir) sendHanded(flows []proxy.Handed) error {
 	m, fds := succession.Message{Kind: succession.Hand}, make([]int, 0, len(flows))
 	for _, f := range flows {
 		m.Handed = append(m.Handed, succession.Handed{Flow: told(f.FlowInfo), Age: f.Age, Quiet: f.Quiet, Observed: some(f.Observed)})
 		fds = append(fds, f.Socket)
 	}
-	for range rightsTries {
-		if err = h.conn.Send(m, fds...); !errors.Is(err, syscall.ETOOMANYREFS) {
-			break
-		}
-		time.Sleep(rightsPause)
-	}
-	return err
+	return again(func() error { return h.conn.Send(m, fds...) })
 }
 
 // some returns as many of the names as a message has room for.
@@ -182,6 +194,10 @@ func (e *elder) hush() {
 	e.mu.Unlock()
 	e.wake()
 }
+
+// judgesAlone reports whether a change of the state may revoke what a process before this one doesn't: that one follows a state that is
+// shared, but asks no rules any more.
+func (n *Node) judgesAlone() bool { return n.lent != nil || n.Policy() != nil }
 
 // hushElders is hush for all.
 func (n *Node) hushElders() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -165,6 +166,72 @@ func TestRetireHandsNothing(t *testing.T) {
 	succession.CloseAll(fds)
 	if err != nil || m.Kind != succession.Settled {
 		t.Errorf("%q with %d flows, %v", m.Kind, len(m.Handed), err)
+	}
+}
+
+// TestRetireKeepsStreams (P13): where a message of flows of UDP can't be sent, though the other process lives and reads, those of TCP go on.
+func TestRetireKeepsStreams(t *testing.T) {
+	t.Parallel()
+	const address = "127.77.0.47"
+	conf, at := udpNode(t, "127.77.0.48")
+	port := freeport.Get(t)
+	streams := config(t, conf.State.Bolt, port, echo(t), address).Declaration
+	streams.Services[0].ID, streams.Services[0].Alias, streams.Endpoints[0].Endpoint.ID, streams.Endpoints[0].Endpoint.Service = "web", "web", "web", "web"
+	conf.Declaration.Services = append(conf.Declaration.Services, streams.Services...)
+	conf.Declaration.Endpoints = append(conf.Declaration.Endpoints, streams.Endpoints...)
+	n := open(t, conf)
+	defer closeNode(t, n)
+	for range handAtOnce {
+		c := questioner(t, at)
+		c.Write([]byte("hello"))
+		hears(t, c, "hello")
+	}
+	stream := dial(t, address, port)
+	mine, heir := connections(t, true)
+	heir.SetReadDeadline(time.Now().Add(handPatience))
+	n.Retire(mine, true)
+	for settled, told := false, false; !settled || !told; {
+		m, fds, err := heir.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		succession.CloseAll(fds)
+		settled, told = settled || m.Kind == succession.Settled, told || m.Kind == succession.Flows
+	}
+	// An interrupted connection has all cut within moments.
+	for began := time.Now(); time.Since(began) < 300*time.Millisecond; {
+		if err := stream.ping(); err != nil {
+			t.Fatal("after it has settled: ", err)
+		}
+	}
+}
+
+// TestAgain: what the kernel has no room for is sent again, and nothing else is.
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		first error
+		tries int
+	}{
+		{"descriptors under way", unix.ETOOMANYREFS, 2},
+		{"no memory for the message", unix.ENOBUFS, 2},
+		{"no memory for the descriptors", unix.ENOMEM, 2},
+		{"too long", unix.EMSGSIZE, 1},
+		{"nobody reads", os.ErrDeadlineExceeded, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tries := 0
+			err := again(func() error {
+				if tries++; tries == 1 {
+					return &net.OpError{Err: os.NewSyscallError("sendmsg", tt.first)}
+				}
+				return nil
+			})
+			if tries != tt.tries || (err == nil) != (tt.tries == 2) {
+				t.Errorf("%d tries, %v", tries, err)
+			}
+		})
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/postern-link/postern/link"
@@ -52,8 +54,8 @@ func (n *Node) host(c *succession.Conn, resend bool) {
 	n.eldersMu.Lock()
 	defer n.eldersMu.Unlock()
 	n.elders[e] = struct{}{}
-	if s := n.Snapshot(); !resend && n.lent != nil && s != nil && s.Revision() != n.claimed {
-		e.hush() // what has changed before it was there to be told
+	if s := n.Snapshot(); s != nil && n.judgesAlone() && (resend || s.Revision() != n.claimed) {
+		e.hush() // what has changed before it was there to be told; how long ago another process was told last isn't known
 	}
 	n.background.Go(e.send)
 	n.background.Go(func() { n.hear(e, resend) })
@@ -99,16 +101,25 @@ func (e *elder) send() {
 		e.mu.Unlock()
 		if hush {
 			told = true
-			if e.conn.Send(succession.Message{Kind: succession.Hush}) != nil {
+			if !e.say(succession.Message{Kind: succession.Hush}) {
 				return
 			}
 		}
 		for some := range slices.Chunk(ids, succession.MaxIDs) {
-			if e.conn.Send(succession.Message{Kind: succession.Cut, IDs: some}) != nil {
-				return // it has ended, and hear finds out
+			if !e.say(succession.Message{Kind: succession.Cut, IDs: some}) {
+				return
 			}
 		}
 	}
+}
+
+// say sends a message. Where it can't the other process has ended, or must end its flows, since it can't be told which: hear finds out.
+func (e *elder) say(m succession.Message) bool {
+	err := again(func() error { return e.conn.Send(m) })
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		e.conn.Interrupt()
+	}
+	return err == nil
 }
 
 // hear is the goroutine that follows what the other process tells of its flows, until it has ended or the connection is
@@ -214,6 +225,7 @@ func (n *Node) Retire(c *succession.Conn, hands bool) {
 	defer n.change.Unlock()
 	n.owed = nil
 	n.apis.replace(nil)
+	c.Patience(sendTime)
 	n.passElders(c)
 	settings := proxy.Settings{}
 	if n.config.Proxy != nil {
@@ -221,7 +233,6 @@ func (n *Node) Retire(c *succession.Conn, hands bool) {
 	}
 	h := &heir{node: n, conn: c, sent: make(map[string]succession.Flow), again: make(chan struct{}, 1), settled: make(chan struct{})}
 	h.patience, h.giveUp = context.WithTimeout(context.Background(), settings.Leaving())
-	c.Patience(sendTime)
 	h.hurry = sync.OnceFunc(func() { time.AfterFunc(settings.Drain(), h.giveUp) })
 	n.heir.Store(h)
 	if h.proxy = n.proxy.Load(); h.proxy == nil {
@@ -359,12 +370,12 @@ func (h *heir) tellOnce() (deciding bool, err error) {
 		}
 	}
 	for some := range slices.Chunk(news, succession.MaxFlows) {
-		if err := h.conn.Send(succession.Message{Kind: succession.Flows, Flows: some}); err != nil {
+		if err := again(func() error { return h.conn.Send(succession.Message{Kind: succession.Flows, Flows: some}) }); err != nil {
 			return false, err
 		}
 	}
 	for some := range slices.Chunk(gone, succession.MaxIDs) {
-		if err := h.conn.Send(succession.Message{Kind: succession.Gone, IDs: some}); err != nil {
+		if err := again(func() error { return h.conn.Send(succession.Message{Kind: succession.Gone, IDs: some}) }); err != nil {
 			return false, err
 		}
 	}
@@ -382,8 +393,11 @@ func (n *Node) passElders(to *succession.Conn) {
 	for _, e := range n.eldersNow() {
 		e.stop()
 		<-e.ended
-		if err := e.conn.Pass(to); err != nil {
+		if err := again(func() error { return e.conn.Pass(to) }); err != nil {
 			n.log.Error("an earlier process can't be passed on; it ends its flows", "error", err)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				to.Interrupt() // it hangs: no second wait
+			}
 		}
 		e.conn.Close()
 	}

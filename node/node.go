@@ -338,7 +338,7 @@ func (n *Node) putLocked(s *link.Snapshot) {
 		return
 	}
 	n.snapshot.Store(s)
-	if n.lent != nil { // else a process before this one follows the state itself
+	if n.judgesAlone() {
 		n.hushElders()
 	}
 	if p := n.proxy.Load(); p != nil {

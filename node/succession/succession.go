@@ -22,8 +22,9 @@
 // that they are understood: an older version ends its flows, and closes the sockets. "hush" says that what the old process hasn't handed over yet
 // may have been revoked: nothing of it passes until it is.
 //
-// Who reads a kind that it doesn't know, or a field, leaves it out: so a later version may say more. What can't be understood that way has
-// another number, [Protocol], which both tell before anything is given away.
+// Who reads a field that it doesn't know leaves it out, and after "ready" a kind too: so a later version may say more. Before "ready" each waits for
+// one kind, and any other one ends the upgrade. What can't be understood that way has another number, [Protocol], which both tell before
+// anything is given away.
 //
 // Until it has read "ready" the old process serves. Whatever else it reads, the end of the other one included, makes it
 // go on as before. The new process takes the end of the old one for any answer that it waits for: then nobody holds what
