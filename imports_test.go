@@ -69,6 +69,7 @@ var layers = []layer{
 	{"store", []string{"./link"}, "the contract of a store knows no implementation"},
 	{"store/bolt", []string{"./link", "./store", "go.etcd.io/bbolt", metrics, unix}, "one implementation"},
 	{"store/etcd", []string{"./link", "./store", "go.etcd.io/etcd/api/v3", "go.etcd.io/etcd/client/v3", "google.golang.org/grpc", "go.uber.org/zap", metrics}, "the other implementation; etcd's server is for its tests alone"},
+	{"store/meter", []string{"./store", metrics}, "counts commits; of what a store is it knows the contract"},
 	{"store/storetest", []string{"./link", "./store", "github.com/anishathalye/porcupine"}, "the suite that every store passes"},
 	{"internal/dnstest", []string{dnslib}, "serves DNS to tests: it knows messages, and nothing of what is tested"},
 	{"internal/freeport", nil, "gives ports to tests"},

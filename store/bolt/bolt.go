@@ -26,6 +26,7 @@ import (
 
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/store"
+	"github.com/postern-link/postern/store/meter"
 )
 
 // Options are the settings of a store. The zero Options are good ones.
@@ -40,10 +41,10 @@ type Options struct {
 
 // Store is a [store.Store] in one file. All methods are safe for concurrent use.
 type Store struct {
-	path    string
-	log     *slog.Logger
-	now     func() time.Time
-	metrics *metrics
+	path  string
+	log   *slog.Logger
+	now   func() time.Time
+	meter *meter.Meter
 
 	current atomic.Pointer[link.Snapshot]
 	feed    store.Feed
@@ -104,7 +105,7 @@ func (s *Store) open(reg prometheus.Registerer) error {
 	} else if err != nil {
 		return errors.Join(fmt.Errorf("witness file: %w", err), db.Close())
 	}
-	if s.metrics, err = newMetrics(reg, s); err != nil {
+	if s.meter, err = newMeter(reg, s); err != nil {
 		return errors.Join(fmt.Errorf("metrics: %w", err), s.closeWitness(), db.Close())
 	}
 	return nil
@@ -176,7 +177,7 @@ func (s *Store) Close() error {
 		s.write <- struct{}{}
 		defer func() { <-s.write }()
 		s.feed.Close()
-		s.metrics.unregister()
+		s.meter.Unregister()
 		s.closeErr = errors.Join(s.closeWitness(), guard(s.db.Close))
 		if s.closeErr != nil {
 			s.closeErr = fmt.Errorf("close state file %s: %w", s.path, s.closeErr)

@@ -28,7 +28,7 @@ func (s *Store) Commit(ctx context.Context, base *link.Snapshot, entry store.Ent
 	}
 	start := time.Now()
 	next, err := s.commit(ctx, base, entry, changes)
-	s.metrics.committed(time.Since(start), err)
+	s.meter.Committed(time.Since(start), err)
 	return next, err
 }
 

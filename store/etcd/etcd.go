@@ -124,7 +124,7 @@ type Store struct {
 	opts    Options
 	log     *slog.Logger
 	client  *clientv3.Client
-	metrics *metrics
+	metrics metrics
 
 	current   atomic.Pointer[view]
 	confirmed atomic.Pointer[time.Time]
@@ -234,7 +234,7 @@ func (s *Store) Close() error {
 		s.stop()
 		s.running.Wait()
 		s.feed.Close()
-		s.metrics.unregister()
+		s.metrics.Unregister()
 		s.closeErr = s.closeClient()
 	})
 	return s.closeErr
