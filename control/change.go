@@ -29,8 +29,8 @@ type write struct {
 	// decide says what to change in s, at the time at, which the commit will have too. It is called for
 	// each try and acts on nothing by itself. What it returns beside an error may say the action.
 	decide func(s *link.Snapshot, at time.Time) (verdict, error)
-	// before is told what is about to be committed, or would be in a dry run, for each try; nil: nobody is. What a change ends is there
-	// to be seen then, and not any more afterwards.
+	// before is told what is about to be committed, for each try, and nothing in a dry run; nil: nobody is. What a change ends is there
+	// to be seen then, and not any more afterwards. Other writes wait for it.
 	before func(t trial)
 }
 
@@ -106,7 +106,7 @@ func (c *Control) attempt(ctx context.Context, op Op, w write, t *trial) (Result
 		if *t, decided = try(w, s, at); decided != nil {
 			return store.Entry{}, nil, decided
 		}
-		if w.before != nil {
+		if w.before != nil && !op.DryRun {
 			w.before(*t)
 		}
 		if op.DryRun || len(t.deltas) == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/postern-link/postern/link"
@@ -238,7 +239,7 @@ func (c *Control) targetStep(x *Explanation, s *link.Snapshot, v *link.Service, 
 	list, none := c.aims(s, v, c.ground(), sees, states)
 	if sees.holds(v.ID) {
 		rule, x.Targets = "targets "+commas(list), states
-		if site != "" {
+		if site != "" && slices.ContainsFunc(states, func(t ExplainedTarget) bool { return t.First && t.Site == site }) {
 			rule += "; first those at site " + site
 		}
 	}

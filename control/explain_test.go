@@ -112,7 +112,7 @@ func TestExplainSites(t *testing.T) {
 				t.Errorf("%s\nwant %s", all, tt.want)
 			}
 			last := x.Steps[len(x.Steps)-1]
-			if !strings.HasSuffix(last.Rule, "; first those at site paris") || strings.Contains(tt.want, "forbidden") != strings.Contains(last.Rule, "(forbidden: "+link.TargetIsListening) {
+			if strings.HasSuffix(last.Rule, "; first those at site paris") != strings.Contains(tt.want, "paris first") || strings.Contains(tt.want, "forbidden") != strings.Contains(last.Rule, "(forbidden: "+link.TargetIsListening) {
 				t.Errorf("%+v", last)
 			}
 		})

@@ -47,8 +47,8 @@ func (c *Control) Apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 	return c.apply(ctx, op, m)
 }
 
-// PlanOf says what a result of one of the operations has done, or of a dry run would do, as the caller may know it
-// from a subscription.
+// PlanOf says what a dry run of one of the operations would do, as the caller may know it from a subscription. Of an operation that was done it
+// says the same, but for the flows that have ended by now.
 func (c *Control) PlanOf(caller Caller, subscription string, r Result) (Plan, error) {
 	sees, err := c.scopeOf(caller, subscription)
 	if err != nil {
@@ -80,6 +80,9 @@ func (c *Control) apply(ctx context.Context, op Op, m Manifest) (Plan, error) {
 	c.sought(op.Caller, err)
 	if err != nil {
 		return Plan{}, err
+	}
+	if op.DryRun {
+		cut = c.cut(sees, r.trial) // which nobody has to wait for
 	}
 	return c.plan(sees, r.trial, r.Snapshot.Revision(), cut), nil
 }

@@ -10,6 +10,27 @@ import (
 	"github.com/postern-link/postern/policy"
 )
 
+// TestDryRunHoldsNobodyUp: other operations go on while the flows are looked through that a plan would cut.
+func TestDryRunHoldsNobodyUp(t *testing.T) {
+	var other func()
+	asked := 0
+	w := connected(t, func(c *Config) {
+		c.Flows = func(func(Flow) bool) {
+			if asked++; asked == 1 {
+				other()
+			}
+		}
+	})
+	other = func() { w.ok(w.Decide(t.Context(), op(Approver, subC), decision(link.Rejected))) }
+	m := Manifest{Subscription: subC, Group: "g", Networks: []ManifestNetwork{{Name: "own", Prefixes: []string{"10.3.0.0/16"}}}}
+	if _, err := w.Plan(t.Context(), op(Owner, subC), m); err != nil {
+		t.Error(err)
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
 // TestPlanNamesTheCut: a plan lists the live flows that the change ends, by each kind that a manifest says,
 // and none that goes on; and so does what was done, though they have ended by then. TestPlanAndProxyAgree has what happens.
 func TestPlanNamesTheCut(t *testing.T) {

@@ -129,6 +129,7 @@ func (r *runner) upgrade(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w%s", err, r.loader.startHint(err))
 	}
+	child.Patience(claimTime) // with many sockets there is more to send than is held for one that doesn't read
 	clog.Infof("upgrade: process %d, %s, is to take the place of this one", child.Pid(), ownPath)
 	stop := context.AfterFunc(ctx, child.Interrupt)
 	release := fastpath.Hold() // the other process has the same sockets for a while
@@ -153,6 +154,9 @@ func (r *runner) upgrade(ctx context.Context) error {
 func (r *runner) handOver(n *node.Node, child *succession.Child) error {
 	begin := succession.Message{Version: Version(), Sandbox: r.loader.sandbox.Rules()}
 	if err := r.manager.with(func(fd int) error { return child.SendSockets(begin, fd, fastpath.Owns) }); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("the new process has read nothing for %v", claimTime)
+		}
 		return err
 	}
 	claim, err := await(child, succession.Claim, claimTime)
