@@ -24,12 +24,20 @@ const (
 	sourceBits      = 64      // of an IPv6 address: a host may have all addresses of its network
 )
 
-// How often is looked for too many.
+// How often is looked for too many. Between two looks one source can take every descriptor that is left, and those that are ended make
+// room for as many that wait to be accepted: so there is one as soon as descriptors go, and one right after another that has ended some.
 const (
+	soonWatch  = 20 * time.Millisecond // after some were ended
+	askWatch   = 50 * time.Millisecond // the number of descriptors, which costs one call
 	leastWatch = time.Second
 	mostWatch  = 5 * time.Second
-	watchShare = 50 // at most one part in so many of the time is for looking, up to mostWatch
+	watchShare = 50 // a look that ended nothing may cost one part in so many of the time until the next, up to mostWatch
+	tellEvery  = 10 * time.Second
 )
+
+// alarm returns how many descriptors make the next look due, where the last had n of them: half of what was left is gone then, or more
+// have come than there may be clients.
+func alarm(n, limit, most int) int { return n + min(max(limit-n, 0)/2, most) }
 
 // mostClients returns how many connections of clients there may be. memory is 0 where it isn't known.
 func mostClients(descriptors int, memory int64) int {

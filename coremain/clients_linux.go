@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 
 // warden keeps the bounds of clients by TCP. What it needs for that it has from the begin: there may be no descriptor left when it acts.
 type warden struct {
+	limit int // of descriptors
 	most  int
 	dir   *os.File                        // the descriptors of this process, proc_pid_fd(5)
 	slot  int                             // a descriptor that one which is acted upon takes the place of
@@ -45,8 +47,9 @@ func newWarden() (*warden, error) {
 		dir.Close()
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	w := &warden{most: mostClients(int(min(l.Cur, 1<<30)), budget.Find().Limit), dir: dir, slot: slot, quit: make(chan struct{}), done: make(chan struct{})}
-	return w, nil
+	limit := int(min(l.Cur, 1<<30))
+	most := mostClients(limit, budget.Find().Limit)
+	return &warden{limit: limit, most: most, dir: dir, slot: slot, quit: make(chan struct{}), done: make(chan struct{})}, nil
 }
 
 // listening is called when the servers of a Corefile listen. The kernel ends connections that stall: they have it of the socket that has accepted them
@@ -89,37 +92,76 @@ func (w *warden) close() {
 // watch looks for too many connections, as long as close isn't called.
 func (w *warden) watch() {
 	defer close(w.done)
-	timer := time.NewTimer(leastWatch)
+	timer := time.NewTimer(askWatch)
 	defer timer.Stop()
-	var failed bool // and it was said
+	said := tally{most: w.most}
+	due, mark := time.Now().Add(leastWatch), alarm(0, w.limit, w.most)
 	for {
 		select {
 		case <-w.quit:
 			return
 		case <-timer.C:
 		}
-		began := time.Now()
-		ended, left, err := w.look()
-		switch {
-		case err != nil && !failed:
-			clog.Errorf("the connections of clients of DNS can't be counted: %v", err)
-		case ended > 0:
-			clog.Warningf("%d connections of clients of DNS were ended, %d go on: there may be %d, and %d of one source", ended, left, w.most, w.most/clientsOfOne)
+		n, known := descriptors(w.dir)
+		if time.Now().After(due) || known && n > mark {
+			var ended, left int
+			var err error
+			var took time.Duration
+			if !known || n > w.most/clientsOfOne { // else no source can have more than its share
+				took = busy(func() { ended, left, err = w.look() })
+			}
+			said.note(ended, left, err)
+			wait := min(max(leastWatch, watchShare*took), mostWatch)
+			if ended > 0 {
+				wait = max(soonWatch, took)
+			}
+			due, mark = time.Now().Add(wait), alarm(n, w.limit, w.most)
 		}
-		failed = err != nil
-		wait := leastWatch
-		if ended == 0 { // else more are coming
-			wait = min(max(leastWatch, watchShare*time.Since(began)), mostWatch)
-		}
-		timer.Reset(wait)
+		said.tell()
+		timer.Reset(max(min(time.Until(due), askWatch), time.Millisecond))
 	}
+}
+
+// busy returns how long f keeps a processor busy, which is less than it takes where others have the processor.
+func busy(f func()) time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var began, ended unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &began) // nothing that can fail
+	f()
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ended)
+	return time.Duration(ended.Nano() - began.Nano())
+}
+
+// tally is what the log hears, not more often than tellEvery.
+type tally struct {
+	most, ended, left int
+	at                time.Time
+	failed            bool
+}
+
+// note takes what came of a look. That none is possible is said once.
+func (t *tally) note(ended, left int, err error) {
+	if err != nil && !t.failed {
+		clog.Errorf("the connections of clients of DNS can't be counted: %v", err)
+	}
+	t.failed = err != nil
+	if ended > 0 {
+		t.ended, t.left = t.ended+ended, left
+	}
+}
+
+// tell says how many have been ended since it was said last.
+func (t *tally) tell() {
+	if t.ended == 0 || time.Since(t.at) < tellEvery {
+		return
+	}
+	clog.Warningf("%d connections of clients of DNS were ended, %d go on: there may be %d, and %d of one source", t.ended, t.left, t.most, t.most/clientsOfOne)
+	t.ended, t.at = 0, time.Now()
 }
 
 // look ends the connections that are too many, and returns how many it has ended and how many go on.
 func (w *warden) look() (ended, left int, err error) {
-	if n, ok := descriptors(w.dir); ok && n <= w.most/clientsOfOne {
-		return 0, 0, nil // no source can have more than its share
-	}
 	all, err := w.clients()
 	if err != nil || !crowded(all, w.most) {
 		return 0, len(all), err

@@ -29,6 +29,26 @@ func TestMostClients(t *testing.T) {
 	}
 }
 
+// D20: how many descriptors make a look due, from what the last one has found.
+func TestAlarm(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name                 string
+		n, limit, most, want int
+	}{
+		{"at the start", 0, 1024, 256, 256},
+		{"few are left", 900, 1024, 256, 962},
+		{"one is left", 1023, 1024, 256, 1023},
+		{"none is left", 1024, 1024, 256, 1024},
+		{"more than the limit, which was lowered", 2000, 1024, 256, 2000},
+		{"many are left", 100_000, 1 << 20, 1024, 101_024},
+	} {
+		if got := alarm(tt.n, tt.limit, tt.most); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 // D20: which connections are too many. Each source is "FROM:IDLE,IDLE..." with seconds, and so is what is ended.
 func TestSurplus(t *testing.T) {
 	t.Parallel()
