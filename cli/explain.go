@@ -87,9 +87,24 @@ func (a *app) explainCommand() *cobra.Command {
 	}
 }
 
+// kept reports whether all that judge what is asked elsewhere refuse it; false where nobody does.
+func (x *explanation) kept() (refused bool) {
+	for _, s := range x.Steps {
+		if s.What == "exit" {
+			if !strings.HasPrefix(s.Result, "refused") {
+				return false
+			}
+			refused = true
+		}
+	}
+	return refused
+}
+
 // verdict is the end of an explanation in words.
 func (x *explanation) verdict() string {
 	switch {
+	case x.Endpoint == "" && x.Answer == "pass" && x.kept():
+		return "not ours, and asked nowhere else"
 	case x.Endpoint == "" && x.Answer == "pass":
 		return "not ours: the next server answers"
 	case x.Endpoint == "":
