@@ -304,11 +304,11 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 			continue // nothing is to be found out about what flows may not reach
 		}
 		t := was.targets[target.Addr]
-		if t == nil {
-			t = h.probe(service, target.Addr, one, heir)
+		if t != nil {
+			t.follow(service, target.Weight)
+		} else {
+			t = h.probe(service, target, one, heir)
 		}
-		t.service.Store(service)
-		t.drained.Store(target.Weight == 0)
 		one.targets[target.Addr] = t
 		if site := service.Sites.Of(target.Addr.Addr()); site != "" {
 			if one.sites == nil {
@@ -344,19 +344,25 @@ func wanted(s *link.Snapshot) map[link.Name]bool {
 	return names
 }
 
+// follow takes over what a snapshot says of the target.
+func (t *targetHealth) follow(service *link.Service, weight int) {
+	t.service.Store(service)
+	t.drained.Store(weight == 0)
+}
+
 // probe starts the goroutine that probes a target. What was known of the address when it was one of
 // the service heir, nil for none, holds until then.
-func (h *health) probe(service *link.Service, addr netip.AddrPort, of, heir *serviceHealth) *targetHealth {
+func (h *health) probe(service *link.Service, target targets.Status, of, heir *serviceHealth) *targetHealth {
 	ctx, stop := context.WithCancel(h.proxy.ctx)
 	t := &targetHealth{
-		id: service.ID, addr: addr, published: of.published, prompt: of.prompt, silent: of.silent,
+		id: service.ID, addr: target.Addr, published: of.published, prompt: of.prompt, silent: of.silent,
 		probed: make(chan struct{}), stop: stop, set: of.set,
 	}
-	t.service.Store(service)
-	if heir != nil && heir.targets[addr] != nil {
-		t.set.Inherit(addr, heir.set.Status(time.Now(), addr))
+	t.follow(service, target.Weight) // before its first probe: one that is drained mustn't publish the service
+	if heir != nil && heir.targets[t.addr] != nil {
+		t.set.Inherit(t.addr, heir.set.Status(time.Now(), t.addr))
 		if t.read(); t.up.Load() || t.down.Load() {
-			h.proxy.metrics.setUp(t.id, addr.String(), t.up.Load())
+			h.proxy.metrics.setUp(t.id, t.addr.String(), t.up.Load())
 		}
 	}
 	h.probes.Go(func() { h.watch(ctx, t) })

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/postern-link/postern/link"
+	"github.com/postern-link/postern/proxy/targets"
 )
 
 // One backend of many services is asked once for all of them.
@@ -33,6 +35,27 @@ func TestProbesAreShared(t *testing.T) {
 	})
 	if n := probes.Load(); n > services/2 {
 		t.Errorf("%d probes for %d services of one backend", n, services)
+	}
+}
+
+// A target is drained before its first probe, which may be over before anything else is done: what is found out of one that was drained
+// from the start publishes nothing, whether it answers or not.
+func TestFirstProbeOfADrainedTarget(t *testing.T) {
+	t.Parallel()
+	w, backend := newWorld(t, Settings{}), echo(t)
+	for _, weight := range []int{0, 1} {
+		s := service("svc", 7001, backend, weighted([]netip.AddrPort{backend}, weight)).Service
+		of := &serviceHealth{published: new(atomic.Bool), prompt: newLane(1), silent: newLane(1), set: targets.New(time.Now(), &s)}
+		one := w.proxy.health.probe(&s, of.set.Status(time.Now(), backend), of, nil)
+		select { // and nothing is done meanwhile
+		case <-one.probed:
+		case <-time.After(patience):
+			t.Fatal("no probe")
+		}
+		one.stop()
+		if !one.up.Load() || of.published.Load() != (weight > 0) {
+			t.Errorf("weight %d: up %t, published %t", weight, one.up.Load(), of.published.Load())
+		}
 	}
 }
 
