@@ -211,7 +211,6 @@ var errEnded = errors.New("the new process has ended")
 func (r *runner) takeBack(n *node.Node, child *succession.Child, release func(), err error) error {
 	how := child.Kill() // before all else: it may have the state
 	release()
-	privatelink.SteerFast()
 	if errors.Is(err, errEnded) {
 		err = fmt.Errorf("the new process %s", how)
 	}
@@ -220,6 +219,7 @@ func (r *runner) takeBack(n *node.Node, child *succession.Child, release func(),
 	if back := n.Resume(ctx); back != nil {
 		clog.Errorf("STATE CAN'T BE OPENED AGAIN: DNS and connections go on, no change is taken until a restart: %v", back)
 	}
+	privatelink.SteerFast() // last: changes wait for the state, and addresses are searched one after another
 	return err
 }
 
