@@ -104,7 +104,10 @@ const canWarm = true
 // something; where it ended behind that, it has ended.
 func unended(c controlled) (is bool) {
 	c.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		n, err := -1, error(unix.EINTR)
+		for err == unix.EINTR { // also where nothing is waited for: by the runtime, which preempts with signals
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		}
 		is = n == 0 && err == nil
 	})
 	return is
