@@ -24,6 +24,8 @@ type systemd struct {
 	l         *net.UnixConn
 	dir, port string // of what is started: its directory, and its port of DNS
 
+	barrier chan struct{} // gets a value for each message that says so
+
 	mu    sync.Mutex
 	names []string
 	files []*os.File
@@ -41,7 +43,7 @@ func startManaged(t *testing.T, text func(dns, target string) string) (*systemd,
 
 func newSystemd(t *testing.T, dir, port string) *systemd {
 	t.Helper()
-	s := &systemd{t: t, at: filepath.Join(t.TempDir(), "notify"), dir: dir, port: port}
+	s := &systemd{t: t, at: filepath.Join(t.TempDir(), "notify"), dir: dir, port: port, barrier: make(chan struct{}, 1)}
 	var err error
 	if s.l, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: s.at}); err != nil {
 		t.Fatal(err)
@@ -76,8 +78,28 @@ func (s *systemd) run() {
 				fds = append(fds, more...)
 			}
 		}
+		if string(b[:n]) == barrier {
+			s.barrier <- struct{}{}
+			continue
+		}
 		s.message(strings.Split(string(b[:n]), "\n"), fds)
 	}
+}
+
+const barrier = "BARRIER"
+
+// settle returns when all messages that were sent until now are read: a manager starts nothing before.
+func (s *systemd) settle() {
+	s.t.Helper()
+	c, err := net.DialUnix("unixgram", nil, s.l.LocalAddr().(*net.UnixAddr))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(barrier)); err != nil {
+		s.t.Fatal(err)
+	}
+	<-s.barrier
 }
 
 func (s *systemd) message(lines []string, fds []int) {
@@ -148,6 +170,7 @@ func (s *systemd) restart(old *server, between func()) *server {
 	if err != nil || !state.Success() {
 		s.t.Fatalf("%v, %v\n%s", state, err, strings.Join(old.lines, "\n"))
 	}
+	s.settle()
 	between()
 	return s.start()
 }
