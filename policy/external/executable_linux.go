@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,7 +71,7 @@ func copyExecutable(f *os.File, checksum [sha256.Size]byte) (*executable, error)
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(m.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+	if err := seal(m.Fd(), seals); err != nil {
 		return nil, fmt.Errorf("seal the copy of %s: %w", f.Name(), err)
 	}
 	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", m.Fd()))
@@ -94,3 +95,15 @@ func newMemory() (*os.File, error) {
 
 // close frees the memory once no process runs from it.
 func (e *executable) close() { e.file.Close() }
+
+// seal seals a copy. The kernel refuses with EBUSY while anybody in it holds a page, as who looks for memory to give away does for a moment
+// (F_ADD_SEALS of fcntl(2)).
+func seal(fd uintptr, seals int) (err error) {
+	for range 50 {
+		if _, err = unix.FcntlInt(fd, unix.F_ADD_SEALS, seals); err != unix.EBUSY {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}
