@@ -227,8 +227,8 @@ func (p *Proxy) reviewRules() {
 	}
 }
 
-// Published reports whether a target of the service has ever answered a probe. It never goes back
-// while the service has targets. Safe for concurrent use, no lock.
+// Published reports whether a target of the service that isn't drained has ever answered a probe; for UDP, which isn't probed,
+// whether it has ever had one. It never goes back while the service has targets. Safe for concurrent use, no lock.
 func (p *Proxy) Published(service link.ID) bool { return p.health.isPublished(service) }
 
 // Healthy reports whether a target of the service answers now. A published service counts as healthy
