@@ -19,6 +19,7 @@ import (
 //	failed reload    old: OnRestartFailed ──► what is staged is dropped; where the old one has no privatelink, at the next start
 //	exit             OnFinalShutdown ──► closed, after the lame duck time of health
 //	another process  [StopFast] ──► not read any more; that process has the sockets
+//	  which fails    [SteerFast] ──► the sockets get the queries again, or others do where that process has left them
 //
 // When the servers begin nothing can fail any more, so that no datagram comes to a socket that is closed again.
 type carrier struct {
@@ -196,15 +197,38 @@ func each(all []*fastpath.Group, do func(*fastpath.Group)) {
 }
 
 // SteerFast has the kernel lead queries to the sockets of this process again, after another one that had them too has ended without taking its
-// place: that one may have found other numbers for them, which went with its own sockets.
+// place: that one may have found other numbers for them, which went with its own sockets, or have left them.
 func SteerFast() {
+	each(carried.reopen(), func(g *fastpath.Group) { g.Close(drainTime) }) // before the numbers are searched, which that changes
 	carried.mu.Lock()
 	defer carried.mu.Unlock()
 	for _, g := range carried.groups {
-		if f, ok := g.Target().Backend.(*fast); ok {
+		if f, ok := g.Target().Backend.(*fast); ok && !g.Retreated() {
 			carried.steer(f.block, f, g)
 		}
 	}
+}
+
+// reopen opens others in place of the groups whose sockets get nothing any more, in no process, and returns those. They are closed without the
+// lock: a search that has just found something waits for it.
+func (r *carrier) reopen() (old []*fastpath.Group) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for at, g := range r.groups {
+		f, ok := g.Target().Backend.(*fast)
+		if !ok || !g.Retreated() {
+			continue
+		}
+		next, err := fastpath.Open(at, g.Target())
+		if err != nil {
+			fastLog().Error("fastpath is not used any more", "server", f.server.Addr, "err", err)
+			r.say(f.block, f.server.Addr, "socket")
+			continue
+		}
+		r.groups[at] = next
+		old = append(old, g)
+	}
+	return old
 }
 
 // StopFast ends the reading of queries that the fast path has, for another process that has the sockets as well.

@@ -188,7 +188,7 @@ func (g *Group) Close(atMost time.Duration) {
 	}
 	close(g.quit)
 	g.looks.Wait()
-	if g.retreated() { // by the other process, which doesn't read them
+	if g.Retreated() { // by the other process, which doesn't read them
 		g.empty()
 	}
 	var wg sync.WaitGroup

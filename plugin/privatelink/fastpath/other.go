@@ -47,6 +47,9 @@ func (*Group) Target() *Target { return nil }
 // Steer is for Linux.
 func (*Group) Steer(int, func()) error { return errSystem }
 
+// Retreated is for Linux.
+func (*Group) Retreated() bool { return false }
+
 // Leave is for Linux.
 func (*Group) Leave() {}
 

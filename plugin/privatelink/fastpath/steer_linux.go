@@ -79,7 +79,7 @@ func (g *Group) Steer(others int, found func()) error {
 func (g *Group) resume() error {
 	hold.RLock()
 	defer hold.RUnlock()
-	if hold.on || g.retreated() {
+	if hold.on || g.Retreated() {
 		return nil
 	}
 	return g.attach(spread(g.at))
@@ -119,7 +119,7 @@ func (g *Group) look(round, others int, missing bool, found func()) {
 func (g *Group) seek(others int) error {
 	hold.RLock()
 	defer hold.RUnlock()
-	if hold.on || g.retreated() {
+	if hold.on || g.Retreated() {
 		return errNotFound
 	}
 	at, err := g.locate(others + len(g.sockets) + maxSockets)
@@ -191,8 +191,8 @@ func nobody(addr netip.AddrPort, fd int) []unix.Sockaddr {
 	}
 }
 
-// retreated reports whether the sockets of a group get nothing any more.
-func (g *Group) retreated() bool {
+// Retreated reports whether the sockets of a group get nothing any more, because of this process or another one that has them.
+func (g *Group) Retreated() bool {
 	is := false
 	for _, s := range g.sockets {
 		_ = s.raw.Control(func(fd uintptr) {

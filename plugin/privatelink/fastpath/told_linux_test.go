@@ -63,7 +63,7 @@ func TestOpenFails(t *testing.T) {
 		t.Fatalf("left are %v with the numbers %v", conns, at)
 	}
 	defer c.Close()
-	if (&Group{sockets: []*socket{{raw: raw}}}).retreated() {
+	if (&Group{sockets: []*socket{{raw: raw}}}).Retreated() {
 		t.Error("the sockets of the other process get nothing any more")
 	}
 }
@@ -101,7 +101,7 @@ func TestOpenFailsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if (&Group{sockets: []*socket{{raw: raw}}}).retreated() {
+	if (&Group{sockets: []*socket{{raw: raw}}}).Retreated() {
 		t.Error("the socket of the other process gets nothing any more")
 	}
 	if _, is := Owns(int(fdOf(t, good))); is {
