@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,11 @@ type warden struct {
 	dir   *os.File                        // the descriptors of this process, proc_pid_fd(5)
 	slot  int                             // a descriptor that one which is acted upon takes the place of
 	ports atomic.Pointer[map[uint16]bool] // of CoreDNS's listeners
+	anew  atomic.Bool                     // they may be others than those that know of pauses
+	meter *clientMeter
+
+	paces  pauses         // the watch's
+	silent []netip.Prefix // whom the listeners were told not to hear
 
 	begin sync.Once
 	quit  chan struct{}
@@ -49,7 +55,7 @@ func newWarden() (*warden, error) {
 	}
 	limit := int(min(l.Cur, 1<<30))
 	most := mostClients(limit, budget.Find().Limit)
-	return &warden{limit: limit, most: most, dir: dir, slot: slot, quit: make(chan struct{}), done: make(chan struct{})}, nil
+	return &warden{limit: limit, most: most, dir: dir, slot: slot, meter: newClientMeter(), paces: make(pauses), quit: make(chan struct{}), done: make(chan struct{})}, nil
 }
 
 // listening is called when the servers of a Corefile listen. The kernel ends connections that stall: they have it of the socket that has accepted them
@@ -74,6 +80,7 @@ func (w *warden) listening() {
 		clog.Warningf("clients of DNS by TCP that never read aren't disconnected: %v", err)
 	}
 	w.ports.Store(&ports)
+	w.anew.Store(true)
 	w.begin.Do(func() { go w.watch() })
 }
 
@@ -107,7 +114,7 @@ func (w *warden) watch() {
 			var ended, left int
 			var err error
 			var took time.Duration
-			if !known || n > w.most/clientsOfOne { // else no source can have more than its share
+			if !known || n > w.share() { // else no source can have more than its share
 				took = busy(func() { ended, left, err = w.look() })
 			}
 			said.note(ended, left, err)
@@ -117,6 +124,7 @@ func (w *warden) watch() {
 			}
 			due, mark = time.Now().Add(wait), alarm(n, w.limit, w.most)
 		}
+		w.hush(time.Now(), w.anew.Swap(false), &said)
 		said.tell()
 		timer.Reset(max(min(time.Until(due), askWatch), time.Millisecond))
 	}
@@ -136,6 +144,7 @@ func busy(f func()) time.Duration {
 // tally is what the log hears, not more often than tellEvery.
 type tally struct {
 	most, ended, left int
+	silent            int // sources that had a pause
 	at                time.Time
 	failed            bool
 }
@@ -156,8 +165,9 @@ func (t *tally) tell() {
 	if t.ended == 0 || time.Since(t.at) < tellEvery {
 		return
 	}
-	clog.Warningf("%d connections of clients of DNS were ended, %d go on: there may be %d, and %d of one source", t.ended, t.left, t.most, t.most/clientsOfOne)
-	t.ended, t.at = 0, time.Now()
+	clog.Warningf("%d connections of clients of DNS were ended, %d go on: there may be %d, and %d of one source; new ones of %d sources are dropped for a while", t.ended, t.left, t.most,
+		t.most/clientsOfOne, t.silent)
+	t.ended, t.silent, t.at = 0, 0, time.Now()
 }
 
 // look ends the connections that are too many, and returns how many it has ended and how many go on.
@@ -171,12 +181,46 @@ func (w *warden) look() (ended, left int, err error) {
 			all[i].idle = time.Duration(info.Last_data_recv) * time.Millisecond
 		}
 	}
+	over, of := overs(all, w.share()), make(map[netip.Prefix]int)
 	for _, c := range surplus(all, w.most) {
-		if w.end(c) {
-			ended++
+		if !w.end(c) {
+			continue
 		}
+		ended++
+		if over[c.source()] {
+			of[c.source()]++
+		}
+		w.meter.ended(over[c.source()])
 	}
+	w.meter.paused(w.paces.note(of, w.share(), time.Now()))
 	return ended, len(all) - ended, nil
+}
+
+// share is how many connections one source may have, and how many new ones beyond in a second.
+func (w *warden) share() int { return w.most / clientsOfOne }
+
+// hush has the listeners drop what comes from sources that have a pause, where that isn't so already; anew: they may be others.
+func (w *warden) hush(now time.Time, anew bool, said *tally) {
+	silent := w.paces.current(now)
+	said.silent = max(said.silent, len(silent))
+	if slices.Equal(silent, w.silent) && (!anew || len(silent) == 0) {
+		return
+	}
+	var refused error
+	_, err := w.scan(func(fd int, at netip.AddrPort) {
+		w.hold(fd, func(fd int) {
+			if s, ok := succession.Describe(fd); ok && s.Network == "tcp" && s.Shared && s.Addr == at {
+				if err := setSilence(fd, silent); err != nil {
+					refused = fmt.Errorf("new connections at %s: %w", at, err)
+				}
+			}
+		})
+	})
+	if err = errors.Join(err, refused); err != nil {
+		said.note(0, 0, err)
+	}
+	w.silent = silent
+	w.meter.silent(len(silent))
 }
 
 // descriptors returns how many descriptors the process has; false where the kernel doesn't tell (before Linux 6.2).
@@ -189,7 +233,10 @@ func descriptors(dir *os.File) (int, bool) {
 }
 
 // clients returns the connections at CoreDNS's listeners. What is closed meanwhile may be among them, and something else be its descriptor.
-func (w *warden) clients() (all []caller, err error) {
+func (w *warden) clients() (all []caller, err error) { return w.scan(func(int, netip.AddrPort) {}) }
+
+// scan is clients, and calls listens with each socket that listens on one of the ports and shares it.
+func (w *warden) scan(listens func(fd int, at netip.AddrPort)) (all []caller, err error) {
 	ports := *w.ports.Load()
 	listeners := make(map[netip.AddrPort]bool)
 	if _, err := w.dir.Seek(0, io.SeekStart); err != nil {
@@ -212,7 +259,9 @@ func (w *warden) clients() (all []caller, err error) {
 			if from, ok := addrPort(unix.Getpeername(fd)); ok {
 				all = append(all, caller{fd: fd, at: at, from: from})
 			} else if s, ok := succession.Describe(fd); ok {
-				listeners[at] = s.Shared
+				if listeners[at] = s.Shared; s.Shared {
+					listens(fd, at)
+				}
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -224,19 +273,23 @@ func (w *warden) clients() (all []caller, err error) {
 	}
 }
 
-// end ends a connection, whoever reads and writes there. It reports false where it is gone. The descriptor is held meanwhile: its number may be
-// another's by now.
-func (w *warden) end(c caller) bool {
-	if unix.Dup3(c.fd, w.slot, unix.O_CLOEXEC) != nil {
-		return false
+// end ends a connection, whoever reads and writes there. It reports false where it is gone.
+func (w *warden) end(c caller) (ended bool) {
+	w.hold(c.fd, func(fd int) {
+		at, there := addrPort(unix.Getsockname(fd))
+		from, connected := addrPort(unix.Getpeername(fd))
+		ended = there && connected && at == c.at && from == c.from && unix.Shutdown(fd, unix.SHUT_RDWR) == nil
+	})
+	return ended
+}
+
+// hold calls f with a descriptor that stays what it is meanwhile. It may be another's than it was by now.
+func (w *warden) hold(fd int, f func(fd int)) {
+	if unix.Dup3(fd, w.slot, unix.O_CLOEXEC) != nil {
+		return
 	}
 	defer func() { _ = unix.Dup3(int(w.dir.Fd()), w.slot, unix.O_CLOEXEC) }()
-	at, there := addrPort(unix.Getsockname(w.slot))
-	from, connected := addrPort(unix.Getpeername(w.slot))
-	if !there || !connected || at != c.at || from != c.from {
-		return false
-	}
-	return unix.Shutdown(w.slot, unix.SHUT_RDWR) == nil
+	f(w.slot)
 }
 
 // addrPort returns the address of a socket of the Internet.

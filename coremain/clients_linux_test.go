@@ -27,7 +27,7 @@ import (
 // transports is a server that answers by all of them: x.example with an address, and big.example with many.
 type transports struct {
 	*server
-	tls, https, pprof string
+	tls, https, pprof, metrics string
 }
 
 // startTransports starts the server with at most so many descriptors; 0: as many as there are.
@@ -35,13 +35,13 @@ func startTransports(t *testing.T, descriptors int) *transports {
 	t.Helper()
 	dir := t.TempDir()
 	certificate(t, dir)
-	plain, byTLS, byHTTPS, pprof := freePort(t), freePort(t), freePort(t), freePort(t)
+	plain, byTLS, byHTTPS, pprof, metrics := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
 	hosts := " errors\n hosts {\n  192.0.2.1 x.example\n"
 	for i := range 100 {
 		hosts += fmt.Sprintf("  198.51.100.%d big.example\n", i+1)
 	}
 	hosts += " }\n}\n"
-	text := ".:" + plain + " {\n bind 127.0.0.1\n linknetwork corp 127.0.0.0/8\n privatelink\n pprof 127.0.0.1:" + pprof + "\n" + hosts +
+	text := ".:" + plain + " {\n bind 127.0.0.1\n linknetwork corp 127.0.0.0/8\n privatelink\n pprof 127.0.0.1:" + pprof + "\n prometheus 127.0.0.1:" + metrics + "\n" + hosts +
 		"tls://.:" + byTLS + " {\n bind 127.0.0.1\n tls cert.pem key.pem\n" + hosts + "https://.:" + byHTTPS + " {\n bind 127.0.0.1\n tls cert.pem key.pem\n" + hosts
 	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func startTransports(t *testing.T, descriptors int) *transports {
 		cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, descriptors)}, cmd.Path)
 		cmd.Path = "/bin/sh"
 	}
-	return &transports{startCommand(t, cmd, dir, plain), "127.0.0.1:" + byTLS, "127.0.0.1:" + byHTTPS, "127.0.0.1:" + pprof}
+	return &transports{startCommand(t, cmd, dir, plain), "127.0.0.1:" + byTLS, "127.0.0.1:" + byHTTPS, "127.0.0.1:" + pprof, "http://127.0.0.1:" + metrics + "/metrics"}
 }
 
 // serves asks by UDP, TCP and TLS until stop is closed, each time by a new connection, and returns how often all have answered.
@@ -169,7 +169,11 @@ func TestD20Stalled(t *testing.T) {
 				t.Errorf("%s: %v", tt.name, err)
 				return
 			}
-			began, inode := time.Now(), accepted(t, raw.RemoteAddr(), raw.LocalAddr())
+			began, inode := time.Now(), ""
+			eventually(t, 10*time.Second, tt.name+": the connection isn't accepted", func() bool {
+				inode = accepted(t, raw.RemoteAddr(), raw.LocalAddr())
+				return inode != "0" // it waits for that
+			})
 			if !s.has(inode) {
 				t.Errorf("%s: the server has no socket %q", tt.name, inode)
 			}
@@ -366,8 +370,11 @@ func TestD20Crowd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range room + 200 {
-		conn, err := from("127.0.0.9").Dial("tcp", s.dns)
+	for i := range room + 200 {
+		conn, err := (&net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.9")}}).Dial("tcp", s.dns)
+		if err != nil && i > room/clientsOfFiles { // it has come too fast
+			break
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,58 +409,5 @@ func TestD20Crowd(t *testing.T) {
 	others.Wait()
 	if asked.Load() == 0 {
 		t.Error("the other source has asked nothing")
-	}
-}
-
-// The descriptor of a connection may be another's by the time that it is to be ended: that one goes on.
-func TestWardenEndsNoOther(t *testing.T) {
-	t.Parallel()
-	w, err := newWarden()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	near, err := net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	raw, err := far.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var fd int
-	if err := raw.Control(func(n uintptr) { fd = int(n) }); err != nil {
-		t.Fatal(err)
-	}
-	is := caller{fd: fd, at: far.LocalAddr().(*net.TCPAddr).AddrPort(), from: far.RemoteAddr().(*net.TCPAddr).AddrPort()}
-	other := is
-	other.from = netip.AddrPortFrom(other.from.Addr(), other.from.Port()+1)
-	if w.end(other) {
-		t.Error("a connection was ended that isn't the one")
-	}
-	if _, err := near.Write([]byte("x")); err != nil {
-		t.Error(err)
-	}
-	far.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := far.Read(make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
-	if !w.end(is) {
-		t.Error("the connection wasn't ended")
-	}
-	near.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		t.Error(err)
 	}
 }
