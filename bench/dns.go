@@ -75,6 +75,8 @@ func dnsTests() []dnsTest {
 	}
 	rate := test{name: "dns-rate", title: fmt.Sprintf("DNS: %d queries/s", dnsRate), baseline: serverNSD, columns: rateColumns}
 	wide := of("dns-two", "DNS: privatelink name, A, two cores")
+	wideBurst := of("dns-two-burst", "DNS: privatelink name, A, two cores, in bursts")
+	wideBurst.baseline, wideBurst.saturates = serverNSD, false
 	many := of("dns-many", fmt.Sprintf("DNS: privatelink name, A, %d names, in bursts", manyNames))
 	many.baseline = serverNSD
 	manyServers := []string{serverNSD, serverKnot, serverPosternChain, serverPostern}
@@ -93,6 +95,7 @@ func dnsTests() []dnsTest {
 		{test: of("dns-burst-misses", "DNS: privatelink name, A, every tenth unknown, in bursts"), burst: true, misses: 10, servers: servers},
 		{test: many, burst: true, many: true, servers: manyServers},
 		{test: wide, wide: true, servers: servers},
+		{test: wideBurst, wide: true, burst: true, servers: []string{serverNSD, serverKnot, serverPosternChain, serverPostern}},
 		{test: part, part: true, servers: servers},
 		{test: rate, burst: true, rate: dnsRate, servers: all},
 	}

@@ -14,6 +14,7 @@ var goals = append(proxyGoals(), []goal{
 	{text: "fastpath, bursts: at least 1.2 times NSD", test: "dns-burst", server: serverPostern, column: dnsColumns[0], against: []string{serverNSD}, bound: 1.2},
 	{text: "fastpath, bursts: at least 1.2 times Knot", test: "dns-burst", server: serverPostern, column: dnsColumns[0], against: []string{serverKnot}, bound: 1.2},
 	{text: "fastpath, two cores: at least NSD with two servers", test: "dns-two", server: serverPostern, column: dnsColumns[0], against: []string{serverNSD}, bound: 1},
+	{text: "fastpath, two cores, in bursts: at least NSD with two servers", test: "dns-two-burst", server: serverPostern, column: dnsColumns[0], against: []string{serverNSD}, bound: 1},
 	{text: "fastpath, 20,000 queries/s: an average no longer than NSD's", test: "dns-rate", server: serverPostern, column: rateColumns[0], against: []string{serverNSD}, bound: 1},
 	{text: "fastpath, 20,000 queries/s: 99 of 100 within 1 ms", test: "dns-rate", server: serverPostern, column: rateColumns[1], bound: 1000},
 	{text: "fastpath, 100,000 names: a change of one endpoint is answered within 10 ms", test: changeTest().name, server: serverPostern, column: changeTest().columns[1], bound: 10},

@@ -19,12 +19,15 @@ const (
 	sharePeriod = 4000
 )
 
+// shareName is how the groups are named, with the process ID of the benchmark.
+const shareName = "postern-bench-%d"
+
 // share is a control group in which processes have a part of a core's time.
 type share struct{ dir string }
 
 // newShare makes one in whichever hierarchy has the controller of CPU time (cgroups(7)).
 func newShare() (*share, error) {
-	dir := filepath.Join("/sys/fs/cgroup/cpu", fmt.Sprintf("postern-bench-%d", os.Getpid()))
+	dir := filepath.Join("/sys/fs/cgroup/cpu", fmt.Sprintf(shareName, os.Getpid()))
 	quota := map[string]string{"cpu.cfs_period_us": strconv.Itoa(sharePeriod), "cpu.cfs_quota_us": strconv.Itoa(sharePart)}
 	if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, os.ErrNotExist) { // version 2
 		root := "/sys/fs/cgroup"
@@ -44,6 +47,23 @@ func newShare() (*share, error) {
 		}
 	}
 	return s, nil
+}
+
+// removeShares removes the groups that benchmarks have left which were killed. One whose process ID is somebody's is left alone, and so is one that
+// still has processes, which the kernel keeps.
+func removeShares(roots ...string) {
+	for _, root := range roots {
+		left, _ := filepath.Glob(filepath.Join(root, "postern-bench-*")) // the pattern is well-formed
+		for _, dir := range left {
+			var pid int
+			if _, err := fmt.Sscanf(filepath.Base(dir), shareName, &pid); err != nil || fmt.Sprintf(shareName, pid) != filepath.Base(dir) || pid <= 0 {
+				continue
+			}
+			if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+				_ = syscall.Rmdir(dir)
+			}
+		}
+	}
 }
 
 // startPart is start for a server that has a part of its core where part is so. Beside the server it returns what stops it.
