@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-link/postern/node/succession"
+	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/proxy"
 	"github.com/postern-link/postern/proxy/datagram"
 )
@@ -193,6 +194,26 @@ func (e *elder) hush() {
 	e.hushed = true
 	e.mu.Unlock()
 	e.wake()
+}
+
+// watchTime hushes a process before this one where time may revoke what that one hasn't handed over yet: by a rule, or because the view is too old. That
+// one asks about neither any more. A hand-over that is over by the next look needs none of it, since each flow is judged when it comes.
+func (n *Node) watchTime(e *elder) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for n.Freshness().Worst() < policy.Expired {
+		select {
+		case <-e.settled:
+			return
+		case <-e.life.Done():
+			return
+		case <-ticker.C:
+		}
+		if n.Policy().Timed() {
+			break
+		}
+	}
+	e.hush()
 }
 
 // judgesAlone reports whether a change of the state may revoke what a process before this one doesn't: that one follows a state that is

@@ -58,6 +58,7 @@ func (n *Node) host(c *succession.Conn, resend bool) {
 		e.hush() // what has changed before it was there to be told; how long ago another process was told last isn't known
 	}
 	n.background.Go(e.send)
+	n.background.Go(func() { n.watchTime(e) })
 	n.background.Go(func() { n.hear(e, resend) })
 	n.background.Go(func() { n.settle(e, !resend) })
 	context.AfterFunc(e.life, c.Interrupt)

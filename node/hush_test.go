@@ -223,6 +223,66 @@ func TestHush(t *testing.T) {
 	}
 }
 
+// TestHushByTime (P13, X35): what time alone revokes holds for flows that weren't handed over yet, where the hand-over takes long: by a rule, and where the view is
+// too old.
+func TestHushByTime(t *testing.T) {
+	t.Parallel()
+	always := policy.Rule{Name: "r", Allow: true, Conditions: policy.Conditions{Times: []policy.Window{{To: 24 * 60}}}}
+	for i, tt := range []struct {
+		name                        string
+		shared, timed, old, settled bool
+		hushed                      bool
+	}{
+		{name: "no rule about the time"},
+		{name: "a rule", timed: true, hushed: true},
+		{name: "a rule, shared", shared: true, timed: true, hushed: true},
+		{name: "a rule, all have come", timed: true, settled: true},
+		{name: "the view is too old", shared: true, old: true, hushed: true},
+		{name: "the view is fresh", shared: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conf, _ := udpNode(t, fmt.Sprint("127.77.0.", 70+i))
+			conf.Stale = policy.Limits{Bound: time.Minute, Strict: true}
+			if tt.timed {
+				conf.Policies = []Policy{{Set: policy.Set{Name: "p", Default: policy.DefaultAllow, Rules: []policy.Rule{always}}}}
+			}
+			conf.Log = slog.New(slog.DiscardHandler)
+			var n *Node
+			if tt.shared {
+				var view *ageing
+				n, view = openAgeing(t, conf)
+				if tt.old {
+					view.set(time.Hour)
+				}
+			} else {
+				n = open(t, conf)
+				defer closeNode(t, n)
+			}
+			n.claimed = n.Snapshot().Revision()
+			mine, old := connections(t, false)
+			n.host(mine, false)
+			if tt.settled {
+				if err := old.Send(succession.Message{Kind: succession.Settled}); err != nil {
+					t.Fatal(err)
+				}
+				if err := n.Settle(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			patience := handPatience
+			if !tt.hushed {
+				patience = 3 * lookEvery
+			}
+			old.SetReadDeadline(time.Now().Add(patience))
+			m, _, err := old.Receive()
+			if hushed := err == nil && m.Kind == succession.Hush; hushed != tt.hushed || !hushed && err == nil {
+				t.Errorf("%+v, %v", m, err)
+			}
+		})
+	}
+}
+
 // TestAnew (P13): flows that aren't decided are told in as many messages as it takes, and begin anew in the node that is told of them.
 func TestAnew(t *testing.T) {
 	t.Parallel()
