@@ -313,6 +313,7 @@ func (e *examination) print(w io.Writer) (code int) {
 	}
 	fmt.Fprintf(w, "\nValidating resolvers in front of the node need a negative trust anchor (RFC 7646):\n\n"+
 		"  Unbound, server:        %s\n  BIND, options:          validate-except { %s };\n  PowerDNS Recursor, Lua: %s\n  Knot Resolver:          trust_anchors.set_insecure({ %s })\n\n"+
+		"and a rule of their own that forwards these zones here, even where everything is: BIND and Knot Resolver answer from denials of the parent that they keep.\n"+
 		"Or sign these zones here with \"dnssec\" and give resolvers the key as trust anchor (docs/resolvers.md).\n",
 		list("domain-insecure: %q", "\n                          "), list("%q;", " "), list("addNTA(%q)", " "), list("'%s'", ", "))
 	return code

@@ -40,7 +40,7 @@ func (e *examination) resolver(ctx context.Context, at, name string) []item {
 	case m.Rcode == dns.RcodeRefused:
 		return say(verdictFault, "REFUSED%s: it doesn't answer this machine (%s), or the node refuses it", edeText(m), letIn)
 	case m.Rcode != dns.RcodeSuccess:
-		return say(verdictFault, "%s: it asks others and not the node, or has no endpoint in the network of its address", dns.RcodeToString[m.Rcode])
+		return say(verdictFault, "%s: it asks others and not the node, answers from a denial that it keeps (RFC 8198, docs/resolvers.md), or has no endpoint in the network of its address", dns.RcodeToString[m.Rcode])
 	}
 	private, others := e.split(m)
 	if len(others) == 0 && len(private) > 0 {

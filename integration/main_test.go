@@ -15,7 +15,7 @@ import (
 // peers are the programs that the scenarios run, with the directories they may hide in where they
 // aren't on the PATH.
 var peers = map[string]string{
-	"ip": "", "dig": "", "delv": "", "dnssec-keygen": "", "dnssec-signzone": "", "dnsperf": "", "iperf3": "", "kdig": "", "drill": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "dnsmasq": "/usr/sbin", "kresd": "/usr/sbin", "nginx": "/usr/sbin",
+	"ip": "", "dig": "", "delv": "", "dnssec-keygen": "", "dnssec-signzone": "", "dnsperf": "", "iperf3": "", "kdig": "", "drill": "", "named": "/usr/sbin", "unbound": "/usr/sbin", "dnsmasq": "/usr/sbin", "kresd": "/usr/sbin", "pdns_recursor": "/usr/sbin", "nginx": "/usr/sbin",
 	"haproxy": "/usr/sbin", "redis-server": "", "redis-cli": "", "curl": "", "openssl": "", "psql": "",
 	"initdb": "/usr/lib/postgresql/*/bin", "postgres": "/usr/lib/postgresql/*/bin", "setpriv": "", "prlimit": "",
 	"mariadbd": "/usr/sbin", "mariadb": "", "mariadb-install-db": "",

@@ -114,11 +114,7 @@ func TestLinesDropped(t *testing.T) {
 	if n := w.metric(t, "dropped_total"); n != 7 {
 		t.Errorf("%v lines were counted as dropped", n)
 	}
-	began := time.Now()
-	l.close()
-	if took := time.Since(began); took > 10*linesDrain {
-		t.Errorf("close took %v", took)
-	}
+	l.close() // which doesn't wait for a log that takes nothing
 	close(g.open)
 	<-l.done
 	if n := len(out.lines("msg=more", "two=2")); n != linesQueued {
