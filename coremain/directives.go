@@ -55,6 +55,7 @@ var directives = []string{
 	"linkpolicy",
 	"linkproxy",
 	"linkapi",
+	"linkexport",
 	"local",
 	"any",
 	"chaos",
@@ -78,7 +79,7 @@ var directives = []string{
 }
 
 // own are the directives of Postern. A Corefile without any of them is refused.
-var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkpolicy", "linkproxy", "linkapi", "privatelink", "linkexit"}
+var own = []string{"linkstore", "linknetwork", "linkservice", "linkendpoint", "linkpolicy", "linkproxy", "linkapi", "linkexport", "privatelink", "linkexit"}
 
 // Directives returns the directives in their order.
 func Directives() []string { return slices.Clone(directives) }

@@ -43,6 +43,7 @@ import (
 	_ "github.com/postern-link/postern/plugin/linkapi"
 	_ "github.com/postern-link/postern/plugin/linkendpoint"
 	_ "github.com/postern-link/postern/plugin/linkexit"
+	_ "github.com/postern-link/postern/plugin/linkexport"
 	_ "github.com/postern-link/postern/plugin/linknetwork"
 	_ "github.com/postern-link/postern/plugin/linkpolicy"
 	_ "github.com/postern-link/postern/plugin/linkproxy"

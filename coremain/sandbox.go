@@ -182,7 +182,7 @@ func (c *corefile) writes(r *confine.Rules) error {
 	if err != nil {
 		return err
 	}
-	own, err := (&corefile{}).place() // where the API's certificate goes without a state file
+	own, err := (&corefile{}).place() // where the API's certificate and positions of exports go without a state file
 	if err != nil {
 		return err
 	}
@@ -200,6 +200,14 @@ func (c *corefile) writes(r *confine.Rules) error {
 			if path := absolute(t.Text); !there(path + ".key") {
 				r.Create = append(r.Create, filepath.Dir(path))
 			}
+		}
+	}
+	for _, words := range allUses(c, "linkexport") {
+		if place.Shared() {
+			r.Write = append(r.Write, filepath.Dir(own.Bolt)) // where positions go without a state file
+		}
+		for _, t := range property(words, "position") {
+			r.Write = append(r.Write, filepath.Dir(absolute(t.Text)))
 		}
 	}
 	for _, words := range allUses(c, "tls") {

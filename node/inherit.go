@@ -80,8 +80,10 @@ func (n *Node) Inherited(at netip.AddrPort) *net.TCPListener { return n.inherita
 // Suspend closes the state, so that another process can open it, and the socket beside it. Changes fail until
 // [Node.Resume]; what is read is read from the newest snapshot. On an error nothing has changed.
 func (n *Node) Suspend(ctx context.Context) error {
+	n.exports.pause() // first: they read the state, and another process is going to
 	if n.lent != nil {
 		if err := n.lent.lend(ctx); err != nil {
+			n.exports.resume()
 			return err
 		}
 	}
@@ -101,6 +103,7 @@ func (n *Node) Resume(ctx context.Context) error {
 			return err
 		}
 	}
+	defer n.exports.resume()
 	n.change.Lock()
 	defer n.change.Unlock()
 	if n.admin != nil && n.admin.left.Load() {

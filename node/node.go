@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/postern-link/postern/export"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/policy"
 	"github.com/postern-link/postern/policy/external"
@@ -36,6 +37,8 @@ type Config struct {
 	Proxy *proxy.Settings
 	// Policies narrow what the state allows, in order.
 	Policies []Policy
+	// Exports are the receivers of flow records and the audit record.
+	Exports []export.Config
 	// API is the control API; nil: none. A configuration has a value of its own.
 	API API
 	// Inheritance is what the process has of the one before it; nil: nothing, or this isn't its first configuration.
@@ -98,6 +101,7 @@ type Node struct {
 	programMetrics  *external.Metrics
 	stopAsking      context.CancelFunc
 	asking          sync.WaitGroup
+	exports         exports
 
 	life       context.Context // until Close
 	stop       context.CancelFunc
@@ -176,6 +180,11 @@ func (n *Node) open(ctx context.Context, c Config) error {
 		return err
 	}
 	n.commitPolicies(policies) // nothing is decided yet; Close ends them
+	exports, err := n.prepareExports(c.Exports)
+	if err != nil {
+		abandonAPI(c.API)
+		return err
+	}
 	plane, err := n.newProxy(next, c.Proxy)
 	if err != nil {
 		abandonAPI(c.API)
@@ -185,6 +194,7 @@ func (n *Node) open(ctx context.Context, c Config) error {
 		abandonAPI(c.API)
 		return errors.Join(err, plane.discard())
 	}
+	n.commitExports(exports)
 	n.startProxy(ctx, plane, known)
 	n.apis.replace(c.API)
 	// Reading a large state leaves as much behind as it takes. Nobody has to wait for it to be given back.
@@ -236,6 +246,7 @@ func (n *Node) newProxy(s *link.Snapshot, settings *proxy.Settings) (*plane, err
 	}
 	c := proxy.Config{Snapshot: n.Snapshot, Freshness: n.Freshness, Policy: n.Policy, Portable: settings.Portable, Memory: budget.Find(), Log: n.log, Registerer: n.register}
 	c.Inherited, c.InheritedUDP = n.inheritance.givers()
+	c.Tap = n.exports.tap
 	p := proxy.New(c)
 	prepared, err := p.Prepare(s, *settings)
 	if err != nil {
@@ -421,6 +432,7 @@ func (n *Node) Close() error {
 	if p := n.proxy.Load(); p != nil {
 		errs = append(errs, p.Close())
 	}
+	n.closeExports() // the last flows have been recorded, and the state is still there
 	errs = append(errs, n.closePolicies(), n.store.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close node of %s: %w", n.place, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/postern-link/postern/export"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/proxy"
 )
@@ -16,6 +17,7 @@ type Prepared struct {
 	node     *Node
 	config   Config
 	policies *policies
+	exports  []*export.Receiver
 	proxy    *proxy.Prepared // of the running data plane, where there is one and stays one
 	fresh    *plane          // the data plane, where the old configuration had none
 }
@@ -60,6 +62,11 @@ func (n *Node) prepare(ctx context.Context, c Config) (_ *Prepared, err error) {
 		abandonAPI(c.API)
 		return nil, err
 	}
+	if p.exports, err = n.prepareExports(c.Exports); err != nil {
+		abandonAPI(c.API)
+		p.discard()
+		return nil, err
+	}
 	if running := n.proxy.Load(); running != nil && c.Proxy != nil {
 		p.proxy, err = running.Prepare(next, *c.Proxy)
 	} else {
@@ -78,6 +85,7 @@ func (p *Prepared) discard() {
 	if err := p.node.abandonPolicies(p.policies); err != nil {
 		p.node.log.Error("close the policy programs of an abandoned configuration", "error", err)
 	}
+	p.node.abandonExports(p.exports)
 	if p.proxy != nil {
 		p.proxy.Abandon()
 	}
@@ -99,6 +107,7 @@ func (p *Prepared) Commit(ctx context.Context) error {
 	n.limits.Store(&p.config.Stale)
 	n.apis.replace(p.config.API)
 	n.commitPolicies(p.policies)
+	n.commitExports(p.exports)
 	known := n.Snapshot()
 	n.owed = nil
 	err := n.adopt(ctx, p.config)

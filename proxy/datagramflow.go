@@ -132,7 +132,7 @@ func (d *datagrams) turnAway(settings *Settings, who asker, r *refusal) {
 	if p.refusals.allow(who.client.Addr(), r.reason) {
 		f := p.newDatagrams(settings, who)
 		f.reason, f.detail = r.reason, r.detail
-		p.log.LogAttrs(p.ctx, slog.LevelInfo, "flow refused", slog.Any("", f.lineLocked("flow refused")))
+		p.log.LogAttrs(p.ctx, slog.LevelInfo, flowRefused, slog.Any("", f.lineLocked(flowRefused)))
 	}
 }
 

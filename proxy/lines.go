@@ -31,6 +31,7 @@ type lines struct {
 	closing chan struct{} // closed by close: write what is queued and end
 	once    sync.Once
 	done    chan struct{} // closed when the writer has ended
+	tap     func() Tap    // nil: nobody takes flows
 
 	mu    sync.Mutex
 	queue []line
@@ -44,13 +45,17 @@ type line struct {
 	written chan struct{} // of a flush: closed when what was queued before is written
 }
 
+// Tap takes the records of flows as they are logged, in order, and how many lines of the log were dropped, most of them flows. It must not
+// block, nor keep the slice.
+type Tap func(flows []slog.Record, lost int64)
+
 // batcher is a [slog.Handler] that has a cheaper way to handle many records.
 type batcher interface {
 	HandleAll(ctx context.Context, records []slog.Record) error
 }
 
-func newLines(dropped prometheus.Counter) *lines {
-	l := &lines{dropped: dropped, wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
+func newLines(dropped prometheus.Counter, tap func() Tap) *lines {
+	l := &lines{dropped: dropped, tap: tap, wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
 }
@@ -97,6 +102,11 @@ func (l *lines) write() {
 			spare = queue
 			continue
 		}
+		if l.tap != nil {
+			if take := l.tap(); take != nil { // first: the log may block
+				records = tapped(take, queue, lost, records[:0])
+			}
+		}
 		for rest := queue; len(rest) > 0; {
 			rest, records = l.some(rest, records[:0])
 		}
@@ -109,6 +119,23 @@ func (l *lines) write() {
 			spare, records = nil, nil
 		}
 	}
+}
+
+// tapped gives what a queue has of flows to a tap. The records are room to work with.
+func tapped(take Tap, queue []line, lost int64, records []slog.Record) []slog.Record {
+	for _, one := range queue {
+		if one.written != nil {
+			continue
+		}
+		switch one.record.Message {
+		case flowEnded, flowRefused, moreRefused:
+			records = append(records, one.record)
+		}
+	}
+	if len(records) > 0 || lost > 0 {
+		take(records, lost)
+	}
+	return records
 }
 
 // some writes the first lines of a queue that go to one handler, and returns the others.
@@ -181,7 +208,9 @@ type queued struct {
 	to    slog.Handler
 }
 
-func (q queued) Enabled(ctx context.Context, level slog.Level) bool { return q.to.Enabled(ctx, level) }
+func (q queued) Enabled(ctx context.Context, level slog.Level) bool {
+	return q.to.Enabled(ctx, level) || level == slog.LevelInfo && q.lines.tap != nil && q.lines.tap() != nil
+}
 
 func (q queued) WithAttrs(a []slog.Attr) slog.Handler { return queued{q.lines, q.to.WithAttrs(a)} }
 

@@ -5,8 +5,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,7 +106,7 @@ func TestLinesDropped(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(dropped)
 	w := &world{registry: registry}
-	l := newLines(dropped)
+	l := newLines(dropped, nil)
 	log := l.logger(slog.New(g))
 	log.Info("first")
 	<-g.waiting
@@ -135,5 +137,53 @@ func TestRefusalSaysItOnce(t *testing.T) {
 	eventually(t, "the line of the flow", func() bool { return len(w.log.lines("flow refused")) == 1 })
 	if line := w.log.lines("flow refused")[0]; strings.Count(line, "not in the allow-list") != 1 {
 		t.Error(line)
+	}
+}
+
+// P18: who takes the records of flows gets them in order, with what was dropped, and nothing else of the log; also while the log stands still.
+func TestTap(t *testing.T) {
+	type taken struct {
+		messages []string
+		lost     int64
+	}
+	var mu sync.Mutex
+	var got taken
+	var in atomic.Bool
+	all := func() taken {
+		mu.Lock()
+		defer mu.Unlock()
+		return taken{slices.Clone(got.messages), got.lost}
+	}
+	tap := Tap(func(flows []slog.Record, lost int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, r := range flows {
+			got.messages = append(got.messages, r.Message)
+		}
+		got.lost += lost
+	})
+	var out logBuffer
+	out.settle = func() {}
+	g := newGate(&out)
+	l := newLines(prometheus.NewCounter(prometheus.CounterOpts{Name: "dropped_total"}), func() Tap {
+		if in.Load() {
+			return tap
+		}
+		return nil
+	})
+	log := l.logger(slog.New(g))
+	log.Info(flowEnded)
+	<-g.waiting // nobody took that one
+	in.Store(true)
+	log.Info("limits of the data plane")
+	for range linesQueued {
+		log.Info(flowRefused)
+	}
+	close(g.open)
+	eventually(t, "the queue is taken", func() bool { return len(all().messages) == linesQueued-1 })
+	log.Info(moreRefused)
+	l.close()
+	if len(all().messages) != linesQueued || all().messages[0] != flowRefused || all().messages[linesQueued-1] != moreRefused || all().lost != 1 {
+		t.Errorf("%d records, %d lost", len(all().messages), all().lost)
 	}
 }

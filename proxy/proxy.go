@@ -51,6 +51,7 @@ type Config struct {
 	// Portable has connections copied in the portable way. It is taken when the proxy is made, and not changed by settings.
 	Portable   bool
 	Memory     budget.Memory         // that the process may use; zero: not known, and nothing follows from it
+	Tap        func() Tap            // who takes the records of flows now, without waiting; nil, or nil from it: nobody
 	Log        *slog.Logger          // may block, which only costs lines; nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics aren't registered
 }
@@ -134,7 +135,7 @@ func New(c Config) *Proxy {
 	p.datagrams.init(p)
 	p.health, p.names, p.warm = newHealth(p), newNames(p), newWarm(p) // which the metrics ask
 	p.metrics = newMetrics(c.Registerer, p.flowsOf, p.rules, &p.datagrams.counts, spread{p}, natPorts{p}, p.names, p.warm)
-	p.lines = newLines(p.metrics.logDropped)
+	p.lines = newLines(p.metrics.logDropped, c.Tap)
 	p.log = p.lines.logger(c.Log)
 	p.engine, p.portable = newEngine(c.Portable, p.log), c.Portable
 	p.background.Go(p.reviewRules)

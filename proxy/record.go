@@ -41,6 +41,13 @@ func (ids *flowIDs) next() (id flowID) {
 	return id
 }
 
+// What the lines of flows begin with.
+const (
+	flowEnded   = "flow ended"
+	flowRefused = "flow refused"
+	moreRefused = "more flows refused"
+)
+
 // record counts a flow that has ended, and queues its line.
 func (p *Proxy) record(f *flow) {
 	if l := f.report(p.log.Enabled(context.Background(), slog.LevelInfo)); l != nil {
@@ -55,14 +62,14 @@ func (f *flow) report(logged bool) *flowLine {
 	defer f.mu.Unlock()
 	f.count()
 	f.noteEnd()
-	message := "flow ended"
+	message := flowEnded
 	if f.established {
 		f.metrics().ended[f.reason].Inc()
 		if f.reason == gaveWay.reason && f.detail == gaveWay.detail { // it costs whoever forges it a datagram, as a refusal does
 			logged = f.proxy.refusals.allow(f.peer.Addr(), f.reason) && logged
 		}
 	} else {
-		message = "flow refused"
+		message = flowRefused
 		f.metrics().refused[f.reason].Inc()
 		logged = f.proxy.refusals.allow(f.peer.Addr(), f.reason) && logged
 	}
@@ -243,6 +250,6 @@ func (r *refusals) flush(log *slog.Logger) {
 				reasons = append(reasons, slog.Int(string(reason), n))
 			}
 		}
-		log.Info("more flows refused", "source", from, "flows", one.more, slog.Group("reasons", reasons...))
+		log.Info(moreRefused, "source", from, "flows", one.more, slog.Group("reasons", reasons...))
 	}
 }

@@ -12,9 +12,12 @@ import (
 	"github.com/postern-link/postern/store"
 )
 
-// auditBatch is how many entries are read in one transaction. The consumer runs between
+// What is read in one transaction: so many entries, and no more once they have so many bytes. The consumer runs between
 // transactions, never within: it may be slow, and it may commit.
-const auditBatch = 256
+const (
+	auditBatch = 256
+	auditBytes = 4 << 20
+)
 
 // Audit implements [store.Store].
 func (s *Store) Audit(ctx context.Context, from uint64) iter.Seq2[store.Entry, error] {
@@ -70,11 +73,13 @@ func (s *Store) auditBatch(ctx context.Context, from, last uint64) (batch []stor
 func readLines(c *bbolt.Cursor, from, last uint64) ([]store.Line, error) {
 	var batch []store.Line
 	k, v := c.Seek(auditKey(from))
-	for at := from; at <= last && len(batch) < auditBatch; at++ {
+	size := 0
+	for at := from; at <= last && len(batch) < auditBatch && size < auditBytes; at++ {
 		if len(k) != 8 || binary.BigEndian.Uint64(k) != at {
 			return nil, fmt.Errorf("%w: audit entry %d is missing", store.ErrDamaged, at)
 		}
 		batch = append(batch, store.Line{Revision: at, Bytes: bytes.Clone(v)}) // v is the file's, until the transaction ends
+		size += len(v)
 		k, v = c.Next()
 	}
 	return batch, nil

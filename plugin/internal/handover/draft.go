@@ -58,6 +58,7 @@ type Draft struct {
 	apiAt    block.Position
 	objects  objects
 	policies policies
+	exports  exports
 	exits    []Exit
 	declared map[declaredKey]block.Position
 }

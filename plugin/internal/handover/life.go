@@ -174,6 +174,7 @@ func (d *Draft) Config() (node.Config, error) {
 		From:        d.first.File,
 		Proxy:       plane,
 		Policies:    d.policies.all,
+		Exports:     d.exports.placed(place),
 		API:         d.api,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
@@ -188,9 +189,12 @@ func (d *Draft) explain(err error) error {
 	var api *node.APIError
 	var place *node.PlaceError
 	var rules *node.PolicyError
+	var receiver *node.ExportError
 	switch {
 	case errors.As(err, &api):
 		at = d.apiAt
+	case errors.As(err, &receiver):
+		at = d.exports.at[receiver.Name]
 	case errors.As(err, &rules):
 		at = d.programAt(rules.Name)
 	case errors.As(err, &about):
