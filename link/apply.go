@@ -94,6 +94,8 @@ func (t *tx) seal() *Snapshot {
 	n.backends.seal()
 	n.aliases.seal()
 	n.claims.seal()
+	n.suffixes.seal()
+	n.placed.seal()
 	n.targeted.seal()
 	n.sources.seal()
 	n.ports.seal()

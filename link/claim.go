@@ -24,6 +24,8 @@ func (t *tx) enterService(v *Service) error {
 		}
 	}
 	s.aliases.put(key, v)
+	s.placed.put(placeKey(v.ID), v.ID)
+	t.enterSuffixes(v, 1)
 	t.enterBackends(v, 1)
 	for _, target := range v.Targets {
 		add(&s.targeted, addrKey(target.Addr.Addr()), 1)
@@ -42,6 +44,8 @@ func (t *tx) leaveService(v *Service) {
 		add(&s.claims, claimKey(n.Public, v.Tenant), -1)
 	}
 	s.aliases.drop(aliasKey(v.Alias))
+	s.placed.drop(placeKey(v.ID))
+	t.enterSuffixes(v, -1)
 	t.enterBackends(v, -1)
 	for _, target := range v.Targets {
 		add(&s.targeted, addrKey(target.Addr.Addr()), -1)
@@ -51,6 +55,22 @@ func (t *tx) leaveService(v *Service) {
 	}
 	t.countObject(KindService, v.ID, -1)
 }
+
+// enterSuffixes counts the names of a service and what they are right below, d is 1 or -1. A pattern is no name that somebody has.
+func (t *tx) enterSuffixes(v *Service, d int) {
+	for _, n := range v.Names {
+		if parent := n.Public.Parent(); parent != "" {
+			add(&t.next.suffixes, []byte(parent), d)
+		}
+		if n.Public[0] != '*' {
+			add(&t.next.suffixes, []byte(n.Public), d)
+		}
+	}
+}
+
+// IsSuffix reports whether a name in canonical form is a public name of a service, or what such a name is right below. It doesn't
+// allocate.
+func (s *Snapshot) IsSuffix(name []byte) bool { return some(&s.suffixes, name) }
 
 // claim takes a name for a tenant. It is refused where another tenant has the name, one below it, or,
 // for a pattern or against one, a name that both stand for. Who that is isn't said.

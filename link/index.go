@@ -29,10 +29,14 @@ func (t *tx) setNetwork(old, n *Network) error {
 		}
 		s.networks.drop([]byte(id))
 		t.forget(id)
+		t.noteGround(*old, Network{})
 		return nil
 	}
 	if old != nil {
 		n.keep(old.Facet)
+		t.noteGround(*old, *n)
+	} else {
+		t.noteGround(Network{}, *n)
 	}
 	if err := n.check(); err != nil {
 		return err
@@ -83,6 +87,16 @@ func (t *tx) setNetwork(old, n *Network) error {
 		}
 	}
 	return nil
+}
+
+// noteGround notes what changes with a network for who asks where bytes may go. The zero Network is none.
+func (t *tx) noteGround(old, n Network) {
+	if !slices.Equal(old.Pools, n.Pools) {
+		t.changes.note(ofPools, nil)
+	}
+	if old.Tenant != n.Tenant || old.ByListener != n.ByListener || !slices.Equal(old.Prefixes, n.Prefixes) {
+		t.changes.note(ofClients, nil)
+	}
 }
 
 // leave takes pools and prefixes of a network away, as far as they are still its own: in one change

@@ -137,7 +137,7 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 	}
 	for name, pair := range map[string][2]*sorted[int]{
 		"tallies": {&s.tallies, &fresh.tallies}, "claims": {&s.claims, &fresh.claims}, "targeted": {&s.targeted, &fresh.targeted},
-		"backends": {&s.backends, &fresh.backends},
+		"backends": {&s.backends, &fresh.backends}, "suffixes": {&s.suffixes, &fresh.suffixes},
 	} {
 		if got, want := maps.Collect(text(pair[0])), maps.Collect(text(pair[1])); !maps.Equal(got, want) {
 			t.Errorf("%s are %v, want %v", name, got, want)
@@ -146,6 +146,9 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 	for v := range s.Services() {
 		if s.ServiceByAlias(v.Alias) != v {
 			t.Errorf("service %s isn't found by its alias", v.ID)
+		}
+		if id, ok := s.placed.get(placeKey(v.ID)); !ok || id != v.ID || s.placed.size() != s.services.size() {
+			t.Errorf("service %s isn't found by its place, or another is", v.ID)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 // enterBackends counts what a service sends to or from, d is 1 or -1. The key is an address and the tenant.
 func (t *tx) enterBackends(v *Service, d int) {
 	for a := range v.backends() {
+		t.changes.note(ofBackends, addrKey(a))
 		add(&t.next.backends, append(addrKey(a), v.Tenant...), d)
 	}
 }
@@ -38,7 +39,10 @@ func (s *Service) backends() func(yield func(netip.Addr) bool) {
 // BackendOfAnother reports whether a service of another tenant sends to the address or from it.
 func (s *Snapshot) BackendOfAnother(tenant string, a netip.Addr) bool {
 	key := addrKey(a)
-	for k := range s.backends.all(key) {
+	s.watch.read(ofBackends, key)
+	backends := s.backends
+	backends.watched(nil, notTraced) // that is all there is to note
+	for k := range backends.all(key) {
 		if k[len(key):] != tenant {
 			return true
 		}

@@ -34,6 +34,8 @@ type Snapshot struct {
 	backends  sorted[int]            // by address and tenant: see reach.go
 	aliases   sorted[*Service]       // by the SHA-256 of the alias
 	claims    sorted[int]            // see claim.go
+	suffixes  sorted[int]            // by name: public names of services that are it or right below it
+	placed    sorted[ID]             // services, by what marks say of them: see since.go
 	targeted  sorted[int]            // by address: targets of services
 	sources   sorted[int]            // by address: NAT addresses of services
 	ports     sorted[int]            // by protocol, 0, family (4 or 6) and port: routed endpoints
@@ -163,6 +165,23 @@ func (s *Snapshot) PoolOf(addr netip.Addr) (*Network, netip.Prefix) {
 		return nil, netip.Prefix{}
 	}
 	return s.Network(id), pool
+}
+
+// pooled reports whether an address is in a pool.
+func (s *Snapshot) pooled(a netip.Addr) bool {
+	s.watch.read(ofPools, nil)
+	_, ok := s.pools.Lookup(a.Unmap())
+	return ok
+}
+
+// clientOf returns whose network has a client address, as [Snapshot.NetworkOf] finds it.
+func (s *Snapshot) clientOf(a netip.Addr) (tenant string, ok bool) {
+	s.watch.read(ofClients, nil)
+	n, ok := s.clients.Lookup(a.Unmap().WithZone(""))
+	if !ok {
+		return "", false
+	}
+	return n.Tenant, true
 }
 
 // EndpointsFor yields the endpoints of a service in one network, in any state, in order of IDs.

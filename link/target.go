@@ -131,7 +131,7 @@ func (s *Snapshot) refusesAddress(v *Service, a netip.Addr, found bool) string {
 		if s.EndpointAt(a) != nil {
 			return TargetIsEndpoint
 		}
-		if n, _ := s.PoolOf(a); n != nil {
+		if s.pooled(a) {
 			return TargetIsPool
 		}
 		if free && (i > 0 || forHosts(a)) {
@@ -142,7 +142,7 @@ func (s *Snapshot) refusesAddress(v *Service, a netip.Addr, found bool) string {
 				return f.what
 			}
 		}
-		if n := s.NetworkOf(a); n != nil && n.Tenant != v.Tenant && !free {
+		if tenant, ok := s.clientOf(a); ok && tenant != v.Tenant && !free {
 			return TargetIsForeign
 		}
 	}

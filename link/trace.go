@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"slices"
 	"unsafe"
 )
@@ -8,9 +9,13 @@ import (
 // Trace notes what is read of a snapshot, so that what was made of it is known to be the same made of another: see
 // [Snapshot.Traced]. The zero Trace has noted nothing. It is for one goroutine.
 type Trace struct {
+	Most  int // places that it notes; 0: mostRead
 	reads []read
 	whole bool // more was read than reads says
 }
+
+// Reset has the trace note anew.
+func (t *Trace) Reset() { t.reads, t.whole = t.reads[:0], false }
 
 // Reads is what was read of a snapshot. It is immutable.
 type Reads []read
@@ -24,7 +29,7 @@ type read struct {
 	stamp uint64
 }
 
-// mostRead is how many places a trace notes. What was made of more is taken for made of everything.
+// mostRead is how many places a trace notes where it doesn't say. What was made of more is taken for made of everything.
 const mostRead = 64
 
 // mapID names what is kept by key, for who watches it.
@@ -48,14 +53,19 @@ const (
 	ofBelow
 	ofGrouped
 	ofAliases
+	ofByService // the last of the maps
+	ofPools     // all of them, and in which network each is
+	ofClients   // the prefixes of networks that are found by address, and whose they are
+	ofBackends  // of an address: who sends there
 )
 
 // traceable returns the maps of a snapshot that can be traced, by ID.
-func (s *Snapshot) traceable() [ofAliases + 1]interface{ watched(*watch, mapID) } {
+func (s *Snapshot) traceable() [ofByService + 1]interface{ watched(*watch, mapID) } {
 	p := &s.private
 	return [...]interface{ watched(*watch, mapID) }{
 		ofNetworks: &s.networks, ofServices: &s.services, ofBoth: &s.byBoth, ofOwners: &s.owners, ofExists: &s.exists, ofTallies: &s.tallies,
 		ofZones: &p.zones, ofRecords: &p.records, ofLinked: &p.linked, ofNames: &p.atName, ofBelow: &p.below, ofGrouped: &p.grouped, ofAliases: &p.aliases,
+		ofByService: &s.byService,
 	}
 }
 
@@ -80,10 +90,11 @@ func (s *Snapshot) watchedBy(w *watch) {
 		s.retired.watched(w, notTraced)
 		s.links.watched(w, notTraced)
 		s.resting.watched(w, notTraced)
-		s.byService.watched(w, notTraced)
 		s.backends.watched(w, notTraced)
 		s.aliases.watched(w, notTraced)
 		s.claims.watched(w, notTraced)
+		s.suffixes.watched(w, notTraced)
+		s.placed.watched(w, notTraced)
 		s.targeted.watched(w, notTraced)
 		s.sources.watched(w, notTraced)
 		s.ports.watched(w, notTraced)
@@ -122,8 +133,8 @@ func (w *watch) read(of mapID, key []byte) {
 		return
 	}
 	t := w.trace
-	if of == notTraced || len(t.reads) >= mostRead {
-		t.reads, t.whole = nil, true
+	if of == notTraced || len(t.reads) >= cmp.Or(t.Most, mostRead) {
+		t.reads, t.whole = t.reads[:0], true
 		return
 	}
 	p := placeOf(of, key)

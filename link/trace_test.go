@@ -58,12 +58,16 @@ func randomLook(r *rand.Rand) look {
 		{"exists " + relative, func(s *Snapshot) any { return s.ExistsIn(zone, relative) }},
 		{"grouped " + relative, func(s *Snapshot) any { return objects(s.Grouped(zone, relative)) }},
 		{"alias of " + name, func(s *Snapshot) any { private, ok := s.GroupedAlias(Name(name)); return pair{private, ok} }},
+		{"endpoints of", func(s *Snapshot) any { return objects(s.EndpointsOf(service)) }},
+		{"backend", func(s *Snapshot) any { return s.BackendOfAnother("else", netip.MustParseAddr("10.20.0.4")) }},
+		{"target " + address.String(), func(s *Snapshot) any {
+			return pair{s.Refuses(&Service{}, netip.AddrPortFrom(address, 80), Ground{}), s.Refuses(&Service{Tenant: "t"}, netip.MustParseAddrPort("10.1.0.9:80"), Ground{})}
+		}},
 		// What isn't traced is everything.
 		{"network of", func(s *Snapshot) any { return s.NetworkOf(netip.MustParseAddr("10.1.0.9")) }},
 		{"count", func(s *Snapshot) any { return s.CountIn(network) }},
 		{"approved", func(s *Snapshot) any { return s.Approved(service) }},
 		{"all", func(s *Snapshot) any { return objects(s.Services()) }},
-		{"endpoints of", func(s *Snapshot) any { return objects(s.EndpointsOf(service)) }},
 	}
 	return all[r.IntN(len(all))]
 }

@@ -51,7 +51,7 @@ func (e *early) forget(v *view) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id := range e.sets {
-		if v.services[id] != nil || v.snapshot.Service(id) == nil {
+		if v.services.get(id) != nil || v.snapshot.Service(id) == nil {
 			delete(e.sets, id)
 		}
 	}

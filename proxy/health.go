@@ -38,8 +38,11 @@ type health struct {
 	asked          asked
 	early          early
 
-	mu        sync.Mutex // one writer of view at a time
+	mu        sync.Mutex // one writer of view at a time; guards what follows
 	inherited map[link.ID]bool
+	watchers  link.Watchers[link.ID] // services, each in the view with what it was made of
+	ground    groundAt               // as the view has it
+	named     namedBy
 	closed    bool
 }
 
@@ -47,6 +50,7 @@ type health struct {
 type serviceHealth struct {
 	published      *atomic.Bool
 	unasked        bool                             // its targets can't be asked: they are taken for ones that answer
+	names          []link.NamePort                  // of its targets; none while it has no live connection
 	found          found                            // what its names lead to
 	prompt, silent lane                             // the service's share
 	targets        map[netip.AddrPort]*targetHealth // none while the service has no live connection
@@ -77,7 +81,7 @@ func newHealth(p *Proxy) *health {
 	return h
 }
 
-func (h *health) of(service link.ID) *serviceHealth { return h.view.Load().services[service] }
+func (h *health) of(service link.ID) *serviceHealth { return h.view.Load().services.get(service) }
 
 func (h *health) isPublished(service link.ID) bool {
 	s := h.find(service)
@@ -118,7 +122,7 @@ func (h *health) wait(ctx context.Context) error {
 	if err := h.proxy.names.known.Wait(ctx); err != nil {
 		return err
 	}
-	for _, s := range h.view.Load().services {
+	for _, s := range h.view.Load().services.all() {
 		for _, t := range s.targets {
 			select {
 			case <-t.probed:
@@ -146,7 +150,7 @@ func (p *Proxy) Targets(service link.ID) (all []TargetStatus) {
 func (h *health) close() {
 	h.mu.Lock()
 	h.closed = true
-	for _, s := range h.view.Load().services {
+	for _, s := range h.view.Load().services.all() {
 		for _, t := range s.targets {
 			t.stop()
 		}

@@ -25,44 +25,79 @@ func (h *health) inherit(services []link.ID) {
 	}
 }
 
-// follow starts and stops probes so that they are those of the snapshot.
+// mostReads is how many things the health of one service is made of. One of more is made anew with each snapshot.
+const mostReads = 1024
+
+// follow starts and stops probes so that they are those of the snapshot. It looks at the services for which something has changed that
+// their health is made of.
 func (h *health) follow(s *link.Snapshot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || s == nil {
 		return
 	}
-	old := h.view.Load()
-	if old.snapshot == s {
+	old, ground := h.view.Load(), h.proxy.groundNow()
+	same := ground.is(h.ground)
+	if old.snapshot == s && same {
 		return
 	}
-	h.proxy.names.known.Follow(wanted(s))
-	next := &view{snapshot: s, services: make(map[link.ID]*serviceHealth, len(old.services))}
-	for service := range s.Services() {
-		if one := h.renew(s, service, old); one != nil {
-			next.services[service.ID] = one
-			next.name(service)
-		}
+	next := &view{snapshot: s, services: old.services}
+	since := s.Since(old.snapshot)
+	if !same {
+		since = s.Since(nil) // whether a target is refused depends on it, too
 	}
-	for id, was := range old.services {
-		if next.services[id] == nil {
+	if old.snapshot == s {
+		next.left = old.left
+	}
+	h.ground = ground
+	h.turn(old, next, h.touched(since))
+	h.early.forget(next)
+	h.asked.forget(time.Now())
+}
+
+// touched returns the services of which something may have changed, those that are new or gone among them.
+func (h *health) touched(since link.Since) map[link.ID]bool {
+	all := make(map[link.ID]bool)
+	for id := range since.Services() {
+		all[id] = true
+	}
+	for id := range h.watchers.Touched(since) {
+		all[id] = true
+	}
+	return all
+}
+
+// turn makes the view next, which is like old yet, the one that is in force, with what is known of some services now. The caller
+// holds mu.
+func (h *health) turn(old, next *view, some map[link.ID]bool) {
+	trace := &link.Trace{Most: mostReads}
+	s := next.snapshot.Traced(trace)
+	for id := range some {
+		trace.Reset()
+		var one *serviceHealth
+		if service := s.Service(id); service == nil {
+			h.watchers.Leave(id)
+		} else {
+			one = h.renew(s, service, old)
+			h.watchers.Watch(id, trace)
+		}
+		was := old.services.get(id)
+		next.services = next.services.with(id, one)
+		if was != nil && one == nil {
 			if next.left == nil {
 				next.left = make(map[link.ID]*serviceHealth)
 			}
 			next.left[id] = was
 		}
+		h.named.turn(id, was, one)
 	}
-	h.show(old, next)
-	h.early.forget(next)
-	h.asked.forget(time.Now())
-}
-
-// show makes a view the one that is in force, and ends the probes that it doesn't have. The caller holds mu.
-func (h *health) show(old, next *view) {
 	h.view.Store(next)
-	for id, was := range old.services {
-		h.drop(id, was, next.services[id])
+	for id := range some {
+		if was := old.services.get(id); was != nil {
+			h.drop(id, was, next.services.get(id))
+		}
 	}
+	h.named.follow(h.proxy.names.known)
 }
 
 // drop ends the probes of a service that it doesn't have any more. now is nil where it is gone. The caller holds mu.
@@ -78,7 +113,7 @@ func (h *health) drop(id link.ID, was, now *serviceHealth) {
 // renew returns the health of a service as of a snapshot; nil where nothing is to be known of it.
 // The caller holds mu.
 func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serviceHealth {
-	was, live := old.services[service.ID], hasLive(s, service.ID)
+	was, live := old.services.get(service.ID), hasLive(s, service.ID)
 	if was == nil && !live {
 		return nil
 	}
@@ -101,7 +136,7 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 	if was == nil {
 		was = new(serviceHealth)
 	}
-	one.found = h.proxy.names.of(s, service)
+	one.names, one.found = service.TargetNames, h.proxy.names.of(s, service)
 	h.proxy.names.tell(service.ID, was.found, one.found)
 	one.set.Find(time.Now(), one.found.targets)
 	one.unasked = service.Protocol == link.UDP // no datagram is known that each target would answer
@@ -111,6 +146,12 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 			one.published.Store(true)
 		}
 	}
+	h.list(s, service, one, was, heir)
+	return one
+}
+
+// list gives a service its targets, as they were where they are known.
+func (h *health) list(s *link.Snapshot, service *link.Service, one, was, heir *serviceHealth) {
 	var all []targets.Status // judged when the set isn't held any more
 	one.set.Look(time.Now(), func(t targets.Status) { all = append(all, t) })
 	for _, target := range all {
@@ -137,7 +178,6 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 			one.sites[site] = append(one.sites[site], t)
 		}
 	}
-	return one
 }
 
 // hasLive reports whether a service has a live connection.
@@ -148,20 +188,6 @@ func hasLive(s *link.Snapshot, service link.ID) bool {
 		}
 	}
 	return false
-}
-
-// wanted returns the names that targets of services with a live connection have.
-func wanted(s *link.Snapshot) map[link.Name]bool {
-	names := make(map[link.Name]bool)
-	for service := range s.Services() {
-		if len(service.TargetNames) == 0 || !hasLive(s, service.ID) {
-			continue
-		}
-		for _, n := range service.TargetNames {
-			names[n.Name] = true
-		}
-	}
-	return names
 }
 
 // follow takes over what a snapshot says of the target.

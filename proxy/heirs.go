@@ -9,25 +9,10 @@ import (
 // view is what is known of the services of one snapshot. It is immutable but for what it points to.
 type view struct {
 	snapshot *link.Snapshot // nil before the first
-	services map[link.ID]*serviceHealth
+	services byID[serviceHealth]
 	// left are the services that were in the view before and aren't in this one: who still reads the
 	// snapshot before asks for them.
 	left map[link.ID]*serviceHealth
-	// named are those of the services that have a target by a name: a name may change often where services are many.
-	named map[link.Name][]link.ID
-}
-
-// name notes the names of a service's targets.
-func (v *view) name(service *link.Service) {
-	for _, n := range service.TargetNames {
-		if all := v.named[n.Name]; len(all) > 0 && all[len(all)-1] == service.ID {
-			continue // it has the name with several ports
-		}
-		if v.named == nil {
-			v.named = make(map[link.Name][]link.ID)
-		}
-		v.named[n.Name] = append(v.named[n.Name], service.ID)
-	}
 }
 
 // find returns what is known of a service, nil where nothing is. A snapshot is in force before the
@@ -35,7 +20,7 @@ func (v *view) name(service *link.Service) {
 // what held for the names of a service goes on to hold.
 func (h *health) find(service link.ID) *serviceHealth {
 	v := h.view.Load()
-	one := v.services[service]
+	one := v.services.get(service)
 	if one != nil && one.published.Load() {
 		return one
 	}
@@ -88,7 +73,7 @@ func (v *view) owner(network link.ID, name link.Name) *serviceHealth {
 		return nil
 	}
 	// A pattern may follow on names that stood by themselves.
-	for id := range v.services {
+	for id := range v.services.all() {
 		service := v.snapshot.Service(id)
 		if service == nil || !slices.ContainsFunc(service.Names, func(n link.ResourceName) bool { return name.Matches(n.Public) }) {
 			continue
@@ -102,7 +87,7 @@ func (v *view) owner(network link.ID, name link.Name) *serviceHealth {
 
 // answered returns what is known of a service if it is published and has a live connection in a network.
 func (v *view) answered(network, id link.ID) *serviceHealth {
-	was := v.services[id]
+	was := v.services.get(id)
 	if was == nil || !was.published.Load() {
 		return nil
 	}

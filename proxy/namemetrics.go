@@ -36,7 +36,7 @@ func (n *names) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(nameRefusals, prometheus.CounterValue, float64(n.refused.Load()), "rule")
 	to <- prometheus.MustNewConstMetric(nameRefusals, prometheus.CounterValue, float64(n.over.Load()), "number")
 	now := time.Now()
-	for id := range n.proxy.health.view.Load().services {
+	for id := range n.proxy.health.view.Load().services.all() {
 		for _, one := range n.proxy.Names(id) {
 			n.collect(to, id, one, now)
 		}

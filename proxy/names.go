@@ -149,14 +149,55 @@ func (h *health) renamed(name link.Name) {
 	if h.closed || old.snapshot == nil {
 		return
 	}
-	next := &view{snapshot: old.snapshot, services: maps.Clone(old.services), left: old.left, named: old.named}
-	for _, id := range old.named[name] {
-		next.services[id] = h.renew(old.snapshot, old.snapshot.Service(id), old)
+	h.turn(old, &view{snapshot: old.snapshot, services: old.services, left: old.left}, maps.Clone(h.named.of[name]))
+}
+
+// namedBy are the services that have a target by a name and a live connection: a name may change often where services are many.
+// The zero value is ready; it is guarded by the mu of health.
+type namedBy struct {
+	of    map[link.Name]map[link.ID]bool
+	moved []link.Name // that have perhaps become or ceased to be those of a service
+}
+
+// turn takes it that a service has become another; nil is none.
+func (n *namedBy) turn(id link.ID, was, now *serviceHealth) {
+	var before, after []link.NamePort
+	if was != nil {
+		before = was.names
 	}
-	h.view.Store(next)
-	for _, id := range old.named[name] {
-		h.drop(id, old.services[id], next.services[id])
+	if now != nil {
+		after = now.names
 	}
+	if slices.Equal(before, after) {
+		return
+	}
+	for _, name := range before {
+		delete(n.of[name.Name], id)
+		n.moved = append(n.moved, name.Name)
+	}
+	for _, name := range after {
+		if n.of == nil {
+			n.of = make(map[link.Name]map[link.ID]bool)
+		}
+		if n.of[name.Name] == nil {
+			n.of[name.Name] = make(map[link.ID]bool)
+		}
+		n.of[name.Name][id] = true
+		n.moved = append(n.moved, name.Name)
+	}
+}
+
+// follow has the names looked up that are those of a service, and the others no more.
+func (n *namedBy) follow(known *resolve.Names) {
+	for _, name := range n.moved {
+		if len(n.of[name]) > 0 {
+			known.Follow(name)
+		} else {
+			delete(n.of, name)
+			known.Leave(name)
+		}
+	}
+	n.moved = nil
 }
 
 // addresses yields the targets of a service: those that are written down, and those that its names lead to.
@@ -195,7 +236,7 @@ type NameStatus struct {
 // connection aren't looked up. Safe for concurrent use, no lock.
 func (p *Proxy) Names(service link.ID) (all []NameStatus) {
 	v := p.health.view.Load()
-	one := v.services[service]
+	one := v.services.get(service)
 	if one == nil {
 		return nil
 	}

@@ -56,6 +56,7 @@ type question struct {
 type asked struct {
 	mu      sync.Mutex
 	answers map[question]*reply
+	swept   time.Time // when forget last looked at them
 }
 
 type reply struct {
@@ -94,12 +95,19 @@ func (r *reply) running() time.Duration {
 	}
 }
 
+// askedKept is how long an answer is kept at least.
+const askedKept = time.Minute
+
 // forget drops answers that nobody has asked for in a while.
 func (a *asked) forget(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if now.Sub(a.swept) < askedKept {
+		return // there may be many, and changes may be too
+	}
+	a.swept = now
 	for q, r := range a.answers {
-		if now.Sub(r.began) > time.Minute && r.running() == 0 {
+		if now.Sub(r.began) > askedKept && r.running() == 0 {
 			delete(a.answers, q)
 		}
 	}

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +39,27 @@ func (p *Proxy) Ground() link.Ground {
 	return g
 }
 
+// groundAt says which ground was in force.
+type groundAt struct {
+	own    []netip.AddrPort
+	locals int // the version
+}
+
+func (p *Proxy) groundNow() groundAt {
+	var g groundAt
+	if settings := p.settings.Load(); settings != nil {
+		g.own = settings.Own
+	}
+	if known := p.locals.now.Load(); known != nil {
+		g.locals = known.version
+	}
+	return g
+}
+
+func (g groundAt) is(other groundAt) bool {
+	return g.locals == other.locals && slices.Equal(g.own, other.own)
+}
+
 // guardDial returns what is asked with the very address that the kernel is about to connect to: on the
 // newest snapshot, so that nothing which came since the target was chosen is overlooked.
 func (p *Proxy) guardDial(service *link.Service) func(to netip.AddrPort) error {
@@ -56,8 +79,9 @@ const localEvery = 5 * time.Second
 type locals struct{ now atomic.Pointer[localsAt] }
 
 type localsAt struct {
-	at    time.Time
-	addrs map[netip.Addr]bool
+	at      time.Time
+	addrs   map[netip.Addr]bool
+	version int // another one where the addresses are others
 }
 
 // has reports whether an address is one of this machine's, as of the last few seconds. Where they can't be
@@ -89,6 +113,11 @@ func (l *locals) look(known *localsAt) *localsAt {
 		}
 	} else if known != nil {
 		next.addrs = known.addrs
+	}
+	if known != nil && maps.Equal(known.addrs, next.addrs) {
+		next.version = known.version
+	} else if known != nil {
+		next.version = known.version + 1
 	}
 	l.now.Store(next)
 	return next

@@ -30,7 +30,7 @@ func (s spread) Describe(to chan<- *prometheus.Desc) {
 // Collect implements [prometheus.Collector].
 func (s spread) Collect(to chan<- prometheus.Metric) {
 	now := time.Now()
-	for id, one := range s.proxy.health.view.Load().services {
+	for id, one := range s.proxy.health.view.Load().services.all() {
 		if len(one.targets) == 0 && !one.unasked {
 			continue // no live connection: there is nothing to tell
 		}

@@ -36,8 +36,7 @@ type Upstream struct {
 	one      bool   // all queries are of one network, which may have all of maxPending
 
 	pending atomic.Int64
-	probes  sync.Map // of string to *loopProbe: the names of the probes that are on their way
-	known   atomic.Pointer[suffixes]
+	probes  sync.Map                 // of string to *loopProbe: the names of the probes that are on their way
 	loops   atomic.Pointer[[]string] // suffixes that lead back here, "" for all names; nil: none
 	next    atomic.Int64             // of the next look, in nanoseconds; the largest while one goes on
 
@@ -58,8 +57,6 @@ const (
 	maxShare = maxPending / 2
 	// maxSuffixes is how many suffixes of names are probed beside the root and those that are known to lead back here.
 	maxSuffixes = 32
-	// maxServiceNames is how many names of services are looked at for suffixes.
-	maxServiceNames = 1600
 	// attempts is how many probes must be answered, and not come back, until a loop is over: with several nodes behind
 	// one server of others a probe may come back to another node.
 	attempts = 4
@@ -100,11 +97,12 @@ func (u *Upstream) enter(fqdn string, network link.ID) (why *dns.EDNS0_EDE) {
 	return nil
 }
 
-// share takes one of a network's places, and notes the suffixes of services that a name is below.
+// share takes one of a network's places, and notes the suffixes that a name is below: the names of services and what they are right
+// below, since servers of others may send here what is below either.
 func (u *Upstream) share(fqdn string, network link.ID) bool {
 	var buf [maxName]byte
 	name := Canonical(buf[:0], fqdn)
-	known := u.suffixes()
+	s := u.snapshot()
 	u.sharing.Lock()
 	defer u.sharing.Unlock()
 	if !u.one && u.waiting[network] >= maxShare {
@@ -115,7 +113,7 @@ func (u *Upstream) share(fqdn string, network link.ID) bool {
 	}
 	u.waiting[network]++
 	for len(name) > 0 && len(u.passed) < maxSuffixes {
-		if known[string(name)] {
+		if s != nil && s.IsSuffix(name) {
 			u.passed[string(name)] = struct{}{}
 		}
 		_, name, _ = bytes.Cut(name, []byte("."))
@@ -265,41 +263,6 @@ func (u *Upstream) end() {
 			u.gauge.DeleteLabelValues(u.server, suffix+".")
 		}
 	}
-}
-
-// suffixes is what may be probed in a snapshot.
-type suffixes struct {
-	of  *link.Snapshot
-	all map[string]bool
-}
-
-// suffixes returns the names of services and what they are below, as far as there is room: servers of others may send
-// here what is below either.
-func (u *Upstream) suffixes() map[string]bool {
-	s := u.snapshot()
-	if s == nil {
-		return nil
-	}
-	if k := u.known.Load(); k != nil && k.of == s {
-		return k.all
-	}
-	k := &suffixes{of: s, all: make(map[string]bool)}
-	defer u.known.Store(k) // whole
-	for v := range s.Services() {
-		for _, n := range v.Names {
-			if len(k.all) >= maxServiceNames {
-				return k.all
-			}
-			first, suffix, ok := strings.Cut(string(n.Public), ".")
-			if ok {
-				k.all[suffix] = true
-			}
-			if first != "*" {
-				k.all[string(n.Public)] = true
-			}
-		}
-	}
-	return k.all
 }
 
 // probeLabel begins the names of probes. What follows it is random, so that nobody has an answer in a cache.

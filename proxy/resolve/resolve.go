@@ -83,22 +83,26 @@ func New(c Config) *Names {
 	return n
 }
 
-// Follow makes the names that are followed these. It doesn't wait: what was known of those that stay is kept, and the others
-// are looked up at once, and again until they are no longer followed.
-func (n *Names) Follow(names map[link.Name]bool) {
+// Leave follows names no more, and forgets what is known of them.
+func (n *Names) Leave(names ...link.Name) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range names {
+		if one, there := n.all.LoadAndDelete(name); there {
+			one.(*entry).stop()
+		}
+	}
+}
+
+// Follow follows names, beside those that are followed already. It doesn't wait: they are looked up at once, and again until
+// [Names.Leave].
+func (n *Names) Follow(names ...link.Name) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
 		return
 	}
-	n.all.Range(func(name, one any) bool {
-		if !names[name.(link.Name)] {
-			one.(*entry).stop()
-			n.all.Delete(name)
-		}
-		return true
-	})
-	for name := range names {
+	for _, name := range names {
 		if _, there := n.all.Load(name); there {
 			continue
 		}

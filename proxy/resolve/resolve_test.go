@@ -91,7 +91,7 @@ func TestNamesAreFollowed(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		s.set(db, Found{V4: half1(time.Minute, "10.0.0.1")})
-		n.Follow(map[link.Name]bool{db: true})
+		n.Follow(db)
 		if err := n.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestNamesAreFollowed(t *testing.T) {
 		if got := n.Get(db); !slices.Equal(got.Addrs, addrs("10.0.0.1")) || got.Err != nil || !got.Looked {
 			t.Errorf("%+v", got)
 		}
-		n.Follow(map[link.Name]bool{db: true, "b.example": true}) // it stays what it is
+		n.Follow(db, "b.example") // it stays what it is
 		time.Sleep(53 * time.Second)
 		if asked, told := s.counts(db); asked != 1 || told != 1 {
 			t.Errorf("asked %d times and told %d before the time", asked, told)
@@ -113,7 +113,7 @@ func TestNamesAreFollowed(t *testing.T) {
 		if asked, told := s.counts(db); asked != 3 || told != 2 {
 			t.Errorf("asked %d times and told %d", asked, told)
 		}
-		n.Follow(nil)
+		n.Leave(db, "b.example")
 		synctest.Wait()
 		time.Sleep(time.Hour)
 		if asked, _ := s.counts(db); asked != 3 || n.Get(db).Looked {
@@ -130,7 +130,7 @@ func TestNameIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, s := newNames(t)
 		s.set(db, Found{V4: half1(time.Minute, "10.0.0.1")})
-		n.Follow(map[link.Name]bool{db: true})
+		n.Follow(db)
 		synctest.Wait()
 		s.set(db, Found{away(), away()})
 		time.Sleep(Keep)
@@ -162,7 +162,7 @@ func TestNameIsLost(t *testing.T) {
 func TestNameIsNeverFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, s := newNames(t)
-		n.Follow(map[link.Name]bool{db: true})
+		n.Follow(db)
 		synctest.Wait()
 		if got := n.Get(db); !got.Looked || got.Err != ErrNone || got.Addrs != nil {
 			t.Errorf("%+v", got)
@@ -180,7 +180,7 @@ func TestNameIsNeverFound(t *testing.T) {
 	})
 }
 
-// Close and Follow end lookups that are under way, and Wait those who wait for them.
+// Close and Leave end lookups that are under way, and Wait those who wait for them.
 func TestNamesEnd(t *testing.T) {
 	var under sync.WaitGroup
 	under.Add(2)
@@ -192,16 +192,16 @@ func TestNamesEnd(t *testing.T) {
 		},
 		Changed: func(name link.Name) { t.Errorf("told of %s", name) },
 	})
-	n.Follow(map[link.Name]bool{db: true, "b.example": true})
+	n.Follow(db, "b.example")
 	under.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := n.Wait(ctx); err == nil {
 		t.Error("waited for nothing")
 	}
-	n.Follow(map[link.Name]bool{db: true})
+	n.Leave("b.example")
 	n.Close()
-	n.Follow(map[link.Name]bool{"c.example": true})
+	n.Follow("c.example")
 	if err := n.Wait(t.Context()); err != nil {
 		t.Errorf("error %v after the end", err)
 	}
