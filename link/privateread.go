@@ -57,6 +57,12 @@ func (s *Snapshot) HasLinks(network ID) bool {
 	return some(&s.tallies, append(append(append(buf[:0], 'l'), network...), 0))
 }
 
+// MayHaveLinks is HasLinks for who looks for a zone of a name next: of a traced snapshot it is true. What is read there is the zones that the name could be
+// in, so that the first zone that is linked to the network, and the last one, change names in them alone.
+func (s *Snapshot) MayHaveLinks(network ID) bool {
+	return len(network) <= 255 && (s.watch.traces() || s.HasLinks(network))
+}
+
 // ZonesOf yields the private zones that are linked to a network, in order of their names.
 func (s *Snapshot) ZonesOf(network ID) iter.Seq[ID] {
 	return func(yield func(ID) bool) {
@@ -72,7 +78,7 @@ func (s *Snapshot) ZonesOf(network ID) iter.Seq[ID] {
 // that are linked to a network, and whether the link redirects what the zone doesn't have. ok is
 // false where there is none. It doesn't allocate.
 func (s *Snapshot) LinkedZone(network ID, name []byte) (zone *PrivateZone, redirect, ok bool) {
-	if len(name) > 253 || !s.HasLinks(network) {
+	if len(name) > 253 || !s.MayHaveLinks(network) {
 		return nil, false, false
 	}
 	var buf [maxKey]byte

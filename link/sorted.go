@@ -96,7 +96,7 @@ func some(m *sorted[int], key []byte) bool {
 func (m *sorted[V]) seal() { m.own = false }
 
 // none reports whether it is plain that there are no entries: not where it would have to be noted.
-func (m *sorted[V]) none() bool { return (m.watch == nil || m.watch.trace == nil) && m.size() == 0 }
+func (m *sorted[V]) none() bool { return !m.watch.traces() && m.size() == 0 }
 
 // size returns the number of entries.
 func (m *sorted[V]) size() int {

@@ -127,6 +127,9 @@ func (s *Snapshot) Has(reads Reads) bool {
 	return true
 }
 
+// traces reports whether what is read is noted. w may be nil.
+func (w *watch) traces() bool { return w != nil && w.trace != nil }
+
 // read notes that a key was read. w may be nil.
 func (w *watch) read(of mapID, key []byte) {
 	if w == nil || w.trace == nil || w.trace.whole {

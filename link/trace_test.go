@@ -239,6 +239,10 @@ func TestTraceChanges(t *testing.T) {
 		{"name made", func(s *Snapshot) any { return s.ExistsIn(corpZone, "x") }, record(corpZone, "A", "y.x", "10.20.0.9")},
 		{"name gone", func(s *Snapshot) any { return s.ExistsIn(corpZone, "c") }, DeleteRecordSet{Zone: corpZone, Type: "A", Name: "a.b.c"}},
 		{"link gone", func(s *Snapshot) any { return s.HasLinks("lab") }, zone(sqlZone)},
+		{"zone of a name, the last", func(s *Snapshot) any {
+			z, _, _ := s.LinkedZone("lab", []byte("x.privatelink.database.windows.net"))
+			return z != nil
+		}, zone(sqlZone)},
 		{"zone of a name", func(s *Snapshot) any {
 			z, _, _ := s.LinkedZone("lab", []byte("www.corp.example"))
 			return z != nil

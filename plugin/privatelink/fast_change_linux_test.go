@@ -194,12 +194,13 @@ func TestFastpathOthersStay(t *testing.T) {
 			own.Prefixes = prefixes("127.4.0.0/16", "127.7.0.0/16")
 			s.change(t, link.PutNetwork{Network: own})
 		}},
-		{name: "zone linked", ask: "www.%s.example A", before: func(t *testing.T, s *shelf, n names) {
-			s.change(t, zone("sub/rg/first.example", link.ID(n.n))) // from the first one on, all names are looked for in zones
-		}, change: func(t *testing.T, s *shelf, n names) {
+		{name: "first zone linked", ask: "www.%s.example A", change: func(t *testing.T, s *shelf, n names) {
 			z := link.ID("sub/rg/" + n.s + ".example")
 			s.change(t, zone(z, link.ID(n.n)), record(z, "A", "www", "10.20.0.7"))
 		}},
+		{name: "last zone gone", ask: "www.%s.example A", before: func(t *testing.T, s *shelf, n names) {
+			s.change(t, zone(link.ID("sub/rg/"+n.s+".example"), link.ID(n.n)))
+		}, change: func(t *testing.T, s *shelf, n names) { s.change(t, zone(link.ID("sub/rg/"+n.s+".example"))) }},
 		{name: "record set", ask: "www.%s.example A", before: func(t *testing.T, s *shelf, n names) {
 			z := link.ID("sub/rg/" + n.s + ".example")
 			s.change(t, zone(z, link.ID(n.n)), record(z, "A", "*", "10.20.0.7"))

@@ -91,7 +91,7 @@ func (z *zoned) found(s *set) finding {
 
 // linkedName is zonedFor for a network that may have no linked zones, and any name.
 func (g *generation) linkedName(network link.ID, asked []byte) *zoned {
-	if len(asked) == 0 || !g.snapshot.HasLinks(network) {
+	if len(asked) == 0 || !g.snapshot.MayHaveLinks(network) {
 		return nil
 	}
 	return g.zonedFor(network, asked)
