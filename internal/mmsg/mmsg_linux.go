@@ -44,23 +44,19 @@ func (m *Message) SetControl(b []byte) {
 // Receive is recvmmsg(2) without waiting: it returns how many messages there were, EAGAIN for none. A call that a signal
 // interrupts is made again.
 func Receive(fd int, messages []Message) (int, syscall.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), 0
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
+	return call(unix.SYS_RECVMMSG, fd, messages)
 }
 
 // Send is sendmmsg(2) without waiting: it returns how many messages were sent. An error is of the first one alone, and none was
 // sent then.
 func Send(fd int, messages []Message) (int, syscall.Errno) {
+	return call(unix.SYS_SENDMMSG, fd, messages)
+}
+
+// call makes one of the two calls. The fifth argument is for recvmmsg alone: how long it waits, which it doesn't.
+func call(trap uintptr, fd int, messages []Message) (int, syscall.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(messages))), uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), 0
