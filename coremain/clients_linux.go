@@ -106,6 +106,8 @@ func (w *warden) watch() {
 	for {
 		select {
 		case <-w.quit:
+			clear(w.paces) // the listeners may be another process's now
+			w.hush(time.Now(), false, &said)
 			return
 		case <-timer.C:
 		}
@@ -199,11 +201,12 @@ func (w *warden) look() (ended, left int, err error) {
 // share is how many connections one source may have, and how many new ones beyond in a second.
 func (w *warden) share() int { return w.most / clientsOfOne }
 
-// hush has the listeners drop what comes from sources that have a pause, where that isn't so already; anew: they may be others.
+// hush has the listeners drop what comes from sources that have a pause, where that isn't so already; anew: they may be others, and those of an
+// earlier process know of its pauses.
 func (w *warden) hush(now time.Time, anew bool, said *tally) {
 	silent := w.paces.current(now)
 	said.silent = max(said.silent, len(silent))
-	if slices.Equal(silent, w.silent) && (!anew || len(silent) == 0) {
+	if slices.Equal(silent, w.silent) && !anew {
 		return
 	}
 	var refused error
