@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/postern-link/postern/export"
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/store"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -237,4 +239,31 @@ func TestExportsEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nodes that share a state each send all of the audit record, also what another one has committed; the receiver keeps one of each.
+func TestExportsShared(t *testing.T) {
+	dir, port := t.TempDir(), freeport.Get(t)
+	at := Place{Etcd: Etcd{Endpoints: startEtcd(t)}}
+	first, second := newReceiver(t), newReceiver(t)
+	var nodes []*Node
+	for i, r := range []*receiver{first, second} {
+		c := config(t, "", port, backend(t, "hello"), fmt.Sprint("127.77.0.", 41+i))
+		c.State, c.Proxy = at, nil
+		if i > 0 { // its objects are the first one's already
+			c.Declaration = link.Declare{Declaration: "another"}
+		}
+		c.Exports = []export.Config{exportTo(dir, fmt.Sprint("r", i), r)}
+		n := open(t, c)
+		defer closeNode(t, n)
+		nodes = append(nodes, n)
+	}
+	base := nodes[1].Snapshot()
+	now, err := nodes[1].Store().Commit(t.Context(), base, store.Entry{ID: store.NewID(), At: time.Now(), Actor: "tester", Action: "network.put"},
+		link.PutNetwork{Network: link.Network{ID: "more", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.complete(t, now.Revision())
+	second.complete(t, now.Revision())
 }
