@@ -16,6 +16,7 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-link/postern/internal/sockname"
 	"github.com/postern-link/postern/node/succession"
 	"github.com/postern-link/postern/proxy/budget"
 )
@@ -300,11 +301,6 @@ func addrPort(sa unix.Sockaddr, err error) (netip.AddrPort, bool) {
 	if err != nil {
 		return netip.AddrPort{}, false
 	}
-	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), true
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)), true
-	}
-	return netip.AddrPort{}, false
+	a := sockname.AddrPort(sa)
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), a.IsValid()
 }

@@ -27,6 +27,8 @@ func TestSilence(t *testing.T) {
 		{"IPv4", "127.0.0.1:0", "127.0.0.9", []string{"127.0.0.9/32"}, false},
 		{"another one of IPv4", "127.0.0.1:0", "127.0.0.8", []string{"127.0.0.9/32", "::/64"}, true},
 		{"the last of IPv4", "127.0.0.1:0", "127.0.0.9", []string{"127.0.0.7/32", "127.0.0.8/32", "::/64", "127.0.0.9/32"}, false},
+		{"IPv4 at a listener of both", "[::]:0", "127.0.0.9", []string{"127.0.0.9/32"}, false},
+		{"another one of IPv4 there", "[::]:0", "127.0.0.8", []string{"127.0.0.9/32", "::/64"}, true},
 		{"a network of IPv6", "[::1]:0", "::1", []string{"::/64"}, false},
 		{"another network of IPv6", "[::1]:0", "::1", []string{"0:0:0:1::/64", "0:1::/64", "127.0.0.1/32"}, true},
 		{"the last of IPv6", "[::1]:0", "::1", []string{"0:0:0:1::/64", "127.0.0.1/32", "0:1::/64", "::/64"}, false},
@@ -59,7 +61,11 @@ func TestSilence(t *testing.T) {
 			dial := func(patience time.Duration) (net.Conn, error) {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
-				return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(tt.from)}}).DialContext(ctx, "tcp", l.Addr().String())
+				at := l.Addr().(*net.TCPAddr).AddrPort()
+				if from := netip.MustParseAddr(tt.from); from.Is4() {
+					at = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())
+				}
+				return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(tt.from)}}).DialContext(ctx, "tcp", at.String())
 			}
 			talk := func(conn net.Conn) {
 				t.Helper()

@@ -352,19 +352,26 @@ func TestDatagramsUndecidedHandedOver(t *testing.T) {
 	}
 }
 
-// TestDatagramsHushed (P13): what wasn't handed over yet passes nothing any more where it may have been revoked, and what its target sends
-// waits for the next process.
-func TestDatagramsHushed(t *testing.T) {
-	target := udpTarget(t)
-	w := udpWorld(t, udpAddr(target), Settings{})
-	c := udpDial(t, w.first())
+// udpTalk returns a client whose flow has had a datagram each way, and whom the target knows it by.
+func udpTalk(t *testing.T, w *world, target *net.UDPConn) (c *net.UDPConn, from netip.AddrPort) {
+	t.Helper()
+	c = udpDial(t, w.first())
 	c.Write([]byte("x"))
 	_, from, err := target.ReadFromUDPAddrPort(make([]byte, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	target.WriteToUDPAddrPort([]byte("before"), from)
+	target.WriteToUDPAddrPort([]byte("y"), from)
 	said(t, c)
+	return c, from
+}
+
+// TestDatagramsHushed (P13): what wasn't handed over yet passes nothing any more where it may have been revoked, and what its target sends
+// waits for the next process.
+func TestDatagramsHushed(t *testing.T) {
+	target := udpTarget(t)
+	w := udpWorld(t, udpAddr(target), Settings{})
+	c, from := udpTalk(t, w, target)
 	program := heldProgram{asked: make(chan policy.Question, 9), answer: make(chan policy.Answer, 9)}
 	w.rules.Store(&policy.Policy{Sets: []policy.Set{{Name: "p", Program: program}}})
 	undecided := udpDial(t, w.first())
@@ -434,14 +441,7 @@ func TestDatagramsHandedOverIdle(t *testing.T) {
 func TestDatagramsClosedPortInBetween(t *testing.T) {
 	target := udpTarget(t)
 	w := udpWorld(t, udpAddr(target), Settings{})
-	c := udpDial(t, w.first())
-	c.Write([]byte("x"))
-	_, from, err := target.ReadFromUDPAddrPort(make([]byte, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	target.WriteToUDPAddrPort([]byte("y"), from)
-	said(t, c)
+	c, _ := udpTalk(t, w, target)
 	next := w.successor(Settings{})
 	w.handTo(next, func() {
 		target.Close()

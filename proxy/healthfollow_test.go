@@ -90,7 +90,9 @@ func TestFollowTouches(t *testing.T) {
 // randomTurn is a change of what a small world of [TestFollowIsWhole] has; it may be refused.
 func randomTurn(r *rand.Rand, s *link.Snapshot) link.Change {
 	sid, eid := link.ID(fmt.Sprint("s", r.IntN(6))), link.ID(fmt.Sprint("e", r.IntN(10)))
-	at := func() netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(r.IntN(4)), 1}), 7) }
+	at := func() netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(r.IntN(4)), 1}), 7)
+	}
 	tenant := []string{"", "t"}[r.IntN(2)]
 	switch r.IntN(8) {
 	case 0, 1:

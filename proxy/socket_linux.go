@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/sockname"
 )
 
 // Keepalive: a peer that is gone without a word is noticed within four minutes, whether the
@@ -116,15 +118,8 @@ func unended(c controlled) (is bool) {
 // localAddress returns the address that a connection is from; the zero one where it is closed.
 func localAddress(c controlled) (a netip.Addr) {
 	c.Control(func(fd uintptr) {
-		sa, err := unix.Getsockname(int(fd))
-		if err != nil {
-			return
-		}
-		switch sa := sa.(type) {
-		case *unix.SockaddrInet4:
-			a = netip.AddrFrom4(sa.Addr)
-		case *unix.SockaddrInet6:
-			a = netip.AddrFrom16(sa.Addr).Unmap()
+		if sa, err := unix.Getsockname(int(fd)); err == nil {
+			a = sockname.AddrPort(sa).Addr().Unmap()
 		}
 	})
 	return a

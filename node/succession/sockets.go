@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/sockname"
 )
 
 // SendSockets sends all that [Listening] finds, and then that this is all. apart reports which of them are marked as [Socket]
@@ -119,17 +121,11 @@ func Describe(fd int) (Socket, bool) {
 	if err != nil {
 		return Socket{}, false
 	}
-	switch a := at.(type) {
-	case *unix.SockaddrInet4:
-		s.Addr = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		addr := netip.AddrFrom16(a.Addr)
-		if a.ZoneId != 0 {
-			if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
-				addr = addr.WithZone(i.Name)
-			}
+	s.Addr = sockname.AddrPort(at)
+	if six, ok := at.(*unix.SockaddrInet6); ok && six.ZoneId != 0 {
+		if i, err := net.InterfaceByIndex(int(six.ZoneId)); err == nil {
+			s.Addr = netip.AddrPortFrom(s.Addr.Addr().WithZone(i.Name), s.Addr.Port())
 		}
-		s.Addr = netip.AddrPortFrom(addr, uint16(a.Port))
 	}
 	return s, s.Addr.Port() != 0
 }

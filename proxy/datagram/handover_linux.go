@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/sockname"
 )
 
 // Sockets go from one process to another with what waits in them: those that are listened on, and those of flows, whose
@@ -145,13 +147,7 @@ func leadsTo(fd int, target netip.AddrPort) error {
 	if err != nil {
 		return os.NewSyscallError("getpeername", err)
 	}
-	var peer netip.AddrPort
-	switch a := at.(type) {
-	case *unix.SockaddrInet4:
-		peer = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		peer = netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
-	}
+	peer := sockname.AddrPort(at)
 	if kind != unix.SOCK_DGRAM || peer != target {
 		return fmt.Errorf("the socket leads to %v instead of %v", peer, target)
 	}
