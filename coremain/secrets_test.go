@@ -36,14 +36,17 @@ func TestSecretsStayIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	tenant := find(t, `(?s)"tenants".*?"id": *"([^"]+)"`, string(file))
-	const password, wrong, inBody, inQuery = "correct-horse-battery", "hunter2-as-a-bearer", "hunter2-in-a-body", "hunter2-in-a-query"
-	for name, text := range map[string]string{"password": password + "\nmore\n", "broken.key": "-----BEGIN PRIVATE KEY-----\n" + password + "\n"} {
+	const password, wrong, inBody, inQuery, inURL = "correct-horse-battery", "hunter2-as-a-bearer", "hunter2-in-a-body", "hunter2-in-a-query", "hunter2-in-a-url"
+	const key, bearer = "the-key-that-bodies-are-signed-with", "the-token-of-a-receiver"
+	for name, text := range map[string]string{"password": password + "\nmore\n", "key": key + "\n", "bearer": bearer + "\n",
+		"broken.key": "-----BEGIN PRIVATE KEY-----\n" + password + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	text := ".:" + dns + " {\n bind 127.0.0.1\n debug\n log\n errors\n linkproxy\n privatelink\n prometheus 127.0.0.1:" + prom + "\n pprof 127.0.0.1:" + prof +
-		"\n linkapi 127.0.0.1:" + api + " {\n  identities identities.json\n }\n}\n"
+		"\n linkapi 127.0.0.1:" + api + " {\n  identities identities.json\n }\n linkexport siem {\n  webhook http://127.0.0.1:1/" + inURL +
+		"\n  secret key\n  token bearer\n }\n}\n"
 	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +110,8 @@ func TestSecretsStayIn(t *testing.T) {
 		" linkstore etcd https://127.0.0.1:1 {\n  user postern " + filepath.Join(dir, "password") + "\n }\n",
 		" linkstore etcd https://postern:" + password + "@127.0.0.1:1\n",
 		" tls " + filepath.Join(dir, "broken.key") + " " + filepath.Join(dir, "broken.key") + "\n",
+		" linkexport other {\n  webhook http://192.0.2.1/" + inURL + "\n }\n",
+		" linkexport other {\n  webhook https://postern:" + password + "@192.0.2.1/\n }\n",
 	} {
 		s.write(strings.Replace(text, " linkproxy\n", more+" linkproxy\n", 1))
 		s.signal(syscall.SIGUSR1)
@@ -118,12 +123,13 @@ func TestSecretsStayIn(t *testing.T) {
 			t.Errorf("%s: %.200s", name, answer)
 		}
 	}
+	s.await("can't be sent") // the receiver isn't there
 	said["log"] = s.all()
 	if !strings.Contains(said["log"], "127.0.0.1") || !strings.Contains(said["metrics"], "postern_") {
 		t.Errorf("nothing was logged or counted:\n%s", said["log"])
 	}
 	for name, text := range said {
-		for _, hidden := range []string{token, secret, own, own[len(own)-40:], password, wrong, inBody, inQuery} {
+		for _, hidden := range []string{token, secret, own, own[len(own)-40:], password, wrong, inBody, inQuery, inURL, key, bearer} {
 			if strings.Contains(text, hidden) {
 				t.Errorf("%s is in %s:\n%.2000s", hidden, name, text)
 			}

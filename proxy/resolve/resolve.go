@@ -164,13 +164,14 @@ func (n *Names) tend(ctx context.Context, e *entry) {
 	first := sync.OnceFunc(func() { close(e.first) })
 	defer first()
 	for {
-		next, changed, ok := n.look(ctx, e)
+		was, now, next, ok := n.look(ctx, e)
 		if !ok {
 			return
 		}
-		if changed {
+		if !was.Looked || !slices.Equal(was.Addrs, now.Addrs) {
 			n.config.Changed(e.name)
 		}
+		n.tell(e.name, was, now) // what is said holds already
 		first()
 		select {
 		case <-time.After(next):
@@ -181,24 +182,24 @@ func (n *Names) tend(ctx context.Context, e *entry) {
 	}
 }
 
-// look looks a name up once there is room, and returns when it is to be done again. ok is false where ctx is done.
-func (n *Names) look(ctx context.Context, e *entry) (next time.Duration, changed, ok bool) {
+// look looks a name up once there is room, and returns what was known and what is, and when it is to be done again. ok is false where ctx
+// is done.
+func (n *Names) look(ctx context.Context, e *entry) (was, now *Known, next time.Duration, ok bool) {
 	select {
 	case n.room <- struct{}{}:
 	case <-ctx.Done():
-		return 0, false, false
+		return nil, nil, 0, false
 	}
 	found := n.config.Lookup(ctx, e.name)
 	<-n.room
 	if ctx.Err() != nil {
-		return 0, false, false // it was we who ended it
+		return nil, nil, 0, false // it was we who ended it
 	}
-	was := e.known.Load()
-	now, next := e.keep.take(time.Now(), *was, found)
-	n.counts[outcomeOf(now.Err)].Add(1)
-	e.known.Store(&now)
-	n.tell(e.name, was, &now)
-	return next, !was.Looked || !slices.Equal(was.Addrs, now.Addrs), true
+	was = e.known.Load()
+	is, next := e.keep.take(time.Now(), *was, found)
+	n.counts[outcomeOf(is.Err)].Add(1)
+	e.known.Store(&is)
+	return was, &is, next, true
 }
 
 // tell logs what has become of a name, each thing once.
