@@ -13,9 +13,12 @@ import (
 
 // What a page of the audit record has at most: so many entries, and so many bytes of them as they are stored, or one.
 const (
-	pageEntries = 256
+	pageEntries = 255 // beside the one at the position, so that a store reads once
 	pageBytes   = 1 << 20
 )
+
+// fitsAgain is how many pages in a row a receiver takes before it is tried with larger ones.
+const fitsAgain = 64
 
 // errReplaced: the record isn't the one that the position was taken of. What the receiver lacks can't be known.
 var errReplaced = errors.New("the state's audit record is not the one that the position is of")
@@ -42,6 +45,7 @@ type audit struct {
 	disk     complaint // of the file
 	at       position
 	most     int // entries of a page: fewer where the receiver finds it too large
+	fitted   int // pages that it has taken since
 	newest   uint64
 	snapshot <-chan *link.Snapshot
 }
@@ -231,11 +235,13 @@ func (a *audit) deliver(ctx context.Context, page []entry) (asked time.Duration,
 	}
 	if got.err != nil {
 		if got.large {
-			a.most = max(1, len(page)/2)
+			a.most, a.fitted = max(1, len(page)/2), 0
 		}
 		return got.after, got.err
 	}
-	a.most = min(pageEntries, 2*a.most)
+	if a.fitted++; a.fitted >= fitsAgain {
+		a.most, a.fitted = min(pageEntries, 2*a.most), 0
+	}
 	last := page[len(page)-1]
 	a.at = position{last.Revision, last.chain}
 	r.metrics.sent("audit", len(page))

@@ -68,7 +68,7 @@ type client struct {
 	config Config
 
 	mu   sync.Mutex
-	http *http.Client
+	http *http.Transport
 	seen fs.FileInfo // the file of authorities
 }
 
@@ -113,7 +113,7 @@ func readSecret(path string, least int) ([]byte, error) {
 }
 
 // get returns the client, another one where the file of authorities has changed. One that can't be read leaves those before in force.
-func (c *client) get() (*http.Client, error) {
+func (c *client) get() (*http.Transport, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.http != nil && c.config.CA == "" {
@@ -134,12 +134,9 @@ func (c *client) get() (*http.Client, error) {
 		settings.GetClientCertificate = c.pair
 	}
 	c.seen = seen
-	c.http = &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			Proxy: proxyOf, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSClientConfig: settings, TLSHandshakeTimeout: 10 * time.Second,
-			DisableCompression: true, MaxConnsPerHost: 2, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: mostHeader,
-		},
+	c.http = &http.Transport{ // without a client around it, which reads where it is redirected to
+		Proxy: proxyOf, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSClientConfig: settings, TLSHandshakeTimeout: 10 * time.Second,
+		DisableCompression: true, MaxConnsPerHost: 2, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: mostHeader,
 	}
 	return c.http, nil
 }
@@ -179,9 +176,19 @@ func (c *client) authorities() (*x509.CertPool, fs.FileInfo, error) {
 func (c *client) pair(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(c.config.Cert, c.config.Key)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", c.config.Cert, c.config.Key, err)
+		return nil, &pairError{c.config.Cert, c.config.Key, err}
 	}
 	return &pair, nil
+}
+
+// pairError is a certificate that can't be shown.
+type pairError struct {
+	cert, key string
+	err       error
+}
+
+func (e *pairError) Error() string {
+	return fmt.Sprintf("certificate %s with key %s: %v", e.cert, e.key, e.err)
 }
 
 func (c *client) close() {
@@ -204,7 +211,7 @@ type outcome struct {
 // reject reads from the answer what the receiver has not taken.
 func (o *outcome) reject(f format) { o.rejected = f.rejected(o.answer) }
 
-// post sends a body. Neither the address nor what the receiver says is in the error: both may hold secrets.
+// post sends a body. Neither the URL nor what the receiver says is in the error: both may hold secrets.
 func (c *client) post(ctx context.Context, within time.Duration, records, contentType string, body []byte) (o outcome) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -216,19 +223,39 @@ func (c *client) post(ctx context.Context, within time.Duration, records, conten
 	if err != nil {
 		return outcome{err: err}
 	}
-	resp, err := h.Do(req)
+	resp, err := h.RoundTrip(req)
 	if err != nil {
-		if about, ok := errors.AsType[*url.Error](err); ok {
-			err = about.Err
-		}
-		return outcome{err: err}
+		return outcome{err: sayable(err)}
 	}
 	defer resp.Body.Close()
+	defer context.AfterFunc(ctx, func() { resp.Body.Close() })() // after 101 it is the connection, which ctx bounds no more
 	if o.answer, err = io.ReadAll(io.LimitReader(resp.Body, mostAnswer)); err != nil && resp.StatusCode/100 == 2 {
 		return outcome{err: fmt.Errorf("its answer isn't whole: %w", err)}
 	}
 	o.judge(resp)
 	return o
+}
+
+// errStrange: the error that there is has words of the receiver in it.
+var errStrange = errors.New("what the receiver answers is no HTTP, or not what was asked for")
+
+// sayable returns an error of a request as far as its words are those of this machine.
+func sayable(err error) error {
+	for _, known := range []error{context.DeadlineExceeded, context.Canceled, os.ErrDeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	switch {
+	case is[*net.OpError](err), is[*net.DNSError](err), is[*tls.CertificateVerificationError](err), is[tls.RecordHeaderError](err), is[tls.AlertError](err), is[*pairError](err):
+		return err
+	}
+	return errStrange
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // request makes one, with what the files say now.

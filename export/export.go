@@ -78,7 +78,8 @@ var usual = pace{linger: time.Second, request: 10 * time.Second, first: time.Sec
 type Receiver struct {
 	config  Config
 	options Options
-	log     *slog.Logger
+	log     *slog.Logger // which is never waited for
+	lines   aside
 	metrics receiverMetrics
 	client  *client
 	format  format
@@ -108,9 +109,13 @@ func New(c Config, o Options) (*Receiver, error) {
 		if _, err := readPosition(c.Position); err != nil && !isDamaged(err) {
 			return nil, err
 		}
+		if err := canWrite(c.Position); err != nil {
+			return nil, err
+		}
 	}
+	lines := newAside(o.Log.Handler())
 	r := &Receiver{
-		config: c, options: o, log: o.Log.With("receiver", c.Name), metrics: o.Metrics.of(c.Name, c.Flows, c.Audit), client: client,
+		config: c, options: o, lines: lines, log: slog.New(lines).With("receiver", c.Name), metrics: o.Metrics.of(c.Name, c.Flows, c.Audit), client: client,
 		pace: usual, closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	r.format = webhook{o.Node}
@@ -202,5 +207,6 @@ func (r *Receiver) Close(ctx context.Context) {
 	if n := r.queue.discard(); n > 0 {
 		r.log.Warn("export: flow records that waited are dropped, the node or the receiver has ended", "records", n)
 	}
+	r.lines.settle(lastLines)
 	r.client.close()
 }

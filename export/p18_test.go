@@ -148,7 +148,11 @@ func TestAnswers(t *testing.T) {
 			tt.does(s, done)
 			c := w.config(s, Webhook)
 			last := w.commit(5)
-			r := w.start(c)
+			r := w.new(c)
+			if name == "hangs" {
+				r.pace.request = 2 * time.Second
+			}
+			w.run(r)
 			r.Add(records(0, 3), 0)
 			eventually(t, "all has come", func() bool {
 				flows, _ := s.has()

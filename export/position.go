@@ -71,6 +71,9 @@ func readPosition(path string) (position, error) {
 	if err != nil {
 		return position{}, err
 	}
+	if !ours(text) {
+		return position{}, fmt.Errorf("%s: the file is none of a position; it isn't written over", path)
+	}
 	p, err := parsePosition(text)
 	if err != nil {
 		return position{}, fmt.Errorf("%s: %w", path, err)
@@ -78,9 +81,32 @@ func readPosition(path string) (position, error) {
 	return p, nil
 }
 
+// ours reports whether a file is a position that may be damaged, and not something else.
+func ours(text []byte) bool {
+	same := 0
+	for i := range min(len(text), len(positionWord)) {
+		if text[i] == positionWord[i] {
+			same++
+		}
+	}
+	return same > len(positionWord)/2 || len(bytes.Trim(text, "\x00")) == 0 || bytes.HasPrefix([]byte(positionWord), text)
+}
+
+// canWrite returns why a position can't be written at a path.
+func canWrite(path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".export-") // the name of what write makes is another process's, too
+	if err != nil {
+		return fmt.Errorf("the file of the position is made in its directory: %w", err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// Unfinished returns where a position is written before it takes the place of the file at path.
+func Unfinished(path string) string { return path + ".new" }
+
 // write puts the position in place of the file, whole, and on the disk when it returns.
 func (p position) write(path string) (err error) {
-	fresh := path + ".new"
+	fresh := Unfinished(path)
 	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

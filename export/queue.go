@@ -35,7 +35,7 @@ func flowOf(r slog.Record) flow {
 
 // queue holds the flow records that wait, at most so many, and one batch beside them that is being sent. Where there is no room the oldest give
 // way: who looks at what happens now is served when the receiver is back, and the log has the others. A gap in the records is told
-// to the receiver in its place.
+// to the receiver with the next batch.
 type queue struct {
 	metrics receiverMetrics
 	most    int

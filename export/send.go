@@ -3,8 +3,10 @@ package export
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"time"
 )
 
@@ -73,7 +75,11 @@ func (c *complaint) away(err error) {
 	if c.last == "" {
 		c.since = time.Now()
 	}
-	if text := err.Error(); text != c.last {
+	text := err.Error()
+	if about, ok := errors.AsType[*net.OpError](err); ok {
+		text = about.Op + about.Err.Error() // the port of this side is another one each time
+	}
+	if text != c.last {
 		c.last = text
 		c.log.Warn("export: "+c.what+" can't be sent, trying again", "error", err)
 	}

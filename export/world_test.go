@@ -325,7 +325,7 @@ func (w *world) new(c Config) *Receiver {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r.pace = pace{linger: 10 * time.Millisecond, request: 2 * time.Second, first: 5 * time.Millisecond, most: 50 * time.Millisecond, poll: patience}
+	r.pace = pace{linger: 10 * time.Millisecond, request: patience, first: 5 * time.Millisecond, most: 50 * time.Millisecond, poll: patience}
 	return r
 }
 

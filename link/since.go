@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"iter"
 	"maps"
-	"slices"
 )
 
 // Since is where one snapshot may differ from another: at the same places as [Snapshot.Has] sees, and with the same
@@ -101,7 +100,7 @@ func (r *markRows) low(j uint32) *markRow {
 // depends on these, and not on how many there are. The zero value is ready. It is for one goroutine at a time.
 type Watchers[K comparable] struct {
 	of    map[K]Reads
-	at    map[uint32][]K
+	at    map[uint32]map[K]struct{}
 	whole map[K]struct{} // those that read more than can be told
 }
 
@@ -109,7 +108,7 @@ type Watchers[K comparable] struct {
 func (w *Watchers[K]) Watch(k K, t *Trace) {
 	w.Leave(k)
 	if w.of == nil {
-		w.of, w.at, w.whole = make(map[K]Reads), make(map[uint32][]K), make(map[K]struct{})
+		w.of, w.at, w.whole = make(map[K]Reads), make(map[uint32]map[K]struct{}), make(map[K]struct{})
 	}
 	reads, ok := t.Reads()
 	if !ok {
@@ -118,7 +117,12 @@ func (w *Watchers[K]) Watch(k K, t *Trace) {
 	}
 	w.of[k] = reads
 	for _, r := range reads {
-		w.at[r.place] = append(w.at[r.place], k)
+		there := w.at[r.place]
+		if there == nil {
+			there = make(map[K]struct{})
+			w.at[r.place] = there
+		}
+		there[k] = struct{}{}
 	}
 }
 
@@ -144,7 +148,7 @@ func (w *Watchers[K]) Touched(c Since) iter.Seq[K] {
 			return
 		}
 		for _, p := range c.places {
-			for _, k := range w.at[p] {
+			for k := range w.at[p] {
 				if !yield(k) {
 					return
 				}
@@ -154,14 +158,7 @@ func (w *Watchers[K]) Touched(c Since) iter.Seq[K] {
 }
 
 func (w *Watchers[K]) leave(k K, place uint32) {
-	all := w.at[place]
-	if i := slices.Index(all, k); i >= 0 {
-		all[i] = all[len(all)-1]
-		all = all[:len(all)-1]
-	}
-	if len(all) == 0 {
+	if delete(w.at[place], k); len(w.at[place]) == 0 {
 		delete(w.at, place)
-	} else {
-		w.at[place] = all
 	}
 }

@@ -100,6 +100,11 @@ func (n *Node) commitExports(next []*export.Receiver) {
 	old := x.now
 	x.now = next
 	x.taps.Store(tapOf(next)) // before anybody ends: a record is lost nowhere
+	for _, r := range old {
+		if named(next, r.Config().Name) == nil {
+			r.PauseAudit() // before one of another name goes on with its position
+		}
+	}
 	for _, r := range next {
 		if slices.Contains(old, r) {
 			continue

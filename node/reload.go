@@ -107,7 +107,6 @@ func (p *Prepared) Commit(ctx context.Context) error {
 	n.limits.Store(&p.config.Stale)
 	n.apis.replace(p.config.API)
 	n.commitPolicies(p.policies)
-	n.commitExports(p.exports)
 	known := n.Snapshot()
 	n.owed = nil
 	err := n.adopt(ctx, p.config)
@@ -119,6 +118,7 @@ func (p *Prepared) Commit(ctx context.Context) error {
 		}
 		n.owe(&p.config)
 	}
+	n.commitExports(p.exports) // what is revoked waits for no receiver
 	if p.config.Proxy == nil {
 		return errors.Join(err, n.dropProxy())
 	}

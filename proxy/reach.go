@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -76,7 +77,10 @@ func (p *Proxy) guardDial(service *link.Service) func(to netip.AddrPort) error {
 const localEvery = 5 * time.Second
 
 // locals are the addresses of this machine. The zero value is ready.
-type locals struct{ now atomic.Pointer[localsAt] }
+type locals struct {
+	mu  sync.Mutex // one looks at a time
+	now atomic.Pointer[localsAt]
+}
 
 type localsAt struct {
 	at      time.Time
@@ -101,7 +105,13 @@ func (l *locals) tend() {
 	}
 }
 
+// look looks, unless somebody else has since known.
 func (l *locals) look(known *localsAt) *localsAt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.now.Load(); now != known {
+		return now
+	}
 	next := &localsAt{at: time.Now(), addrs: make(map[netip.Addr]bool)}
 	if all, err := net.InterfaceAddrs(); err == nil {
 		for _, one := range all {

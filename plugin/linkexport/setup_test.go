@@ -45,7 +45,11 @@ func TestSetup(t *testing.T) {
 		{"no name", "linkexport {\notlp https://x\n}", nil, "exactly 1"},
 		{"both", "linkexport siem {\notlp https://x\nwebhook https://x\n}", nil, "Testfile:3 - linkexport: receiver siem is given as otlp at Testfile:2"},
 		{"name twice", "linkexport siem {\notlp https://x\n}\nlinkexport SIEM {\notlp https://y\n}", nil, "Testfile:4 - linkexport: receiver siem is given already at Testfile:1"},
-		{"position twice", "linkexport a {\notlp https://x\nposition /p\n}\nlinkexport b {\notlp https://y\nposition /p\n}", nil, "Testfile:7 - linkexport: /p has receiver a already, at Testfile:3"},
+		{"position twice", "linkexport a {\notlp https://x\nposition /p\n}\nlinkexport b {\notlp https://y\nposition /p\n}", nil, "Testfile:7 - linkexport: /p is where receiver a has its position, at Testfile:3"},
+		{"position that is another's default", "linkexport a {\notlp https://x\nposition /var/lib/postern/./export-b.position\n}\nlinkexport b {\notlp https://y\n}", nil,
+			"Testfile:5 - linkexport: /var/lib/postern/export-b.position is where receiver a has its position, at Testfile:3"},
+		{"position where another is written", "linkexport a {\notlp https://x\nposition /p.new\n}\nlinkexport b {\notlp https://y\nposition /p\n}", nil,
+			"Testfile:7 - linkexport: /p is where receiver a has its position, at Testfile:3"},
 		{"C02 unknown property", "linkexport siem {\nkafka x\n}", nil, `unknown property "kafka"; known are otlp, webhook, send, queue, secret, token, tls_ca, tls, insecure, position`},
 		{"C03 property twice", "linkexport siem {\nsend flows\nsend audit\n}", nil, "send is given already at Testfile:2 and may be given once"},
 		{"what is sent", "linkexport siem {\notlp https://x\nsend metrics\n}", nil, `unknown word "metrics"; allowed are flows, audit`},
@@ -64,6 +68,10 @@ func TestSetup(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := caddy.NewTestController("dns", tt.corefile)
 			err := setup(c)
+			if err == nil && tt.err != "" { // what is known of all of them together
+				draft, _ := handover.Of(c)
+				_, err = draft.Config()
+			}
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(err.Error(), "s3cret") {
 					t.Errorf("error %v, want %s", err, tt.err)

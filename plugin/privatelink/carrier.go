@@ -223,9 +223,10 @@ func (r *carrier) reopen() (old []*fastpath.Group) {
 		if err != nil {
 			fastLog().Error("fastpath is not used any more", "server", f.server.Addr, "err", err)
 			r.say(f.block, f.server.Addr, "socket")
-			continue
+			delete(r.groups, at) // a reload tries again
+		} else {
+			r.groups[at] = next
 		}
-		r.groups[at] = next
 		old = append(old, g)
 	}
 	return old

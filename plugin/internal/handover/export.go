@@ -20,11 +20,6 @@ func (d *Draft) AddExport(at block.Position, c export.Config) error {
 	if first, twice := d.exports.at[c.Name]; twice {
 		return at.Errorf("receiver %s is given already at %s", c.Name, first)
 	}
-	for _, other := range d.exports.all {
-		if c.Position != "" && c.Position == other.Position {
-			return at.Property("position").Errorf("%s has receiver %s already, at %s; each needs one of its own", c.Position, other.Name, d.exports.at[other.Name].Property("position"))
-		}
-	}
 	if d.exports.at == nil {
 		d.exports.at = make(map[string]block.Position)
 	}
@@ -33,15 +28,36 @@ func (d *Draft) AddExport(at block.Position, c export.Config) error {
 	return nil
 }
 
-// placed returns them with all their files, for a state at a place.
-func (x *exports) placed(p Place) []export.Config {
+// placed returns them with all their files, for a state at a place. Two receivers have no file of a position in common: what one has would be taken
+// for what the other has.
+func (x *exports) placed(p Place) ([]export.Config, error) {
 	all := slices.Clone(x.all)
+	owner := make(map[string]string)
 	for i := range all {
-		if c := &all[i]; c.Audit && c.Position == "" {
+		c := &all[i]
+		if !c.Audit {
+			continue
+		}
+		if c.Position == "" {
 			c.Position = ExportPosition(p, c.Name)
 		}
+		file := resolved(c.Position)
+		for _, taken := range []string{file, export.Unfinished(file)} {
+			if other, ok := owner[taken]; ok {
+				return nil, x.at[c.Name].Property("position").Errorf("%s is where receiver %s has its position, at %s; each needs a file of its own", c.Position, other, x.at[other].Property("position"))
+			}
+		}
+		owner[file], owner[export.Unfinished(file)] = c.Name, c.Name
 	}
-	return all
+	return all, nil
+}
+
+// resolved returns a path without symbolic links in its directory, which may not be there yet.
+func resolved(path string) string {
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path))
+	}
+	return filepath.Clean(path)
 }
 
 // ExportPosition returns the path of a receiver's position where the Corefile says nothing: beside the state file, or where that would be.

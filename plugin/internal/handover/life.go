@@ -161,6 +161,10 @@ func (d *Draft) Config() (node.Config, error) {
 	if err != nil {
 		return node.Config{}, d.first.Errorf("path of the state: %w", err)
 	}
+	exports, err := d.exports.placed(place)
+	if err != nil {
+		return node.Config{}, err
+	}
 	plane := d.proxy
 	if plane != nil {
 		settings := *plane
@@ -174,7 +178,7 @@ func (d *Draft) Config() (node.Config, error) {
 		From:        d.first.File,
 		Proxy:       plane,
 		Policies:    d.policies.all,
-		Exports:     d.exports.placed(place),
+		Exports:     exports,
 		API:         d.api,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
