@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-link/postern/internal/collectors"
 )
 
 // Reason is why flow records were dropped.
@@ -48,13 +50,8 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for i, c := range m.all() {
-		if err := r.Register(c); err != nil {
-			for _, c := range m.all()[:i] {
-				r.Unregister(c)
-			}
-			return nil, err
-		}
+	if err := collectors.Register(r, m.all()...); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
@@ -66,9 +63,7 @@ func (m *Metrics) all() []prometheus.Collector {
 // Unregister ends them. m may be nil.
 func (m *Metrics) Unregister() {
 	if m != nil && m.register != nil {
-		for _, c := range m.all() {
-			m.register.Unregister(c)
-		}
+		collectors.Unregister(m.register, m.all()...)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postern-link/postern/internal/collectors"
 )
 
 // Metrics are those of all programs of a node, by policy. A nil *Metrics counts nothing.
@@ -43,13 +45,8 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for i, c := range m.all() {
-		if err := r.Register(c); err != nil {
-			for _, c := range m.all()[:i] {
-				r.Unregister(c)
-			}
-			return nil, err
-		}
+	if err := collectors.Register(r, m.all()...); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
@@ -63,9 +60,7 @@ func (m *Metrics) Unregister() {
 	if m == nil || m.register == nil {
 		return
 	}
-	for _, c := range m.all() {
-		m.register.Unregister(c)
-	}
+	collectors.Unregister(m.register, m.all()...)
 }
 
 // metrics are those of one program.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postern-link/postern/internal/collectors"
 	"github.com/postern-link/postern/store"
 )
 
@@ -36,12 +37,8 @@ func New(reg prometheus.Registerer, own ...prometheus.Collector) (*Meter, error)
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 	}
 	m.all = append([]prometheus.Collector{m.commits, m.duration}, own...)
-	for i, c := range m.all {
-		if err := reg.Register(c); err != nil {
-			m.all = m.all[:i]
-			m.Unregister()
-			return nil, err
-		}
+	if err := collectors.Register(reg, m.all...); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
@@ -51,9 +48,7 @@ func (m *Meter) Unregister() {
 	if m == nil {
 		return
 	}
-	for _, c := range m.all {
-		m.reg.Unregister(c)
-	}
+	collectors.Unregister(m.reg, m.all...)
 }
 
 // Committed counts a commit by what came of it, and how long one took that was stored.
