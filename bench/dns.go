@@ -69,7 +69,7 @@ type dnsTest struct {
 
 func dnsTests() []dnsTest {
 	servers := []string{serverFile, serverNSD, serverKnot, serverPosternChain, serverPostern}
-	all := append(slices.Clone(servers), serverHosts, serverUnbound)
+	all := append(slices.Clone(servers), serverPosternOff, serverHosts, serverUnbound)
 	of := func(name, title string) test {
 		return test{name: name, title: title, baseline: serverFile, columns: dnsColumns, saturates: true}
 	}

@@ -95,16 +95,12 @@ func (b *bench) restoreMany(dir string) error {
 }
 
 // posternMany serves the state of many names.
-func (b *bench) posternMany(dir string, fast bool) ([]string, error) {
-	word := "off"
-	if fast {
-		word = "on"
-	}
+func (b *bench) posternMany(dir, fastpath string) ([]string, error) {
 	if err := b.restoreMany(dir); err != nil {
 		return nil, err
 	}
 	return b.corefile(b.postern, dir, fmt.Sprintf(".:%d {\n bind %s\n linkstore bolt %s\n privatelink {\n  miss nxdomain\n  fastpath %s\n }\n}\n",
-		b.net.dns.Port(), b.net.dns.Addr(), filepath.Join(dir, "state.db"), word))
+		b.net.dns.Port(), b.net.dns.Addr(), filepath.Join(dir, "state.db"), fastpath))
 }
 
 // keyMax is the largest value, keyQuiet the latency of which 99 of 100 queries have less while nothing changes.

@@ -15,7 +15,8 @@ const (
 	serverNSD          = "NSD"
 	serverKnot         = "Knot"
 	serverUnbound      = "Unbound local-data"
-	serverPosternChain = "Postern, fastpath off"
+	serverPosternChain = "Postern, plugins"
+	serverPosternOff   = "Postern, fastpath off"
 )
 
 // dnsServers returns the servers of a test that can be run. A peer that isn't installed is left out.
@@ -35,12 +36,15 @@ func (b *bench) dnsServers(t dnsTest) map[string]server {
 		}
 	}
 	if b.postern != "" {
-		for name, properties := range map[string][2]bool{serverPostern: {true, false}, serverPosternChain: {false, false}, serverPosternProxy: {true, true}} {
+		for name, of := range map[string]struct {
+			fastpath string
+			proxying bool
+		}{serverPostern: {"on", false}, serverPosternChain: {"plugins", false}, serverPosternOff: {"off", false}, serverPosternProxy: {"on", true}} {
 			servers[name] = server{name, func(dir string) ([]string, error) {
 				if t.many {
-					return b.posternMany(dir, properties[0])
+					return b.posternMany(dir, of.fastpath)
 				}
-				return b.posternDNS(dir, properties[0], properties[1])
+				return b.posternDNS(dir, of.fastpath, of.proxying)
 			}}
 		}
 	}

@@ -57,7 +57,7 @@ func (b *bench) posternWith(dir, lines, more string) ([]string, error) {
 
 // posternDNS configures one service and one endpoint for each name. All services have the same
 // target, so that proxying, if it is on, costs a listener and a probe per service and nothing else.
-func (b *bench) posternDNS(dir string, fast, proxying bool) ([]string, error) {
+func (b *bench) posternDNS(dir, fastpath string, proxying bool) ([]string, error) {
 	var c strings.Builder
 	c.WriteString(b.posternHead(dir))
 	for i := range dnsNames {
@@ -74,10 +74,7 @@ func (b *bench) posternDNS(dir string, fast, proxying bool) ([]string, error) {
  }
 `, label(i), publicZone, b.net.targets[0], b.net.address(i), b.net.endpoint.Port())
 	}
-	c.WriteString(" privatelink {\n  miss nxdomain\n")
-	if !fast {
-		c.WriteString("  fastpath off\n")
-	}
+	fmt.Fprintf(&c, " privatelink {\n  miss nxdomain\n  fastpath %s\n", fastpath)
 	c.WriteString(" }\n")
 	if proxying {
 		c.WriteString(" linkproxy\n")

@@ -119,7 +119,7 @@ func (r *carrier) steer(b *fasts, f *fast, g *fastpath.Group) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if g.Target() == f.target && r.groups[f.at] == g {
-			r.say(b, f.server.Addr, "")
+			r.say(b, f.server.Addr, f.reason())
 		}
 	})
 	if err != nil {
@@ -127,7 +127,7 @@ func (r *carrier) steer(b *fasts, f *fast, g *fastpath.Group) {
 		r.say(b, f.server.Addr, "filter")
 		return
 	}
-	r.say(b, f.server.Addr, "")
+	r.say(b, f.server.Addr, f.reason())
 }
 
 // succeed puts in force what takes the place of a block, before the block's own servers end.

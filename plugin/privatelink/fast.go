@@ -19,9 +19,11 @@ import (
 type fast struct {
 	p       *Privatelink
 	server  *dnsserver.Server
+	ctx     context.Context // of each query, as the server's own have it
 	at      netip.AddrPort
-	sockets int    // of CoreDNS
-	counted string // the plugin behind prometheus, which counts it as the one that answers; "": there is no prometheus
+	why     *reason // no answer is given again; nil: they are
+	sockets int     // of CoreDNS
+	counted string  // the plugin behind prometheus, which counts it as the one that answers; "": there is no prometheus
 	target  *fastpath.Target
 	block   *fasts
 
@@ -41,6 +43,14 @@ func (f *fast) Now() *fastpath.Moment {
 		return m
 	}
 	return f.begin(s)
+}
+
+// reason is what the metrics say of it: "" where answers are given again.
+func (f *fast) reason() string {
+	if f.why == nil {
+		return ""
+	}
+	return f.why.word
 }
 
 // begin returns the moment of a new snapshot.
@@ -81,14 +91,12 @@ func (f *fast) View(m *fastpath.Moment, client netip.Addr) (string, bool) {
 
 // Serve implements [fastpath.Backend].
 func (f *fast) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *fastpath.Answer {
-	ctx := context.WithValue(context.Background(), dnsserver.Key{}, f.server)
-	ctx = context.WithValue(ctx, dnsserver.LoopKey{}, 0)
 	if !learn {
-		f.server.ServeDNS(ctx, w, r)
+		f.server.ServeDNS(f.ctx, w, r)
 		return nil
 	}
 	n := new(note)
-	f.server.ServeDNS(context.WithValue(ctx, noteKey{}, n), w, r)
+	f.server.ServeDNS(context.WithValue(f.ctx, noteKey{}, n), w, r)
 	if n.msg == nil || n.msg.Compress || n.msg.Truncated {
 		return nil
 	}

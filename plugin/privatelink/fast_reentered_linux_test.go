@@ -32,7 +32,7 @@ func (l *looking) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg
 func TestFastpathReentered(t *testing.T) {
 	t.Parallel()
 	next := new(looking)
-	srv := startFastBefore(t, loops(t), next)
+	srv := startFastBefore(t, loops(t), next, nil)
 	b := packed(t, "www.example.net A", nil)
 	for i := range 20 {
 		m := new(dns.Msg)

@@ -76,6 +76,7 @@ func TestFastpathReasons(t *testing.T) {
 		{"nothing in the way", "", "errors\ncache\nforward . 127.0.0.1:9", ""},
 		{"on", "fastpath on", "errors", ""},
 		{"off", "fastpath off", "", "off"},
+		{"plugins", "fastpath plugins", "errors", "plugins"},
 		{"log", "", "log", "plugin"},
 		{"acl", "", "acl {\nallow net 127.0.0.0/8\n}", "plugin"},
 		{"rewrite", "", "rewrite name a.example b.example", "plugin"},

@@ -2,6 +2,7 @@ package privatelink
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,7 +20,10 @@ import (
 )
 
 // reason is why a server block or an address of it has no fast path, short enough for a metric; the text says more.
-type reason struct{ word, text string }
+type reason struct {
+	word, text string
+	sockets    bool // the plugins can answer each query on the fast path's sockets
+}
 
 // harmless are the handlers in front of privatelink that do nothing to an answer but count it or report its failure.
 var harmless = []string{"prometheus", "errors"}
@@ -29,32 +33,32 @@ var harmless = []string{"prometheus", "errors"}
 func blockReason(config *dnsserver.Config, keys int, decorated bool) *reason {
 	switch {
 	case !fastpath.Supported():
-		return &reason{"system", "it needs Linux"}
+		return &reason{word: "system", text: "it needs Linux"}
 	case config.Transport != transport.DNS:
-		return &reason{"transport", "the block serves no plain DNS"}
+		return &reason{word: "transport", text: "the block serves no plain DNS"}
 	case config.Zone != "." || keys != 1:
-		return &reason{"zone", "the block is not that of the zone . alone"}
+		return &reason{word: "zone", text: "the block is not that of the zone . alone"}
 	case config.ProxyProtoConnPolicy != nil:
-		return &reason{"plugin", "proxyproto reads the datagrams first"}
+		return &reason{word: "plugin", text: "proxyproto reads the datagrams first"}
 	case len(config.TsigSecret) > 0:
-		return &reason{"plugin", "tsig signs the answers"}
+		return &reason{word: "plugin", text: "tsig signs the answers"}
 	case config.ViewName != "" || len(config.FilterFuncs) > 0:
-		return &reason{"plugin", "view chooses among server blocks"}
+		return &reason{word: "plugin", text: "view chooses among server blocks"}
 	case decorated:
-		return &reason{"plugin", "shed writes the answers"}
+		return &reason{word: "plugin", text: "shed writes the answers"}
+	}
+	if err := fastpath.Usable(); err != nil {
+		return &reason{word: "system", text: "the kernel takes no filter: " + err.Error()}
 	}
 	for _, h := range config.Handlers() {
 		switch {
 		case h.Name() == name:
-			if err := fastpath.Usable(); err != nil {
-				return &reason{"system", "the kernel takes no filter: " + err.Error()}
-			}
 			return nil
 		case !slices.Contains(harmless, h.Name()):
-			return &reason{"plugin", h.Name() + " stands in front and would not see what is answered"}
+			return &reason{word: "plugin", text: h.Name() + " stands in front and would not see what is answered", sockets: true}
 		}
 	}
-	return &reason{"plugin", "privatelink is not in the chain"} // not reached: it has just been put there
+	return &reason{word: "plugin", text: "privatelink is not in the chain"} // not reached: it has just been put there
 }
 
 // addressReason says why an address of a server block can't have a fast path.
@@ -66,11 +70,11 @@ func addressReason(config *dnsserver.Config, host string, others []*dnsserver.Co
 	}
 	port, bad := strconv.ParseUint(config.Port, 10, 16)
 	if err != nil || bad != nil || port == 0 || addr.Is4In6() {
-		return netip.AddrPort{}, &reason{"address", "the address or the port is not a plain one"}
+		return netip.AddrPort{}, &reason{word: "address", text: "the address or the port is not a plain one"}
 	}
 	for _, o := range others {
 		if o.Port == config.Port && o.Transport == config.Transport && (slices.Contains(o.ListenHosts, host) || wild && slices.ContainsFunc(o.ListenHosts, isWild)) {
-			return netip.AddrPort{}, &reason{"block", "another server block has the address as well"}
+			return netip.AddrPort{}, &reason{word: "block", text: "another server block has the address as well"}
 		}
 	}
 	return netip.AddrPortFrom(addr, uint16(port)), nil
@@ -102,15 +106,18 @@ func configs(c *caddy.Controller, file caddy.Input) ([]*dnsserver.Config, error)
 	return all, nil
 }
 
-// newFast returns what serves an address of a server block, which the block calls host.
-func newFast(p *Privatelink, config *dnsserver.Config, host string, at netip.AddrPort) (*fast, error) {
-	f := &fast{p: p, at: at, sockets: max(1, config.NumSockets)}
+// newFast returns what serves an address of a server block, which the block calls host. If there is a reason why no answer is given again,
+// its plugins answer each query.
+func newFast(p *Privatelink, config *dnsserver.Config, host string, at netip.AddrPort, why *reason) (*fast, error) {
+	f := &fast{p: p, at: at, sockets: max(1, config.NumSockets), why: why}
 	// A server of our own with the plugins of the block: CoreDNS makes one for each of its sockets in the same way.
 	var err error
 	if f.server, err = dnsserver.NewServer(serverName(config, host), []*dnsserver.Config{config}); err != nil {
 		return nil, err
 	}
+	f.ctx = context.WithValue(context.WithValue(context.Background(), dnsserver.Key{}, f.server), dnsserver.LoopKey{}, 0)
 	f.target = fastpath.NewTarget(f)
+	f.target.Always = why != nil
 	f.target.NoSubnets = len(p.ecsFrom) > 0 && p.network == ""
 	for _, code := range fastpath.Options {
 		f.target.NoOptions = f.target.NoOptions || edns.SupportedOption(code)

@@ -17,7 +17,7 @@ import (
 
 // fasts is what one server block has of the fast path.
 type fasts struct {
-	word      string         // of the property: on, off, or "" for where it changes nothing
+	word      string         // of the property: on, off, plugins, or "" for where it changes nothing
 	at        block.Position // of the property
 	p         *Privatelink
 	config    *dnsserver.Config
@@ -97,41 +97,38 @@ func (b *fasts) register(c *caddy.Controller) {
 
 // stage decides which addresses have a fast path.
 func (b *fasts) stage(c *caddy.Controller, stored any) error {
-	off := func(server string, why *reason) error {
-		if b.word == "on" {
-			return b.at.Property("fastpath").Errorf("fastpath: %s: %s", server, why.text)
-		}
-		b.without[server] = why.word
-		if b.word == "" {
-			fastLog().Info("fastpath is not used", "server", server, "reason", why.word, "why", why.text)
-		}
-		return nil
-	}
 	b.without = make(map[string]string)
 	b.instance = instanceOf(stored)
-	why := blockReason(b.config, b.keys, b.decorated)
-	if b.word == "off" {
-		why = &reason{"off", ""}
+	block := blockReason(b.config, b.keys, b.decorated)
+	switch {
+	case b.word == "off":
+		block = &reason{word: b.word}
+	case b.word == "plugins" && block == nil:
+		block = &reason{word: b.word, sockets: true}
 	}
 	var others []*dnsserver.Config
-	if why == nil {
+	if block == nil || block.sockets {
 		var err error
 		if others, err = configs(c, b.instance.Caddyfile()); err != nil {
 			return err
 		}
 	}
 	for _, host := range b.config.ListenHosts {
-		at, why := netip.AddrPort{}, why
-		if why == nil {
-			at, why = addressReason(b.config, host, others)
-		}
-		if why != nil {
-			if err := off(serverName(b.config, host), why); err != nil {
-				return err
+		at, why := netip.AddrPort{}, block
+		if why == nil || why.sockets {
+			addr, bad := addressReason(b.config, host, others)
+			if at = addr; bad != nil {
+				why = bad
 			}
+		}
+		if err := b.tell(serverName(b.config, host), why); err != nil {
+			return err
+		}
+		if why != nil && !why.sockets {
+			b.without[serverName(b.config, host)] = why.word
 			continue
 		}
-		f, err := newFast(b.p, b.config, host, at)
+		f, err := newFast(b.p, b.config, host, at, why)
 		if err != nil {
 			return err
 		}
@@ -144,6 +141,21 @@ func (b *fasts) stage(c *caddy.Controller, stored any) error {
 			carried.succeed(b)
 		}
 	}}, nil)
+	return nil
+}
+
+// tell says why a server has no fast path, unless nobody asked for it. Where it was asked for, that is an error.
+func (b *fasts) tell(server string, why *reason) error {
+	switch {
+	case why == nil || b.word == why.word:
+		return nil
+	case b.word == "on":
+		return b.at.Property("fastpath").Errorf("fastpath: %s: %s", server, why.text)
+	case why.sockets:
+		fastLog().Info("fastpath has every query answered by the plugins", "server", server, "reason", why.word, "why", why.text)
+	default:
+		fastLog().Info("fastpath is not used", "server", server, "reason", why.word, "why", why.text)
+	}
 	return nil
 }
 

@@ -94,7 +94,7 @@ type parsed struct {
 	zones    []addedZones
 	missAt   map[link.Name]block.Position // where missIn says so
 	missSeen bool                         // a policy without zones was given
-	fastpath string                       // on, off, or "" for on where it changes nothing
+	fastpath string                       // on, off, plugins, or "" for on where it changes nothing
 }
 
 // parse reads the directive, which a server block has once.
@@ -143,8 +143,8 @@ func (d *parsed) directive(c *caddy.Controller) block.Directive {
 			d.ptr = word == "on"
 			return err
 		}},
-		{Name: "fastpath", Usage: "on|off", Min: 1, Max: 1, Set: func(args []string) (err error) {
-			d.fastpath, err = block.Word(args[0], "on", "off")
+		{Name: "fastpath", Usage: "on|off|plugins", Min: 1, Max: 1, Set: func(args []string) (err error) {
+			d.fastpath, err = block.Word(args[0], "on", "off", "plugins")
 			return err
 		}},
 	}}

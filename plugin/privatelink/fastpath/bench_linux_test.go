@@ -85,11 +85,9 @@ func (c *burst) round(b *testing.B, n int) {
 	for i := range n {
 		c.id++
 		binary.BigEndian.PutUint16(c.b[i], c.id)
-		r.outVec[i].Base = &c.b[i][0]
-		r.outVec[i].SetLen(len(c.b[i]))
+		r.add(c.b[i], &r.from[i], 0, nil) // the socket is connected
 	}
-	r.queued = n
-	r.send(uintptr(c.fd))
+	r.send(uintptr(c.fd), false)
 	for got := 0; got < n; {
 		if errno := r.receive(uintptr(c.fd)); errno == unix.EAGAIN {
 			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}

@@ -67,6 +67,8 @@ type Answer struct {
 // Target is what the sockets of an address serve: one configuration. It is not changed once it is in use.
 type Target struct {
 	Backend Backend
+	// Always has the plugins answer every query: no answer is given again.
+	Always bool
 	// NoOptions sends queries with EDNS options to the plugins, NoSubnets those with a client subnet.
 	NoOptions, NoSubnets bool
 	// Requests, Responses and Duration take the sizes in bytes and the time in seconds of what is answered here; nil:
@@ -86,6 +88,14 @@ type Target struct {
 
 // NewTarget returns a target with an empty table.
 func NewTarget(b Backend) *Target { return &Target{Backend: b, done: make(chan struct{})} }
+
+// now returns the moment whose answers may be given again, nil where none may.
+func (t *Target) now() *Moment {
+	if t.Always {
+		return nil
+	}
+	return t.Backend.Now()
+}
 
 // enter notes a query that goes to the plugins.
 func (t *Target) enter() { t.serving.Add(1) }

@@ -58,7 +58,7 @@ func TestSegments(t *testing.T) {
 				if n := r.pack(0); n != tc.messages {
 					t.Errorf("%d messages, want %d", n, tc.messages)
 				}
-				if err := raw.Control(r.send); err != nil {
+				if err := raw.Control(func(fd uintptr) { r.send(fd, false) }); err != nil {
 					t.Fatal(err)
 				}
 				buf := make([]byte, 2048)
@@ -107,7 +107,7 @@ func TestSegmentsTooLarge(t *testing.T) {
 	if n := r.pack(0); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
-	if err := raw.Control(r.send); err != nil {
+	if err := raw.Control(func(fd uintptr) { r.send(fd, false) }); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 2048)
