@@ -15,6 +15,7 @@ const (
 	serverNSD          = "NSD"
 	serverKnot         = "Knot"
 	serverUnbound      = "Unbound local-data"
+	serverEcho         = "echo"
 	serverPosternChain = "Postern, plugins"
 	serverPosternOff   = "Postern, fastpath off"
 )
@@ -24,6 +25,9 @@ func (b *bench) dnsServers(t dnsTest) map[string]server {
 	servers := map[string]server{
 		serverFile:  {serverFile, b.coreFile},
 		serverHosts: {serverHosts, b.coreHosts},
+		serverEcho: {serverEcho, func(string) ([]string, error) {
+			return []string{b.self, "-role", "echo", b.net.dns.String()}, nil
+		}},
 	}
 	for name, peer := range map[string]struct {
 		program string

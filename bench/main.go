@@ -130,6 +130,8 @@ func play(part string, args []string) error {
 	case "policy":
 		policyplugin.Serve(allowAll{})
 		return nil
+	case "echo":
+		return runEcho(args)
 	case "relay":
 		return runRelay(args)
 	case "sink":

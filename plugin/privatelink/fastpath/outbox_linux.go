@@ -18,6 +18,7 @@ type outbox struct {
 	sizes    [batch]uint32 // of to
 	from     [batch][]byte // the control message that has an answer leave from the address that was asked; empty: the socket's
 	controls [batch]mmsg.Controls
+	by       clients
 
 	queued int  // answers
 	sent   int  // of those
@@ -37,6 +38,9 @@ func (o *outbox) add(wire []byte, to *mmsg.Name, size uint32, from []byte) {
 // send sends what is queued. What the kernel doesn't take is dropped, as a network would, unless it has no room and the caller is patient: then
 // send returns false, to be called again.
 func (o *outbox) send(fd uintptr, patient bool) bool {
+	if o.sent == 0 {
+		o.group()
+	}
 	for o.sent < o.queued {
 		packed := o.pack(o.sent)
 		n, errno := mmsg.Send(int(fd), o.out[:packed])
@@ -61,6 +65,63 @@ func (o *outbox) send(fd uintptr, patient bool) bool {
 
 // drop empties the box.
 func (o *outbox) drop() { o.queued, o.sent, o.doubt = 0, 0, 0 }
+
+// clients is what group finds the answers to one client with.
+type clients struct {
+	first [2 * batch]uint8 // by hash of the client: its first answer, counted from 1
+	last  [batch]uint8     // by first answer: the last one so far
+	next  [batch]uint8     // the client's next answer, counted from 1
+	vec   [batch]unix.Iovec
+	to    [batch]*mmsg.Name
+	sizes [batch]uint32
+	from  [batch][]byte
+}
+
+// group brings together the answers to one client from one address, in the order in which they were added.
+func (o *outbox) group() {
+	c := &o.by
+	clear(c.first[:])
+	apart := false
+	for i := range o.queued {
+		c.next[i] = 0
+		h := o.to[i].Port
+		for h = (h ^ h>>8) % uint16(len(c.first)); ; h = (h + 1) % uint16(len(c.first)) {
+			f := c.first[h]
+			if f == 0 {
+				c.first[h], c.last[i] = uint8(i+1), uint8(i)
+				break
+			}
+			if f--; o.same(int(f), i) {
+				apart = apart || int(c.last[f]) != i-1
+				c.next[c.last[f]], c.last[f] = uint8(i+1), uint8(i)
+				c.last[i] = noFirst
+				break
+			}
+		}
+	}
+	if !apart {
+		return
+	}
+	c.vec, c.to, c.sizes, c.from = o.vec, o.to, o.sizes, o.from
+	n := 0
+	for i := range o.queued {
+		if c.last[i] == noFirst {
+			continue
+		}
+		for j := i + 1; j != 0; j = int(c.next[j-1]) {
+			o.vec[n], o.to[n], o.sizes[n], o.from[n] = c.vec[j-1], c.to[j-1], c.sizes[j-1], c.from[j-1]
+			n++
+		}
+	}
+}
+
+// noFirst marks an answer that is not the first of its client.
+const noFirst = 255
+
+// same reports whether two answers go to one client from one address.
+func (o *outbox) same(a, b int) bool {
+	return *o.to[a] == *o.to[b] && bytes.Equal(o.from[a], o.from[b])
+}
 
 // pack makes messages of the answers from one on, of those that go one after another to the same client one message if it can be
 // cut again, and returns how many messages.
@@ -90,7 +151,7 @@ func (o *outbox) pack(at int) int {
 func (o *outbox) alike(at int) int {
 	size := o.vec[at].Len
 	n, total := 1, size
-	for next := at + 1; next < o.queued && *o.to[next] == *o.to[at] && bytes.Equal(o.from[next], o.from[at]); next++ {
+	for next := at + 1; next < o.queued && o.same(at, next); next++ {
 		length := o.vec[next].Len
 		if total += length; length > size || total > maxSegmented {
 			break

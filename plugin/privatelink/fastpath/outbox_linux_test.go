@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSegments: answers that follow each other to one client are one message if the kernel can cut it, and each arrives as a datagram
+// TestSegments: answers to one client are one message if the kernel can cut it, and each arrives as a datagram
 // of its own, in order.
 func TestSegments(t *testing.T) {
 	t.Parallel()
@@ -26,7 +26,9 @@ func TestSegments(t *testing.T) {
 		{"the last shorter", []answer{{0, 40}, {0, 40}, {0, 39}}, false, 1},
 		{"one after a shorter", []answer{{0, 40}, {0, 39}, {0, 39}}, false, 2},
 		{"one that is longer", []answer{{0, 40}, {0, 41}, {0, 41}}, false, 2},
-		{"two clients", []answer{{0, 40}, {1, 40}, {1, 40}, {0, 40}}, false, 3},
+		{"two clients", []answer{{0, 40}, {1, 40}, {1, 40}, {0, 40}}, false, 2},
+		{"two clients in turn", slices.Repeat([]answer{{0, 40}, {1, 41}}, batch/2), false, 2},
+		{"two clients and sizes", []answer{{0, 40}, {1, 41}, {0, 41}, {1, 41}, {0, 41}, {1, 40}}, false, 3},
 		{"too many bytes", slices.Repeat([]answer{{0, 1232}}, batch), false, 2},
 		{"where the kernel takes none", []answer{{0, 40}, {0, 40}}, true, 2},
 	} {
@@ -55,6 +57,7 @@ func TestSegments(t *testing.T) {
 				for i, a := range tc.answers {
 					r.reply(i, append(r.answer[i][:0], bytes.Repeat([]byte{byte(i)}, a.size)...))
 				}
+				r.group()
 				if n := r.pack(0); n != tc.messages {
 					t.Errorf("%d messages, want %d", n, tc.messages)
 				}
