@@ -242,11 +242,16 @@ var shapes = []struct {
 	}},
 }
 
-// sources are where answers come from.
-var sources = []struct {
-	name string
-	why  *reason
-}{{"table", nil}, {"plugins", &reason{word: "plugins", sockets: true}}}
+// fromBoth makes a test with a fast path that gives answers again, and with one whose plugins answer every query.
+func fromBoth(t *testing.T, test func(t *testing.T, srv *fastServer)) {
+	t.Helper()
+	for name, why := range map[string]*reason{"table": nil, "plugins": {word: "plugins", sockets: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, startFastBefore(t, loops(t), publicUpstream{}, why))
+		})
+	}
+}
 
 // spellOddly spells every other letter large.
 func spellOddly(s string) string {
@@ -261,12 +266,7 @@ func spellOddly(s string) string {
 // and again; and what is asked plainly comes from the table (D07, D08, D09, D14, D15).
 func TestFastpathAnswers(t *testing.T) {
 	t.Parallel()
-	for _, source := range sources {
-		t.Run(source.name, func(t *testing.T) {
-			t.Parallel()
-			testFastpathAnswers(t, startFastBefore(t, loops(t), publicUpstream{}, source.why))
-		})
-	}
+	fromBoth(t, testFastpathAnswers)
 }
 
 func testFastpathAnswers(t *testing.T, srv *fastServer) {
@@ -311,12 +311,7 @@ func testFastpathAnswers(t *testing.T, srv *fastServer) {
 // TestFastpathFuzzed: queries with bytes changed, cut and added are answered as by the plugins, or by neither (D21).
 func TestFastpathFuzzed(t *testing.T) {
 	t.Parallel()
-	for _, source := range sources {
-		t.Run(source.name, func(t *testing.T) {
-			t.Parallel()
-			testFastpathFuzzed(t, startFastBefore(t, loops(t), publicUpstream{}, source.why))
-		})
-	}
+	fromBoth(t, testFastpathFuzzed)
 }
 
 func testFastpathFuzzed(t *testing.T, srv *fastServer) {
