@@ -103,14 +103,16 @@ func TestFastpathReasons(t *testing.T) {
 	}
 }
 
-// TestFastpathReload: no query is lost while the fast path goes from Corefile to Corefile, is switched off and on, and a
-// reload fails that wants it where it can't be.
+// TestFastpathReload: no query is lost while the fast path goes from Corefile to Corefile, is switched off and on, leaves all to the plugins, and
+// a reload fails that wants it where it can't be.
 func TestFastpathReload(t *testing.T) {
 	port := freeport.Get(t)
 	at := fmt.Sprintf("127.0.0.1:%d", port)
 	on, off := fastCorefile(port, "", "errors"), fastCorefile(port, "fastpath off", "errors")
 	more := fastCorefile(port, "", "errors\nmultisocket 3")
+	front := fastCorefile(port, "", "acl {\nallow net 127.0.0.0/8\n}")
 	bad := fastCorefile(port, "fastpath on", "log")
+	words := map[string]string{string(off.Body()): "off", string(front.Body()): "plugin"}
 	instance := startInstance(t, on)
 	defer func() { end(t, instance) }()
 
@@ -168,7 +170,7 @@ func TestFastpathReload(t *testing.T) {
 			}
 		}
 	}
-	for i, in := range []caddy.Input{on, off, on, bad, more, on, off, more} {
+	for i, in := range []caddy.Input{on, off, on, front, bad, off, front, more, front, on, bad, more, on, off, more} {
 		progress()
 		next, err := instance.Restart(in)
 		if string(in.Body()) == string(bad.Body()) {
@@ -181,10 +183,7 @@ func TestFastpathReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		instance = next
-		want := ""
-		if string(in.Body()) == string(off.Body()) {
-			want = "off"
-		}
+		want := words[string(in.Body())]
 		for deadline := time.Now().Add(10 * time.Second); fastGauge(t, "dns://"+at) != want; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("reload %d: reason %q, want %q", i, fastGauge(t, "dns://"+at), want)
