@@ -82,9 +82,9 @@ func TestFastpathReasons(t *testing.T) {
 		{"rewrite", "", "rewrite name a.example b.example", "plugin"},
 		{"bufsize", "", "bufsize 512", "plugin"},
 		{"any", "", "any", "plugin"},
-		{"shed", "", "shed", "plugin"},
-		{"view", "", "view v {\nexpr true\n}", "plugin"},
-		{"proxyproto", "", "proxyproto {\nallow 10.0.0.0/8\n}", "plugin"},
+		{"shed", "", "shed", "shed"},
+		{"view", "", "view v {\nexpr true\n}", "view"},
+		{"proxyproto", "", "proxyproto {\nallow 10.0.0.0/8\n}", "proxyproto"},
 		{"a more specific block", "", "}\nexample.org:PORT {\nbind 127.0.0.1\nerrors", "block"},
 		{"a block on another address", "", "}\nexample.org:PORT {\nbind 127.0.0.2\nerrors", ""},
 	} {

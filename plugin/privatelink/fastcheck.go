@@ -39,13 +39,13 @@ func blockReason(config *dnsserver.Config, keys int, decorated bool) *reason {
 	case config.Zone != "." || keys != 1:
 		return &reason{word: "zone", text: "the block is not that of the zone . alone"}
 	case config.ProxyProtoConnPolicy != nil:
-		return &reason{word: "plugin", text: "proxyproto reads the datagrams first"}
+		return &reason{word: "proxyproto", text: "proxyproto reads the datagrams first"}
 	case len(config.TsigSecret) > 0:
-		return &reason{word: "plugin", text: "tsig signs the answers"}
+		return &reason{word: "tsig", text: "tsig signs the answers"}
 	case config.ViewName != "" || len(config.FilterFuncs) > 0:
-		return &reason{word: "plugin", text: "view chooses among server blocks"}
+		return &reason{word: "view", text: "view chooses among server blocks"}
 	case decorated:
-		return &reason{word: "plugin", text: "shed writes the answers"}
+		return &reason{word: "shed", text: "shed writes the answers"}
 	}
 	if err := fastpath.Usable(); err != nil {
 		return &reason{word: "system", text: "the kernel takes no filter: " + err.Error()}

@@ -147,7 +147,7 @@ func (b *fasts) stage(c *caddy.Controller, stored any) error {
 // tell says why a server has no fast path, unless nobody asked for it. Where it was asked for, that is an error.
 func (b *fasts) tell(server string, why *reason) error {
 	switch {
-	case why == nil || b.word == why.word:
+	case why == nil || b.word == why.word || b.word == "plugins" && why.sockets:
 		return nil
 	case b.word == "on":
 		return b.at.Property("fastpath").Errorf("fastpath: %s: %s", server, why.text)

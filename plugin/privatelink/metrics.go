@@ -51,11 +51,15 @@ type counterKey struct {
 var (
 	fastInUse = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace, Subsystem: name, Name: "fastpath",
-		Help: "1 where queries by UDP are answered without the plugins, 0 where they aren't, with the reason.",
+		Help: "1 where queries by UDP are answered from the table, without the plugins; 0 where they aren't, with the reason.",
 	}, []string{"server", "reason"})
 	fastAnswers = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name, Name: "fastpath_answers_total",
 		Help: "Queries that were answered without the plugins; other metrics count them, too.",
+	}, []string{"server"})
+	fastDropped = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name, Name: "fastpath_dropped_total",
+		Help: "Queries by UDP that were dropped, for too many waited for a processor to be answered by the plugins.",
 	}, []string{"server"})
 )
 
@@ -72,11 +76,12 @@ func setFast(server, reason string) {
 func forgetFast(server string) {
 	fastInUse.DeletePartialMatch(prometheus.Labels{"server": server})
 	fastAnswers.DeleteLabelValues(server)
+	fastDropped.DeleteLabelValues(server)
 }
 
 // meter has what is answered counted; sizes and times as prometheus does. It is called before the target is in use.
 func (f *fast) meter() {
-	f.target.Answered = fastAnswers.WithLabelValues(f.server.Addr)
+	f.target.Answered, f.target.Dropped = fastAnswers.WithLabelValues(f.server.Addr), fastDropped.WithLabelValues(f.server.Addr)
 	if f.counted == "" {
 		return
 	}

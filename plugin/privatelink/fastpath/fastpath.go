@@ -74,8 +74,8 @@ type Target struct {
 	// Requests, Responses and Duration take the sizes in bytes and the time in seconds of what is answered here; nil:
 	// nobody wants to know.
 	Requests, Responses, Duration prometheus.Observer
-	// Answered counts what is answered here; nil: nobody wants to know.
-	Answered prometheus.Counter
+	// Answered counts what is answered here, Dropped the queries for which the plugins had no time; nil: nobody wants to know.
+	Answered, Dropped prometheus.Counter
 
 	table Table
 

@@ -109,7 +109,9 @@ func (s *socket) answerBatch(fd uintptr) {
 		s.tally.end(t, began)
 	}
 	if len(s.misses) > 0 {
-		s.work.add(s.misses)
+		if n := s.work.add(s.misses); n > 0 && t.Dropped != nil {
+			t.Dropped.Add(float64(n))
+		}
 		clear(s.misses)
 		s.misses = s.misses[:0]
 	}

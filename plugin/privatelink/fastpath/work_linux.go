@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"runtime"
 	"sync"
 	"time"
 )
@@ -9,22 +10,22 @@ import (
 //
 // A worker takes one query after the other, so that most are answered by one goroutine, whose stack has grown, and their answers leave
 // with one system call. At any query it may have to wait, as for an upstream server. So before it begins with one while anything is left to do,
-// be it queries or answers, another worker is called, which goes on when there is a processor for it. Nothing waits for a plugin
+// be it queries or answers, another worker is called, which goes on when there is a processor for it. No query and no answer waits for a plugin
 // that waits.
 type work struct {
 	socket *socket
 
 	mu       sync.Mutex
 	called   sync.Cond // a worker is called, or all are to end
-	room     sync.Cond // fewer than half of maxWaiting queries wait
 	waiting  []*miss
 	taken    int // of waiting
 	answers  []reply
-	spare    []reply // room for answers
-	idle     int     // workers that wait to be called
-	coming   bool    // a worker is called that hasn't looked yet
-	flushing bool    // a worker sends answers
-	open     int     // queries that the plugins have not done with
+	oldest   time.Time // when the first of answers was there
+	spare    []reply   // room for answers
+	idle     int       // workers that wait to be called
+	coming   bool      // a worker is called that hasn't looked yet
+	flushing bool      // a worker sends answers
+	open     int       // queries that the plugins have not done with
 	ended    bool
 	done     chan struct{} // closed when it has ended and nothing is left
 
@@ -39,23 +40,27 @@ type reply struct {
 }
 
 const (
-	// maxWaiting is how many queries wait for a worker at most; then no more are read. They need the processor that reading takes.
-	maxWaiting = 4 * batch
+	// maxWaiting is how many queries wait for a worker at most. They wait for a processor alone: what has to wait for something else has a worker.
+	maxWaiting = 1024
+	// maxKept is for how long an answer waits for others at most, but for the query that is with the plugins then.
+	maxKept = time.Millisecond
 	// maxIdle is how many workers of a socket wait for work at most.
 	maxIdle = 16
 )
 
 func newWork(s *socket) *work {
 	w := &work{socket: s, done: make(chan struct{})}
-	w.called.L, w.room.L = &w.mu, &w.mu
+	w.called.L = &w.mu
 	w.send = func(fd uintptr) bool { return w.out.send(fd, true) }
 	return w
 }
 
-// add has queries answered. It waits while too many do.
-func (w *work) add(queries []*miss) {
+// add has queries answered. It returns how many of them, the last, are not, for too many wait.
+func (w *work) add(queries []*miss) (dropped int) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	if room := maxWaiting - (len(w.waiting) - w.taken); room < len(queries) {
+		queries, dropped = queries[:room], len(queries)-room
+	}
 	if w.taken > 0 && len(w.waiting)+len(queries) > cap(w.waiting) {
 		left := copy(w.waiting, w.waiting[w.taken:])
 		clear(w.waiting[left:])
@@ -66,9 +71,12 @@ func (w *work) add(queries []*miss) {
 	if !w.coming {
 		w.call()
 	}
-	for len(w.waiting)-w.taken > maxWaiting {
-		w.room.Wait()
+	many := len(w.waiting)-w.taken > maxWaiting/2
+	w.mu.Unlock()
+	if many {
+		runtime.Gosched() // they need the processor that reading takes
 	}
+	return dropped
 }
 
 // call has another worker come.
@@ -87,17 +95,14 @@ func (w *work) run() {
 	defer w.mu.Unlock()
 	w.coming = false
 	for {
-		if len(w.answers) >= batch && !w.flushing {
+		if n := len(w.answers); n > 0 && !w.flushing && (n >= batch || time.Since(w.oldest) > maxKept) {
 			w.flush() // the queue may never be empty
 			continue
 		}
 		m := w.take()
 		switch {
 		case m != nil:
-			w.mu.Unlock()
-			w.socket.serveMiss(m)
-			w.mu.Lock()
-			w.open--
+			w.serve(m)
 		case len(w.answers) > 0 && !w.flushing:
 			w.flush()
 		case w.ended:
@@ -114,6 +119,18 @@ func (w *work) run() {
 	}
 }
 
+// serve has the plugins answer a query. They may end the goroutine.
+func (w *work) serve(m *miss) {
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		if w.open--; w.ended {
+			w.finish()
+		}
+	}()
+	w.socket.serveMiss(m)
+}
+
 // take returns the oldest query, nil if none waits. If then anything is left to do, another worker comes.
 func (w *work) take() *miss {
 	if w.taken == len(w.waiting) {
@@ -126,9 +143,6 @@ func (w *work) take() *miss {
 	if left == 0 {
 		w.waiting, w.taken = w.waiting[:0], 0
 	}
-	if left == maxWaiting/2 {
-		w.room.Signal()
-	}
 	if !w.coming && (left > 0 || len(w.answers) > 0) {
 		w.call()
 	}
@@ -140,6 +154,9 @@ func (w *work) reply(to *parcel, wire []byte) error {
 	w.mu.Lock()
 	coming := w.coming
 	if coming {
+		if len(w.answers) == 0 {
+			w.oldest = time.Now()
+		}
 		w.answers = append(w.answers, reply{to, wire})
 	}
 	w.mu.Unlock()
@@ -149,8 +166,11 @@ func (w *work) reply(to *parcel, wire []byte) error {
 	return to.send(w.socket.raw, wire)
 }
 
-// flush sends the answers, and waits while the socket is full.
+// flush sends the answers, and waits while the socket is full. Another worker goes on with the queries.
 func (w *work) flush() {
+	if w.taken < len(w.waiting) && !w.coming {
+		w.call()
+	}
 	all := w.answers
 	w.answers, w.spare, w.flushing = w.spare, nil, true
 	w.mu.Unlock()

@@ -6,12 +6,16 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 
 	"github.com/postern-link/postern/internal/mmsg"
@@ -101,41 +105,139 @@ func TestPluginsThatWait(t *testing.T) {
 	}
 }
 
-// TestReadingWaits: when very many queries wait for a worker no more are read, until fewer do.
-func TestReadingWaits(t *testing.T) {
+// TestTooManyWait: of more queries than may wait for a processor the last are dropped and counted, what the table has is answered
+// meanwhile, and all that wait in the end.
+func TestTooManyWait(t *testing.T) {
 	t.Parallel()
-	s := newSocketFor(t, newPlugins())
-	w := s.work
-	w.mu.Lock()
-	w.coming = true // one that never comes
-	w.mu.Unlock()
-	query := wire(t, "a.example.", nil)
-	some := func(n int) (all []*miss) {
-		for range n {
-			all = append(all, &miss{query: query})
+	s, known := newServed(t)
+	target := s.group.target.Load()
+	target.Dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "dropped"})
+	s.work.coming = true                                        // one that never comes
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil { // of socketOn
+		t.Fatal(err)
+	}
+	go s.run()
+	client := socketOn(t, "udp4", "127.0.0.1:0")
+	send := func(b []byte) {
+		t.Helper()
+		if _, err := client.WriteTo(b, s.conn.LocalAddr()); err != nil {
+			t.Fatal(err)
 		}
-		return all
 	}
-	w.add(some(maxWaiting))
-	added := make(chan struct{})
-	go func() { w.add(some(1)); close(added) }()
-	select {
-	case <-added:
-		t.Error("there is no end to queries that wait")
-	case <-time.After(50 * time.Millisecond):
+	buf := make([]byte, maxWire)
+	const more = 40
+	unknown := wire(t, "unknown.example.", nil)
+	for i := range maxWaiting + more {
+		send(unknown)
+		if i%20 == 0 { // not more than the kernel keeps
+			send(known)
+			if n, err := client.Read(buf); err != nil || !bytes.Contains(buf[:n], []byte("\x05known")) {
+				t.Fatalf("query %d: answer %q, %v", i, buf[:n], err)
+			}
+		}
 	}
-	go w.run()
-	select {
-	case <-added:
-	case <-time.After(10 * time.Second):
-		t.Error("reading doesn't go on")
+	send(known)
+	if _, err := client.Read(buf); err != nil {
+		t.Fatal(err)
 	}
-	s.conn.Close()
+	go s.work.run()
+	s.stop(10 * time.Second)
+	if n := testutil.ToFloat64(target.Dropped); n != more {
+		t.Errorf("%v queries were dropped, want %d", n, more)
+	}
+	if s.work.open != 0 {
+		t.Errorf("%d queries are open", s.work.open)
+	}
+	for i := range 100 { // the kernel doesn't keep many more for the client
+		if n, err := client.Read(buf); err != nil || !bytes.Contains(buf[:n], []byte("\x07unknown")) {
+			t.Fatalf("answer %d: %q, %v", i, buf[:n], err)
+		}
+	}
+}
+
+// endless is a backend that takes a while to answer nothing, and has another query come with each, until it is over.
+type endless struct {
+	*plugins
+	work *work
+	over atomic.Bool
+}
+
+func (b *endless) Serve(_ dns.ResponseWriter, r *dns.Msg, _ bool) *Answer {
+	if query, err := r.Pack(); err == nil && !b.over.Load() {
+		b.work.add([]*miss{{query: query}})
+		for began := time.Now(); time.Since(began) < 20*time.Microsecond; {
+		}
+	}
+	return nil
+}
+
+// TestAnswersAmongSilence: an answer leaves also where no others come and the queries never end, with one processor for it all.
+func TestAnswersAmongSilence(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	b := &endless{plugins: newPlugins()}
+	s := newSocketFor(t, b)
+	b.work = s.work
+	client := socketOn(t, "udp4", "127.0.0.1:0")
+	s.work.coming = true // one that hasn't come yet
+	for range maxWaiting / 4 { // more than there will ever be workers
+		s.work.add([]*miss{{query: wire(t, "silent.example.", nil)}})
+	}
+	if err := s.work.reply(parcelFor(client), []byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	go s.work.run()
+	buf := make([]byte, 100)
+	if n, err := client.Read(buf); err != nil || string(buf[:n]) != "answer" {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+	b.over.Store(true)
 	close(s.idle)
-	w.end(10 * time.Second)
-	if w.open != 0 {
-		t.Errorf("%d queries are open", w.open)
+	s.work.end(10 * time.Second)
+	s.conn.Close()
+}
+
+// TestPluginsThatEnd: a plugin that ends its goroutine takes nothing with it.
+func TestPluginsThatEnd(t *testing.T) {
+	t.Parallel()
+	s := newSocketFor(t, ending{newPlugins()})
+	client := socketOn(t, "udp4", "127.0.0.1:0")
+	for i := range 20 {
+		for _, name := range []string{"end.example.", "go.example."} {
+			if _, err := client.WriteTo(wire(t, name, nil), s.conn.LocalAddr()); err != nil {
+				t.Fatal(i, err)
+			}
+		}
 	}
+	go s.run()
+	buf := make([]byte, maxWire)
+	for i := range 20 {
+		if _, err := client.Read(buf); err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+	}
+	began := time.Now()
+	s.stop(time.Minute)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("ended after %v: what has ended is waited for", took)
+	}
+}
+
+// ending is a backend that ends the goroutine for names that begin with "end".
+type ending struct{ *plugins }
+
+func (b ending) Serve(w dns.ResponseWriter, r *dns.Msg, learn bool) *Answer {
+	if strings.HasPrefix(r.Question[0].Name, "end") {
+		runtime.Goexit()
+	}
+	return b.plugins.Serve(w, r, learn)
+}
+
+// parcelFor returns where answers to a client go.
+func parcelFor(client *net.UDPConn) *parcel {
+	at := client.LocalAddr().(*net.UDPAddr)
+	to := &parcel{size: unix.SizeofSockaddrInet4}
+	*(*unix.RawSockaddrInet4)(unsafe.Pointer(&to.to)) = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: mmsg.Port(uint16(at.Port)), Addr: [4]byte(at.IP.To4())}
+	return to
 }
 
 // TestAnswersLeaveTogether: answers that were kept for a worker that comes all leave, in order, also more than one system call takes,
@@ -144,9 +246,7 @@ func TestAnswersLeaveTogether(t *testing.T) {
 	t.Parallel()
 	s := newSocketFor(t, newPlugins())
 	client := socketOn(t, "udp4", "127.0.0.1:0")
-	at := client.LocalAddr().(*net.UDPAddr)
-	to := &parcel{size: unix.SizeofSockaddrInet4}
-	*(*unix.RawSockaddrInet4)(unsafe.Pointer(&to.to)) = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: mmsg.Port(uint16(at.Port)), Addr: [4]byte(at.IP.To4())}
+	to := parcelFor(client)
 	w := s.work
 	w.coming = true
 	const n = 2*batch + 5
