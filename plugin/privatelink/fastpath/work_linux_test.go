@@ -178,7 +178,7 @@ func TestAnswersAmongSilence(t *testing.T) {
 	s := newSocketFor(t, b)
 	b.work = s.work
 	client := socketOn(t, "udp4", "127.0.0.1:0")
-	s.work.coming = true // one that hasn't come yet
+	s.work.coming = true       // one that hasn't come yet
 	for range maxWaiting / 4 { // more than there will ever be workers
 		s.work.add([]*miss{{query: wire(t, "silent.example.", nil)}})
 	}
