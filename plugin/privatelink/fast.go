@@ -56,7 +56,7 @@ func (f *fast) reason() string {
 // begin returns the moment of a new snapshot.
 func (f *fast) begin(s *link.Snapshot) *fastpath.Moment {
 	// An endpoint has a public name and a private one, as a rule.
-	next := &fastpath.Moment{Epoch: epochs.Add(1), State: s, Serial: uint32(s.Revision()), Names: 2 * s.CountEndpoints()}
+	next := &fastpath.Moment{Epoch: epochs.Add(1), State: s, Serial: serialOf(s), Names: 2 * s.CountEndpoints()}
 	for {
 		m := f.moment.Load()
 		if m != nil {

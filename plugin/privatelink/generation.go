@@ -18,7 +18,8 @@ import (
 // the names that were asked for. They are immutable and shared by all answers.
 type generation struct {
 	snapshot *link.Snapshot
-	serial   uint32 // of the zones
+	serial   uint32 // of the zones, see [serialOf]
+	waits    *waits // of zones that are transferred
 	ttl      uint32
 	answers  *[sets][ways]atomic.Pointer[answer] // nil: it remembers no names
 	zoned    func() *zonedSets                   // of names in linked zones; nil as answers
@@ -36,7 +37,7 @@ func (p *Privatelink) generation(s *link.Snapshot) *generation {
 	if g != nil && g.snapshot == s {
 		return g
 	}
-	next := &generation{snapshot: s, serial: uint32(s.Revision()), ttl: p.ttl, answers: new([sets][ways]atomic.Pointer[answer])}
+	next := &generation{snapshot: s, serial: serialOf(s), waits: new(waits), ttl: p.ttl, answers: new([sets][ways]atomic.Pointer[answer])}
 	next.prefixes = sync.OnceValue(next.sortedPrefixes)
 	next.views = sync.OnceValue(next.namedViews)
 	next.zoned = sync.OnceValue(func() *zonedSets { return new(zonedSets) })
@@ -50,7 +51,7 @@ func (p *Privatelink) generation(s *link.Snapshot) *generation {
 // traced returns the generation for a query of a view, of which t notes all that is read of the snapshot. It remembers no names: what
 // was read for them once isn't read again. The view itself isn't noted: who gives the answer again finds it anew.
 func (g *generation) traced(t *link.Trace, v view) *generation {
-	c := &generation{snapshot: g.snapshot.Traced(t), serial: g.serial, ttl: g.ttl, views: g.views, prefixes: g.prefixes}
+	c := &generation{snapshot: g.snapshot.Traced(t), serial: g.serial, waits: g.waits, ttl: g.ttl, views: g.views, prefixes: g.prefixes}
 	c.snapshot.SitesOf(v.network) // also a network that goes and comes again has counters of its own
 	return c
 }

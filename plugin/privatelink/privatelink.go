@@ -164,6 +164,10 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 			// "no data" for it can't prove that the zone is unsigned, and fails.
 			return p.pass(ctx, q)
 		}
+		if p.Transfers != nil {
+			q.unnoted() // its serial depends on all of the zone
+			return p.positive(q, p.zoneView(q, f.zone).apex(f))
+		}
 		if f.set != nil {
 			return p.positive(q, f.set)
 		}

@@ -13,7 +13,7 @@ import (
 
 const (
 	sqlZone = "privatelink.database.windows.net."
-	soaTail = " nobody.invalid. 2 3600 1200 604800 10" // the world has the revision 2
+	soaTail = " nobody.invalid. 128 3600 1200 604800 10" // the world has the revision 2
 	sqlSOA  = sqlZone + " 10 IN SOA " + sqlZone + soaTail
 )
 
@@ -272,7 +272,7 @@ func TestHeader(t *testing.T) {
 		srv.ask(t, corp, question(sqlZone+" SOA"))
 		srv.snapshot = apply(t, s, link.DeleteEndpoint{ID: "plain-10.200.0.7"})
 		m, _ := srv.ask(t, corp, question(sqlZone+" SOA"))
-		if soa := m.Answer[0].(*dns.SOA); soa.Serial != 3 || soa.Ns != sqlZone || soa.Mbox != "nobody.invalid." {
+		if soa := m.Answer[0].(*dns.SOA); soa.Serial != 3*perRevision || soa.Ns != sqlZone || soa.Mbox != "nobody.invalid." {
 			t.Errorf("%v", soa)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
@@ -24,7 +25,7 @@ func (p *Privatelink) transferred(ctx context.Context, q *query, zone link.Name)
 		return p.refuse(q, prohibited)
 	}
 	peer := *p.Transfers
-	v := &zoneView{p: p, q: q, gen: q.gen, network: q.view.network, zone: zone}
+	v := p.zoneView(q, zone)
 	peer.Transferers = []transfer.Transferer{v}
 	peer.Next = plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
 		if v.why != "" {
@@ -75,6 +76,10 @@ type zoneView struct {
 	why     string // the snapshot is too old for a name of the zone, as [Privatelink.untrusted] says it; else ""
 }
 
+func (p *Privatelink) zoneView(q *query, zone link.Name) *zoneView {
+	return &zoneView{p: p, q: q, gen: q.gen, network: q.view.network, zone: zone}
+}
+
 // Transfer implements [transfer.Transferer]. Who has the serial already, or a later one, gets the SOA alone (RFC
 // 1995 section 2); others get the whole zone.
 func (v *zoneView) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
@@ -97,39 +102,56 @@ func (v *zoneView) Transfer(zone string, serial uint32) (<-chan []dns.RR, error)
 				handover.NewLogger(name).Error("a zone transfer failed", "zone", zone, "error", e)
 			}
 		}()
-		if serial != 0 && int32(v.gen.serial-serial) <= 0 {
-			for sets := range v.sets() {
-				ch <- sets
-				return
-			}
+		own := v.apex(v.p.find(v.gen, view{network: v.network}, []byte(v.zone)))
+		if ch <- own.other[dns.TypeSOA]; serial != 0 && int32(own.other[dns.TypeSOA][0].(*dns.SOA).Serial-serial) <= 0 {
+			return
 		}
-		var first []dns.RR
-		for set := range v.sets() {
-			if first == nil {
-				first = set
-			}
+		for set := range v.sets(own) {
 			ch <- set
 		}
-		ch <- first
+		ch <- own.other[dns.TypeSOA]
 	}()
 	return ch, nil
 }
 
-// sets yields the record sets of the zone: SOA, NS, and the others in order of their names. They follow from the
-// snapshot alone, as the serial does: what was observed of targets isn't in them. Patterns are wildcards.
-func (v *zoneView) sets() iter.Seq[[]dns.RR] {
+// apex returns the records of the zone's apex, of what was found there, with the serial of now.
+func (v *zoneView) apex(f finding) *set {
+	// Before the records are read: what is published meanwhile is in them under a serial that is too old, and comes once more.
+	serial := v.serial()
+	if f.set == nil {
+		return apexSet(v.zone, serial)
+	}
+	c := *f.set
+	c.soa, c.other = numbered(c.soa, serial), maps.Clone(c.other)
+	c.other[dns.TypeSOA] = numbered(c.other[dns.TypeSOA], serial)
+	return &c
+}
+
+// numbered returns SOA records with another serial.
+func numbered(soas []dns.RR, serial uint32) []dns.RR {
+	all := make([]dns.RR, len(soas))
+	for i, rr := range soas {
+		own := *rr.(*dns.SOA)
+		own.Serial = serial
+		all[i] = &own
+	}
+	return all
+}
+
+// sets yields the record sets of the zone but the SOA: NS, the others of the apex, and those below in order of their names. They are what is
+// published; what else was observed of targets isn't in them, for the serial doesn't tell it. Patterns are wildcards.
+func (v *zoneView) sets(own *set) iter.Seq[[]dns.RR] {
 	return func(yield func([]dns.RR) bool) {
 		always := func(link.ID) bool { return true }
-		p := &Privatelink{Published: always, Healthy: always, HealthyAt: func(link.ID, string) bool { return true }, Zones: v.p.Zones, settings: v.p.settings, stats: v.p.stats}
-		apex := p.find(v.gen, view{network: v.network}, []byte(v.zone))
-		own := apexSet(v.zone, v.gen.serial)
-		if apex.kind == foundApex && apex.set != nil {
-			own = apex.set
-		}
-		if !yield(own.other[dns.TypeSOA]) || !yield(own.other[dns.TypeNS]) || !own.each(yield) {
+		p := &Privatelink{Published: v.p.Published, Healthy: always, HealthyAt: func(link.ID, string) bool { return true }, Zones: v.p.Zones, settings: v.p.settings, stats: v.p.stats}
+		if !yield(own.other[dns.TypeNS]) || !own.each(yield) {
 			return
 		}
-		for _, name := range slices.SortedFunc(maps.Keys(v.names()), compareNames) {
+		all := map[link.Name]bool{}
+		for name := range v.names() {
+			all[name] = true
+		}
+		for _, name := range slices.SortedFunc(maps.Keys(all), compareNames) {
 			if f := p.find(v.gen, view{network: v.network}, []byte(name)); f.kind == foundName && !f.set.each(yield) {
 				return
 			}
@@ -155,50 +177,148 @@ func (s *set) each(yield func([]dns.RR) bool) bool {
 	return true
 }
 
-// names returns the names below the apex that the zone has in the view, in canonical form.
-func (v *zoneView) names() map[string]bool {
-	s, all := v.gen.snapshot, map[string]bool{}
-	linked, _, ok := s.LinkedZone(v.network, []byte(v.zone))
-	whole := ok && linked.Name == v.zone
-	add := func(name link.Name) {
-		if _, in := strings.CutSuffix(string(name), "."+string(v.zone)); !in {
+// names yields the names below the apex that the zone has in the view, in canonical form, each at least once: also those that aren't published.
+func (v *zoneView) names() iter.Seq[link.Name] {
+	return func(yield func(link.Name) bool) {
+		s := v.gen.snapshot
+		for id := range liveIn(s.EndpointsIn(v.network)) {
+			for name := range v.namesOf(id) {
+				if !yield(name) {
+					return
+				}
+			}
+		}
+		linked := v.linked()
+		if linked == nil {
 			return
 		}
-		if z, _, ok := s.LinkedZone(v.network, []byte(name)); ok && z.Name == v.zone || !ok && !whole {
-			all[string(name)] = true
-		}
-	}
-	for e := range s.EndpointsIn(v.network) {
-		service := s.Service(e.Service)
-		if service == nil || !e.Connection.Live() {
-			continue
-		}
-		for _, n := range service.Names {
-			switch {
-			case whole:
-				add(n.Private)
-				add(n.Public)
-			case n.Zone == v.zone:
-				add(n.Private)
-			}
-		}
-	}
-	if whole {
 		for r := range s.RecordSets(linked.ID, "") {
-			add(link.Name(linked.Full(r.Name)))
+			if name := link.Name(linked.Full(r.Name)); v.has(name) && !yield(name) {
+				return
+			}
 		}
-		for name, e := range s.GroupedIn(linked.ID) {
-			if e.Connection.Live() {
-				add(link.Name(linked.Full(name)))
+		for relative, e := range s.GroupedIn(linked.ID) {
+			if name := link.Name(linked.Full(relative)); e.Connection.Live() && v.has(name) && !yield(name) {
+				return
 			}
 		}
 	}
-	return all
+}
+
+// namesOf yields the names of a service that the zone has.
+func (v *zoneView) namesOf(id link.ID) iter.Seq[link.Name] {
+	return func(yield func(link.Name) bool) {
+		service := v.gen.snapshot.Service(id)
+		if service == nil {
+			return
+		}
+		whole := v.linked() != nil
+		for _, n := range service.Names {
+			if (whole || n.Zone == v.zone) && v.has(n.Private) && !yield(n.Private) || whole && v.has(n.Public) && !yield(n.Public) {
+				return
+			}
+		}
+	}
+}
+
+// has reports whether a name is below the apex and in no other linked zone.
+func (v *zoneView) has(name link.Name) bool {
+	if _, in := strings.CutSuffix(string(name), "."+string(v.zone)); !in {
+		return false
+	}
+	z, _, ok := v.gen.snapshot.LinkedZone(v.network, []byte(name))
+	return ok && z.Name == v.zone || !ok && v.linked() == nil
+}
+
+// linked returns the private zone that the zone is, nil where it is none.
+func (v *zoneView) linked() *link.PrivateZone {
+	if z, _, ok := v.gen.snapshot.LinkedZone(v.network, []byte(v.zone)); ok && z.Name == v.zone {
+		return z
+	}
+	return nil
+}
+
+// liveIn yields the services that endpoints are connected to.
+func liveIn(endpoints iter.Seq[*link.Endpoint]) iter.Seq[link.ID] {
+	return func(yield func(link.ID) bool) {
+		for e := range endpoints {
+			if e.Connection.Live() && !yield(e.Service) {
+				return
+			}
+		}
+	}
+}
+
+// perRevision is how many serials a revision of the state has: one for a zone of which all is published, and the ones before it for how many
+// services still wait for that, which only ever become fewer. So a serial tells the same at each node and after a restart.
+const perRevision = 64
+
+// serialOf returns the serial of zones that wait for no service.
+func serialOf(s *link.Snapshot) uint32 { return uint32(s.Revision() * perRevision) }
+
+// serial returns that of the zone as it is now.
+func (v *zoneView) serial() uint32 {
+	return v.gen.serial - uint32(min(v.gen.waits.count(v), perRevision-1))
+}
+
+// waits is the services that had endpoints, but weren't published, when it was first asked in a generation, without those that are by now. So that
+// it costs an attacker's query little, all endpoints are looked at once.
+type waits struct {
+	mu sync.Mutex
+	of map[waitsKey][]link.ID
+}
+
+// waitsKey is a network, for its endpoints, or a private zone, for those in its groups.
+type waitsKey struct{ network, zone link.ID }
+
+// count returns how many services a zone still waits for.
+func (w *waits) count(v *zoneView) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	waiting := map[link.ID]bool{}
+	for _, id := range w.now(v.p, waitsKey{network: v.network}, liveIn(v.gen.snapshot.EndpointsIn(v.network))) {
+		for range v.namesOf(id) {
+			waiting[id] = true
+		}
+	}
+	if linked := v.linked(); linked != nil {
+		grouped := func(yield func(*link.Endpoint) bool) {
+			for _, e := range v.gen.snapshot.GroupedIn(linked.ID) {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+		for _, id := range w.now(v.p, waitsKey{zone: linked.ID}, liveIn(grouped)) {
+			waiting[id] = true
+		}
+	}
+	return len(waiting)
+}
+
+// now returns those of the services that aren't published. It reads them where it hasn't before. The caller holds mu.
+func (w *waits) now(p *Privatelink, key waitsKey, services iter.Seq[link.ID]) []link.ID {
+	waiting, ok := w.of[key]
+	if !ok {
+		for id := range services {
+			if !p.Published(id) {
+				waiting = append(waiting, id)
+			}
+		}
+		slices.Sort(waiting)
+		waiting = slices.Compact(waiting)
+	}
+	waiting = slices.DeleteFunc(waiting, p.Published)
+	if w.of == nil {
+		w.of = make(map[waitsKey][]link.ID)
+	}
+	w.of[key] = waiting
+	return waiting
 }
 
 // compareNames orders names as DNSSEC does, by their labels from the right (RFC 4034 section 6.1).
-func compareNames(a, b string) int {
-	x, y := strings.Split(a, "."), strings.Split(b, ".")
+func compareNames(a, b link.Name) int {
+	x, y := strings.Split(string(a), "."), strings.Split(string(b), ".")
 	slices.Reverse(x)
 	slices.Reverse(y)
 	return slices.Compare(x, y)

@@ -2,7 +2,10 @@ package privatelink
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/coredns/caddy"
@@ -64,8 +67,10 @@ func (s *server) transferTo(t *testing.T, ctx context.Context, client string, r 
 // D10: a zone is transferred to the peers that are named, each in its own view, and to nobody else.
 func TestTransfer(t *testing.T) {
 	s := zoneWorld(t)
-	const tail = " nobody.invalid. 3 3600 1200 604800 10"
+	const tail = " nobody.invalid. 192 3600 1200 604800 10"
 	sqlApex := []string{sqlZone + " 10 IN SOA " + sqlZone + tail, sqlZone + " 10 IN NS " + sqlZone}
+	waits := slices.Clone(sqlApex) // for one service
+	waits[0] = strings.Replace(waits[0], " 192 ", " 191 ", 1)
 	whole := func(apex []string, rrs ...string) []string {
 		return append(append(append([]string(nil), apex...), rrs...), apex[0])
 	}
@@ -77,10 +82,10 @@ func TestTransfer(t *testing.T) {
 		set              func(*settings)
 		want             []string // none: refused
 	}{
-		{name: "own view", from: lab, zone: sqlZone, want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.201.0.5", "contoso."+sqlZone+" 10 IN A 10.201.0.55",
-			"fallback."+sqlZone+" 10 IN A 10.201.0.60", "hubdown."+sqlZone+" 10 IN A 10.201.0.56", "unproven."+sqlZone+" 10 IN A 10.201.0.59")},
-		{name: "another view", from: corp, zone: sqlZone, want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.200.0.5", "down."+sqlZone+" 10 IN A 10.200.0.16",
-			"fallback."+sqlZone+" 10 IN A 10.200.0.17", "unproven."+sqlZone+" 10 IN A 10.200.0.15")},
+		{name: "own view", from: lab, zone: sqlZone, want: whole(waits, "contoso."+sqlZone+" 10 IN A 10.201.0.5", "contoso."+sqlZone+" 10 IN A 10.201.0.55",
+			"fallback."+sqlZone+" 10 IN A 10.201.0.60", "hubdown."+sqlZone+" 10 IN A 10.201.0.56")},
+		{name: "another view", from: corp, zone: sqlZone, want: whole(waits, "contoso."+sqlZone+" 10 IN A 10.200.0.5", "down."+sqlZone+" 10 IN A 10.200.0.16",
+			"fallback."+sqlZone+" 10 IN A 10.200.0.17")},
 		{name: "spelled differently", from: lab, zone: "PrivateLink.Vaultcore.AZURE.net.", want: nil},
 		{name: "view of the server block", from: stranger, zone: sqlZone, set: func(s *settings) { s.network = "hidden" },
 			want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.202.0.5")},
@@ -140,15 +145,105 @@ func TestTransfer(t *testing.T) {
 	})
 }
 
+// D22: a name that isn't published isn't in the zone either. When it is, the serial is a newer one, at the apex too, and stays what it is after a
+// restart; a change of the state makes it newer again, whatever waits then.
+func TestTransferPublished(t *testing.T) {
+	var waiting []link.Change
+	for i := range perRevision {
+		id := link.ID(fmt.Sprintf("late%d", i))
+		waiting = append(waiting, link.PutService{Service: service(id, link.Name(id+".database.windows.net"))}, to(id, "corp", fmt.Sprintf("10.200.0.%d", 100+i)))
+	}
+	s := apply(t, world(t), to("unproven", "lab", "10.201.0.9"))
+	srv := newServer(t, s)
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	zone := func(srv *server) (serial uint32, names int) {
+		t.Helper()
+		m, _ := srv.ask(t, lab, new(dns.Msg).SetQuestion(sqlZone, dns.TypeSOA))
+		_, rrs := srv.transferTo(t, context.Background(), lab, new(dns.Msg).SetAxfr(sqlZone))
+		first, last := rrs[0].(*dns.SOA).Serial, rrs[len(rrs)-1].(*dns.SOA).Serial
+		if at := m.Answer[0].(*dns.SOA).Serial; first != last || first != at {
+			t.Errorf("serials: %d at the apex, %d and %d in the transfer", at, first, last)
+		}
+		m, _ = srv.ask(t, lab, new(dns.Msg).SetQuestion(sqlZone, dns.TypeMX))
+		if at := m.Ns[0].(*dns.SOA).Serial; at != first {
+			t.Errorf("serial of an answer without data: %d, want %d", at, first)
+		}
+		return first, len(rrs) - 3 // SOA twice, NS
+	}
+	before, names := zone(srv)
+	if names != 1 {
+		t.Errorf("%d names before the first answer of a target", names)
+	}
+	delete(srv.unproven, "unproven")
+	after, names := zone(srv)
+	if names != 2 || int32(after-before) <= 0 {
+		t.Errorf("%d names, serial %d after %d", names, after, before)
+	}
+	if _, rrs := srv.transferTo(t, context.Background(), lab, new(dns.Msg).SetIxfr(sqlZone, before, "ns.invalid.", "nobody.invalid.")); len(rrs) != 5 {
+		t.Errorf("who has the zone without the name gets %v", rrs)
+	}
+	again := newServer(t, s)
+	again.Transfers, again.unproven = srv.Transfers, nil
+	if serial, _ := zone(again); serial != after {
+		t.Errorf("serial %d at another node, want %d", serial, after)
+	}
+	// More wait than a revision has serials.
+	srv.snapshot = apply(t, s, waiting...)
+	for i := range perRevision {
+		srv.unproven[link.ID(fmt.Sprintf("late%d", i))] = true
+	}
+	corpZone := func() uint32 {
+		_, rrs := srv.transferTo(t, context.Background(), corp, new(dns.Msg).SetAxfr(sqlZone))
+		return rrs[0].(*dns.SOA).Serial
+	}
+	last := corpZone()
+	if int32(last-after) <= 0 {
+		t.Errorf("serial %d after %d and a change of the state", last, after)
+	}
+	for i := range perRevision {
+		delete(srv.unproven, link.ID(fmt.Sprintf("late%d", i)))
+		serial := corpZone()
+		if i > 0 && int32(serial-last) <= 0 { // the first one is beyond what is told
+			t.Errorf("serial %d after %d", serial, last)
+		}
+		last = serial
+	}
+	if want := serialOf(srv.snapshot); last != want {
+		t.Errorf("serial %d with all published, want %d", last, want)
+	}
+}
+
+// A private zone waits for the services of its groups, too.
+func TestTransferPublishedGroup(t *testing.T) {
+	srv := newServer(t, zoneWorld(t)) // of revision 3
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	srv.unproven["plain2"] = true
+	zone := func(serial, types string) {
+		t.Helper()
+		_, rrs := srv.transferTo(t, context.Background(), bare, new(dns.Msg).SetAxfr("contoso.internal."))
+		var got []string
+		for _, rr := range rrs {
+			got = append(got, dns.TypeToString[rr.Header().Rrtype])
+		}
+		if have := fmt.Sprint(rrs[0].(*dns.SOA).Serial); strings.Join(got, " ") != types || have != serial {
+			t.Errorf("%v, serial %s, want %s and %s", got, have, types, serial)
+		}
+	}
+	zone("191", "SOA NS TXT SOA")
+	delete(srv.unproven, "plain2")
+	zone("192", "SOA NS A TXT SOA")
+}
+
 // Who has the newest zone gets its SOA alone; a change makes the serial a newer one, by RFC 1982 too.
 func TestTransferIncremental(t *testing.T) {
-	srv := newServer(t, world(t)) // of serial 2
+	srv := newServer(t, world(t)) // of revision 2
 	srv.Transfers = peers(t, "transfer {\n to *\n}")
 	ixfr := func(serial uint32) int {
 		_, rrs := srv.transferTo(t, context.Background(), lab, new(dns.Msg).SetIxfr(sqlZone, serial, "ns.invalid.", "nobody.invalid."))
 		return len(rrs)
 	}
-	for serial, want := range map[uint32]int{2: 1, 3: 1, 1: 4, 1<<32 - 5: 4, 0: 4} {
+	const newest = 2 * perRevision
+	for serial, want := range map[uint32]int{newest: 1, newest + 1: 1, newest - 1: 4, 1: 4, 1<<32 - 5: 4, 0: 4} {
 		if got := ixfr(serial); got != want {
 			t.Errorf("serial %d: %d records, want %d", serial, got, want)
 		}
@@ -158,10 +253,10 @@ func TestTransferIncremental(t *testing.T) {
 		t.Errorf("after the last endpoint is gone: %v", rrs)
 	}
 	srv.snapshot = apply(t, srv.snapshot, to("vault", "lab", "10.201.0.6"), to("sql", "lab", "10.201.0.7"))
-	if got := ixfr(2); got != 4 {
+	if got := ixfr(newest); got != 4 {
 		t.Errorf("after a change: %d records", got)
 	}
-	if got := ixfr(4); got != 1 {
+	if got := ixfr(4 * perRevision); got != 1 {
 		t.Errorf("with the newest: %d records", got)
 	}
 }

@@ -67,7 +67,7 @@ func zoneWorld(t testing.TB) *link.Snapshot {
 
 func TestLinkedZones(t *testing.T) {
 	const soaOf = " 10 IN SOA "
-	tail := strings.Replace(soaTail, " 2 ", " 3 ", 1)
+	tail := strings.Replace(soaTail, " 128 ", " 192 ", 1)
 	corpSOA := "corp.example." + soaOf + "corp.example." + tail
 	sqlSOA := sqlZone + soaOf + sqlZone + tail
 	www := []string{"www.corp.example. 300 IN A 10.20.0.7", "www.corp.example. 300 IN A 10.20.0.8"}
@@ -244,9 +244,9 @@ func TestOwnSOA(t *testing.T) {
 	set.RecordSet.TTL = 3600
 	srv := newServer(t, apply(t, zoneWorld(t), set))
 	m, _ := srv.ask(t, corp, question("corp.example SOA"))
-	check(t, "answer", m.Answer, "corp.example. 3600 IN SOA azureprivatedns.net. azureprivatedns-host.microsoft.com. 4 3600 300 2419200 60")
+	check(t, "answer", m.Answer, "corp.example. 3600 IN SOA azureprivatedns.net. azureprivatedns-host.microsoft.com. 256 3600 300 2419200 60")
 	m, _ = srv.ask(t, corp, question("x.www.corp.example A"))
-	check(t, "authority", m.Ns, "corp.example. 10 IN SOA azureprivatedns.net. azureprivatedns-host.microsoft.com. 4 3600 300 2419200 60")
+	check(t, "authority", m.Ns, "corp.example. 10 IN SOA azureprivatedns.net. azureprivatedns-host.microsoft.com. 256 3600 300 2419200 60")
 }
 
 // TestZoneFollowsState: D16 what is decided on is answered with the next snapshot.
