@@ -103,8 +103,17 @@ type client struct {
 
 func dial(t *testing.T, from, to string) *client {
 	t.Helper()
+	return dialBy(t, "udp", from, to)
+}
+
+// dialBy returns a client that asks from one address by UDP or TCP.
+func dialBy(t *testing.T, network, from, to string) *client {
+	t.Helper()
 	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
-	conn, err := d.Dial("udp", to)
+	if network == "tcp" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	conn, err := d.Dial(network, to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,12 +123,17 @@ func dial(t *testing.T, from, to string) *client {
 
 func (c *client) ask(name string, rrtype uint16) *dns.Msg {
 	c.t.Helper()
-	r := new(dns.Msg).SetQuestion(name, rrtype)
-	m, _, err := (&dns.Client{Timeout: 10 * time.Second}).ExchangeWithConn(r, c.conn)
+	m, err := c.exchange(new(dns.Msg).SetQuestion(name, rrtype))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return m
+}
+
+// exchange is for any goroutine.
+func (c *client) exchange(r *dns.Msg) (*dns.Msg, error) {
+	m, _, err := (&dns.Client{Timeout: 10 * time.Second}).ExchangeWithConn(r, c.conn)
+	return m, err
 }
 
 // lastA returns the address of the last record.
