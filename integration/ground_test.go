@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/internal/dnstest"
 )
 
 // ground is what a test that is written in Go has of a scenario: networks, and processes on their hosts. All ends with the
@@ -97,6 +101,20 @@ func (g *ground) listen(host, addr string) net.Listener {
 	}
 	g.t.Cleanup(func() { ln.Close() })
 	return ln
+}
+
+// answers serves DNS by UDP at an address of a host: queries are handled at the same time, and one that the handler doesn't answer gets no answer.
+func (g *ground) answers(host, addr string, answer dns.HandlerFunc) {
+	g.t.Helper()
+	var conn net.PacketConn
+	err := g.net.hosts[host].enter(func() (err error) {
+		conn, err = net.ListenPacket("udp", addr)
+		return err
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	dnstest.ServeOn(g.t, conn, answer)
 }
 
 // dial connects from a host, with a deadline for all that follows.

@@ -16,6 +16,13 @@ func Serve(t testing.TB, answer func(w dns.ResponseWriter, r *dns.Msg)) (addr st
 	if err != nil {
 		t.Fatal(err)
 	}
+	ServeOn(t, conn, answer)
+	return conn.LocalAddr().String()
+}
+
+// ServeOn is [Serve] on a socket, which it closes.
+func ServeOn(t testing.TB, conn net.PacketConn, answer func(w dns.ResponseWriter, r *dns.Msg)) {
+	t.Helper()
 	started, done := make(chan struct{}), make(chan error, 1)
 	srv := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(answer), NotifyStartedFunc: func() { close(started) }}
 	go func() { done <- srv.ActivateAndServe() }()
@@ -32,7 +39,6 @@ func Serve(t testing.TB, answer func(w dns.ResponseWriter, r *dns.Msg)) (addr st
 			t.Error(err)
 		}
 	})
-	return conn.LocalAddr().String()
 }
 
 // Records parses records, one a line.
