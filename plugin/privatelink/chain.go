@@ -19,7 +19,8 @@ type downstream struct {
 	ctx    context.Context // of the query, which the answer of the next plugin may lead back here
 	p      *Privatelink
 	q      *query
-	result result // for the counters
+	result result   // for the counters
+	others []string // names that weren't ours when they were looked up for this message, and so aren't in all of it
 }
 
 // WriteMsg implements [dns.ResponseWriter].
@@ -67,15 +68,9 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		return m, nil // also what proves a domain by an alias
 	}
 	var chain []dns.RR
-	for range maxChain {
-		with, alias := aliasOf(m.Answer, at)
-		if alias == nil {
-			return m, nil
-		}
-		chain = append(chain, with...)
-		at = alias.Target
+	for n := 0; ; n++ {
 		var buf [maxName]byte
-		name := Canonical(buf[:0], at)
+		name := Canonical(buf[:0], at) // at first the question's, which wasn't ours when it was passed on: a target may have answered since
 		f := d.p.find(d.q.gen, d.q.view, name)
 		if d.q.old {
 			if why := d.p.untrusted(d.q, f, name); why != "" {
@@ -98,15 +93,20 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 				return d.refused(), nil
 			}
 			return d.cut(m, c.chain, c.end), nil
-		case f.kind == foundNothing, f.kind == foundMiss && f.policy == missPass:
-			continue
+		case f.kind != foundNothing && (f.kind != foundMiss || f.policy != missPass):
+			return d.cut(m, chain, f), nil
 		}
-		return d.cut(m, chain, f), nil
+		d.others = append(d.others, at)
+		with, alias := aliasOf(m.Answer, at)
+		if alias == nil {
+			return m, nil
+		}
+		if n == maxChain {
+			return d.failed(&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}), nil // nobody knows where they lead
+		}
+		chain = append(chain, with...)
+		at = alias.Target
 	}
-	if _, alias := aliasOf(m.Answer, at); alias != nil {
-		return d.failed(&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}), nil // nobody knows where they lead
-	}
-	return m, nil
 }
 
 // goOn asks the next plugin for what aliases of ours lead to, after an answer of it, m, has led to them.
@@ -128,8 +128,8 @@ func (d *downstream) goOn(m *dns.Msg, beyond chase) error {
 }
 
 // cut returns m with the chain and what was found at its end. It keeps nothing else of the answer:
-// the rest is about the public address. AA stays as it was, it speaks of the first name (RFC 1035
-// section 4.1.1); the code speaks of the last one (RFC 6604 section 3).
+// the rest is about the public address. AA speaks of the first name (RFC 1035 section 4.1.1), so that it stays
+// as it was where there is a chain; the code speaks of the last one (RFC 6604 section 3).
 func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	c := &dns.Msg{MsgHdr: m.MsgHdr, Question: m.Question, Answer: chain}
 	c.AuthenticatedData, c.Truncated, c.Rcode = false, false, dns.RcodeSuccess
@@ -138,10 +138,13 @@ func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	}
 	d.result = continued
 	qtype := d.q.r.Question[0].Qtype
-	if qtype == dns.TypeCNAME || qtype == dns.TypeANY {
+	if len(chain) > 0 && (qtype == dns.TypeCNAME || qtype == dns.TypeANY) {
 		return c // the alias is all that was asked for
 	}
 	d.p.finish(c, d.q, f)
+	if len(chain) == 0 {
+		c.Authoritative, c.Answer = true, echo(c.Answer, d.q.r.Question[0].Name)
+	}
 	return c
 }
 

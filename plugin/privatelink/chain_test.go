@@ -186,3 +186,45 @@ func TestChainDS(t *testing.T) {
 	check(t, "answer", m.Answer, chain...)
 	check(t, "authority", m.Ns, proof)
 }
+
+// D22, D23: a name becomes ours while the next plugin is asked for it. Its public address would be left out of what that answers, and the answer be
+// empty: it is ours.
+func TestChainBecomesOurs(t *testing.T) {
+	for _, tt := range []struct {
+		name, ask string
+		becomes   func(srv *server)
+		upstream  []string
+		want      []string
+		ours      bool
+	}{
+		{"published", "Unproven.database.windows.net. A", func(srv *server) { delete(srv.unproven, "unproven") }, []string{"Unproven.database.windows.net. 300 IN A 203.0.113.1"},
+			[]string{"Unproven.database.windows.net. 10 IN CNAME unproven." + sqlZone, "unproven." + sqlZone + " 10 IN A 10.200.0.15"}, true},
+		{"published, private name", "unproven." + sqlZone + " A", func(srv *server) { delete(srv.unproven, "unproven") }, []string{"unproven." + sqlZone + " 300 IN A 203.0.113.1"},
+			[]string{"unproven." + sqlZone + " 10 IN A 10.200.0.15"}, true},
+		{"published, asked for the alias", "unproven.database.windows.net. CNAME", func(srv *server) { delete(srv.unproven, "unproven") },
+			[]string{"unproven.database.windows.net. 300 IN CNAME gw.example."}, []string{"unproven.database.windows.net. 10 IN CNAME unproven." + sqlZone}, true},
+		{"published, the public one is an alias", "unproven.database.windows.net. A", func(srv *server) { delete(srv.unproven, "unproven") },
+			[]string{"unproven.database.windows.net. 300 IN CNAME gw.example.", "gw.example. 300 IN A 203.0.113.1"},
+			[]string{"unproven.database.windows.net. 10 IN CNAME unproven." + sqlZone, "unproven." + sqlZone + " 10 IN A 10.200.0.15"}, true},
+		{"up again", "fallback.database.windows.net. A", func(srv *server) { delete(srv.down, "fallback") }, []string{"fallback.database.windows.net. 300 IN A 203.0.113.1"},
+			[]string{"fallback.database.windows.net. 10 IN CNAME fallback." + sqlZone, "fallback." + sqlZone + " 10 IN A 10.200.0.17"}, true},
+		{"another one is published", "other.database.windows.net. A", func(srv *server) { delete(srv.unproven, "unproven") }, []string{"other.database.windows.net. 300 IN A 203.0.113.1"},
+			[]string{"other.database.windows.net. 300 IN A 203.0.113.1"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := newServer(t, world(t))
+			srv.up.reply = func(r *dns.Msg) *dns.Msg {
+				tt.becomes(srv)
+				m := new(dns.Msg).SetReply(r)
+				m.RecursionAvailable = true
+				m.Answer = records(tt.upstream...)
+				return m
+			}
+			m, _ := srv.ask(t, corp, question(tt.ask))
+			check(t, "answer", m.Answer, tt.want...)
+			if m.Rcode != dns.RcodeSuccess || m.Authoritative != tt.ours || !m.RecursionAvailable || len(m.Ns) > 0 {
+				t.Errorf("%v", m)
+			}
+		})
+	}
+}
