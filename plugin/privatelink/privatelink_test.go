@@ -17,19 +17,22 @@ const (
 	sqlSOA  = sqlZone + " 10 IN SOA " + sqlZone + soaTail
 )
 
-// What is answered to whom. Passed means that the next plugin was asked, once, and answered.
-func TestAnswer(t *testing.T) {
+// answerCase is what is answered to a question of a client. Passed means that the next plugin was asked, once, and answered.
+type answerCase struct {
+	name, from, ask string
+	set             func(*settings)
+	rcode           int
+	answer, ns      []string
+	passed          bool
+}
+
+// answerCases are those of the world.
+func answerCases() []answerCase {
 	sqlAlias := "contoso.database.windows.net. 10 IN CNAME contoso." + sqlZone
 	kvAlias := "kv.vault.azure.net. 10 IN CNAME kv.privatelink.vaultcore.azure.net."
 	kvSOA := "privatelink.vaultcore.azure.net. 10 IN SOA privatelink.vaultcore.azure.net." + soaTail
 	plainSOA := "db.example.com. 10 IN SOA db.example.com." + soaTail
-	tests := []struct {
-		name, from, ask string
-		set             func(*settings)
-		rcode           int
-		answer, ns      []string
-		passed          bool
-	}{
+	return []answerCase{
 		{name: "public name", from: corp, ask: "contoso.database.windows.net A",
 			answer: []string{sqlAlias, "contoso." + sqlZone + " 10 IN A 10.200.0.5"}},
 		{name: "public name, client by IPv6", from: corp6, ask: "contoso.database.windows.net A",
@@ -158,8 +161,12 @@ func TestAnswer(t *testing.T) {
 		{name: "D10 AXFR without an endpoint", from: bare, ask: sqlZone + " AXFR", rcode: dns.RcodeRefused},
 		{name: "D10 AXFR of a name", from: corp, ask: "contoso.database.windows.net AXFR", rcode: dns.RcodeRefused},
 	}
+}
+
+// What is answered to whom.
+func TestAnswer(t *testing.T) {
 	s := world(t)
-	for _, tt := range tests {
+	for _, tt := range answerCases() {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := newServer(t, s)
 			if tt.set != nil {

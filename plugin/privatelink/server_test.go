@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -146,6 +147,48 @@ func lastA(m *dns.Msg) string {
 	return fmt.Sprint(m.Rcode)
 }
 
+// asker is a client of a network, and the addresses that it gets for some names. Its exchange is for any goroutine.
+type asker struct {
+	name     string
+	want     []string
+	exchange func(r *dns.Msg) (*dns.Msg, error)
+}
+
+// eachItsOwn has clients ask for the same names, in turn and at once.
+func eachItsOwn(t *testing.T, names []string, all []asker) {
+	t.Helper()
+	ask := func(a asker, i int) {
+		i %= len(names)
+		m, err := a.exchange(new(dns.Msg).SetQuestion(names[i], dns.TypeA))
+		if err != nil {
+			t.Errorf("%s: %v", a.name, err)
+			return
+		}
+		if got := lastA(m); got != a.want[i] {
+			t.Errorf("%s: %s is %s, want %s", a.name, names[i], got, a.want[i])
+		}
+		for _, rr := range m.Answer { // whatever comes first, nothing of the others is in it
+			if a4, ok := rr.(*dns.A); ok && a4.A.String() != a.want[i] {
+				t.Errorf("%s: %s: %v", a.name, names[i], m.Answer)
+			}
+		}
+	}
+	for i := range 20 * len(names) {
+		for _, a := range all {
+			ask(a, i)
+		}
+	}
+	var wg sync.WaitGroup
+	for _, a := range all {
+		wg.Go(func() {
+			for i := range 40 * len(names) {
+				ask(a, i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 const twoNetworks = `.:0 {
     bind 127.0.0.1
     linknetwork one 127.0.0.1/32 {
@@ -173,7 +216,9 @@ const twoNetworks = `.:0 {
         PROPERTY
     }
     cache 30
-    forward . UPSTREAM
+    forward . UPSTREAM {
+        prefer_udp
+    }
 }
 `
 

@@ -1,20 +1,10 @@
 package privatelink_test
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"io"
-	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +16,7 @@ import (
 
 	"github.com/postern-link/postern/internal/dnstest"
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/plugin/privatelink"
 )
 
 // oneNetwork is a server for one network of all clients on loopback, with two endpoints of one service.
@@ -256,83 +247,66 @@ func TestServerStale(t *testing.T) {
 	}
 }
 
-// selfSigned writes a certificate for 127.0.0.1 and its key, and returns their paths and what to trust.
-func selfSigned(t *testing.T) (cert, key string, roots *x509.CertPool) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "dns"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots = x509.NewCertPool()
-	roots.AddCert(parsed)
-	return cert, key, roots
-}
-
-// DNS over TLS and over HTTPS have the same answers, by the same views; HTTPS has no zone transfer (D10).
+// DNS over TLS and over HTTPS have the same answers as UDP (see TestTransports), and the client's network is the one of its address, in turn and
+// at once, with a cache (D13). HTTPS has no zone transfer (D10).
 func TestServerTransports(t *testing.T) {
-	cert, key, roots := selfSigned(t)
-	config := &tls.Config{RootCAs: roots}
-	packed, err := new(dns.Msg).SetQuestion(privateName, dns.TypeA).Pack()
-	if err != nil {
-		t.Fatal(err)
+	up := startPublic(t)
+	cert, key, roots := privatelink.SelfSigned(t)
+	serve := func(t *testing.T, scheme string) (addr string) {
+		_, addr = start(t, strings.NewReplacer(".:0 {", scheme+"://.:0 {\n    tls "+cert+" "+key+"\n    transfer {\n        to *\n    }", "UPSTREAM", up.addr, "PROPERTY", "ttl 5").Replace(twoNetworks))
+		return addr
 	}
 	t.Run("TLS", func(t *testing.T) {
-		_, addr := start(t, corefile("tls://.:0", "tls "+cert+" "+key))
-		m, _, err := (&dns.Client{Net: "tcp-tls", TLSConfig: config, Timeout: 5 * time.Second}).Exchange(new(dns.Msg).SetQuestion(privateName, dns.TypeA), addr)
-		if err != nil || len(m.Answer) != 2 {
-			t.Errorf("%v %v", m, err)
-		}
-	})
-	t.Run("HTTPS", func(t *testing.T) {
-		_, addr := start(t, corefile("https://.:0", "tls "+cert+" "+key, "transfer {\n to *\n}"))
-		transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
-		defer transport.CloseIdleConnections()
-		post := func(query []byte) *dns.Msg {
-			t.Helper()
-			reply, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Post("https://"+addr+"/dns-query", "application/dns-message", bytes.NewReader(query))
+		addr := serve(t, "tls")
+		var all []asker
+		for from, want := range wantByNetwork {
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+			conn, err := tls.DialWithDialer(&d, "tcp", addr, &tls.Config{RootCAs: roots})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer reply.Body.Close()
-			body, err := io.ReadAll(io.LimitReader(reply.Body, 1<<16))
-			m := new(dns.Msg)
-			if err != nil || m.Unpack(body) != nil || reply.ProtoMajor != 2 {
-				t.Fatalf("%v: %s %s", err, reply.Proto, body)
+			defer conn.Close()
+			c := &client{t, &dns.Conn{Conn: conn}}
+			all = append(all, asker{"TLS from " + from, want, c.exchange})
+		}
+		eachItsOwn(t, []string{publicName, privateName}, all)
+	})
+	t.Run("HTTPS", func(t *testing.T) {
+		addr := serve(t, "https")
+		var all []asker
+		for from, want := range wantByNetwork {
+			c := privatelink.ClientHTTPS(from, roots)
+			defer c.CloseIdleConnections()
+			for _, method := range []string{"POST", "GET"} {
+				all = append(all, asker{method + " from " + from, want, func(r *dns.Msg) (*dns.Msg, error) {
+					query, err := r.Pack()
+					if err != nil {
+						return nil, err
+					}
+					answer, err := privatelink.AskHTTPS(c, method, addr, query)
+					m := new(dns.Msg)
+					if err == nil {
+						err = m.Unpack(answer)
+					}
+					return m, err
+				}})
 			}
-			return m
 		}
-		if m := post(packed); len(m.Answer) != 2 {
-			t.Errorf("%v", m)
-		}
-		axfr, err := new(dns.Msg).SetAxfr(privateZone).Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m := post(axfr); m.Rcode != dns.RcodeRefused || len(m.Answer) > 0 {
-			t.Errorf("AXFR: %v", m)
+		eachItsOwn(t, []string{publicName, privateName}, all)
+		for _, a := range all {
+			if a.want[0] == "203.0.113.1" {
+				continue // of no network: what the upstream says
+			}
+			if m, err := a.exchange(new(dns.Msg).SetAxfr(privateZone)); err != nil || m.Rcode != dns.RcodeRefused || len(m.Answer) > 0 {
+				t.Errorf("AXFR, %s: %v %v", a.name, m, err)
+			}
 		}
 	})
+}
+
+// wantByNetwork is what the clients of the networks of twoNetworks, and one of none, get for the public and the private name.
+var wantByNetwork = map[string][]string{
+	"127.0.0.1": {"10.200.0.5", "10.200.0.5"}, "127.0.0.2": {"10.201.0.5", "10.201.0.5"}, "127.0.0.3": {"203.0.113.1", "203.0.113.1"},
 }
 
 // Where dnssec is asked to sign the public suffix, what privatelink answers in it is signed, its zone inside too.

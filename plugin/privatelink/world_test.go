@@ -132,6 +132,14 @@ func (u *upstream) ServeDNS(_ context.Context, w dns.ResponseWriter, r *dns.Msg)
 	return m.Rcode, w.WriteMsg(m)
 }
 
+// taken returns what it was asked since the last time.
+func (u *upstream) taken() (asked []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	asked, u.asked = u.asked, nil
+	return asked
+}
+
 // records parses one record a line.
 func records(lines ...string) (rrs []dns.RR) {
 	for _, l := range lines {
