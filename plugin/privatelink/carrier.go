@@ -40,6 +40,16 @@ func (r *carrier) stage(b *fasts) {
 	r.staged = append(r.staged, b)
 }
 
+// told reports whether another block of an instance has the same server, and has said why that has no fast path.
+func (r *carrier) told(inst *caddy.Instance, server string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.staged, func(b *fasts) bool {
+		why, ok := b.without[server]
+		return ok && b.instance == inst && why != b.word // off says nothing
+	})
+}
+
 // failed forgets what was staged for a reload that has failed. One that fails when the new servers have begun isn't undone by that.
 func (r *carrier) failed(old *fasts) {
 	r.mu.Lock()

@@ -39,7 +39,7 @@ func TestFastpathAfterLeft(t *testing.T) {
 			const questions = 50 // each from another port
 			ask := func() float64 {
 				t.Helper()
-				before := answeredFast(t, server)
+				before := privatelink.FastAnswered(t, server)
 				for range questions {
 					c := dial(t, "127.1.0.9", at.String())
 					if m := c.ask("contoso.database.windows.net.", dns.TypeA); len(m.Answer) != 2 {
@@ -47,7 +47,7 @@ func TestFastpathAfterLeft(t *testing.T) {
 					}
 					c.conn.Close()
 				}
-				return answeredFast(t, server) - before
+				return privatelink.FastAnswered(t, server) - before
 			}
 			eventually(t, "all from the table", func() bool { return ask() >= questions })
 			for _, c := range handedSockets(t, port) {

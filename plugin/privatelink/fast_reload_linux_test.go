@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/plugin/privatelink"
 )
 
 // holder is an upstream that answers nothing until it is released.
@@ -219,7 +220,7 @@ func TestFastpathMetric(t *testing.T) {
 	}
 	instance = next
 	check("removed", at(two), "none")
-	if n := answeredFast(t, at(two)); n != 0 {
+	if n := privatelink.FastAnswered(t, at(two)); n != 0 {
 		t.Errorf("an address that is no more has answered %v queries", n)
 	}
 	check("kept", at(one), "")

@@ -169,10 +169,10 @@ LINES  miss nxdomain
 					n++
 				}
 			}
-			before := privatelink.FastAnswered(server)
+			before := privatelink.FastAnswered(t, server)
 			compare(row, want)
 			for range 5 { // they are counted when they are sent
-				if privatelink.FastAnswered(server) == before+n {
+				if privatelink.FastAnswered(t, server) == before+n {
 					return true
 				}
 				time.Sleep(100 * time.Microsecond)

@@ -15,8 +15,9 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin/metrics/vars"
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/postern-link/postern/plugin/privatelink"
 )
 
 // inNamespace marks the process that TestFastpathWildcard starts in a network of its own.
@@ -111,7 +112,7 @@ func checkWildcard(t *testing.T, port int, bind string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		known := answeredFast(t, name(port))
+		known := privatelink.FastAnswered(t, name(port))
 		before := [2]float64{counted(port, c.family), counted(port+1, c.family)}
 		asked := 0.0
 		for fast := false; !fast; asked++ { // the first answers may still be on their way into the table
@@ -125,7 +126,7 @@ func checkWildcard(t *testing.T, port int, bind string) {
 				t.Fatalf("%s to %s: answer %v, error %v, want %s", c.from, c.to, m, err, c.want)
 			}
 			for deadline := time.Now().Add(20 * time.Millisecond); !fast && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-				fast = answeredFast(t, name(port)) > known // it is counted when it is sent
+				fast = privatelink.FastAnswered(t, name(port)) > known // it is counted when it is sent
 			}
 			if asked > 100 {
 				t.Fatalf("%s to %s: no answer from the table", c.from, c.to)
@@ -145,7 +146,7 @@ func checkWildcard(t *testing.T, port int, bind string) {
 		t.Fatal(err)
 	}
 	instance = next
-	before := answeredFast(t, name(port))
+	before := privatelink.FastAnswered(t, name(port))
 	for _, c := range clients {
 		conn := &client{t, &dns.Conn{Conn: connect(t, c.from, c.to, port)}}
 		for range 3 {
@@ -154,7 +155,7 @@ func checkWildcard(t *testing.T, port int, bind string) {
 			}
 		}
 	}
-	if n := answeredFast(t, name(port)); n != before {
+	if n := privatelink.FastAnswered(t, name(port)); n != before {
 		t.Errorf("%v answers from the table after it was switched off", n-before)
 	}
 }
@@ -189,23 +190,4 @@ func exchange(t *testing.T, conn net.Conn, b []byte) []byte {
 		t.Fatalf("%s to %s: %v", conn.LocalAddr(), conn.RemoteAddr(), err)
 	}
 	return buf[:n]
-}
-
-// answeredFast returns how many queries to a server were answered from the table.
-func answeredFast(t *testing.T, server string) float64 {
-	t.Helper()
-	families, err := prometheus.DefaultGatherer.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == "coredns_privatelink_fastpath_answers_total" {
-			for _, m := range f.Metric {
-				if m.Label[0].GetValue() == server {
-					return m.Counter.GetValue()
-				}
-			}
-		}
-	}
-	return 0
 }

@@ -121,11 +121,15 @@ func (b *fasts) stage(c *caddy.Controller, stored any) error {
 				why = bad
 			}
 		}
-		if err := b.tell(serverName(b.config, host), why); err != nil {
+		server := serverName(b.config, host)
+		if why != nil && b.word != "on" && carried.told(b.instance, server) {
+			continue // once is enough
+		}
+		if err := b.tell(server, why); err != nil {
 			return err
 		}
 		if why != nil && !why.sockets {
-			b.without[serverName(b.config, host)] = why.word
+			b.without[server] = why.word
 			continue
 		}
 		f, err := newFast(b.p, b.config, host, at, why)
