@@ -50,6 +50,8 @@ func TestParseCorefile(t *testing.T) {
 		"TLS in clear":               {".:53 {\n privatelink\n}\ntls://.:853 {\n privatelink\n}\n", `Corefile:4 - server block "tls://.:853" has no "tls CERT KEY": it would be served in clear`},
 		"TLS, one block in clear":    {"tls://a.example:853 {\n tls a b\n privatelink\n}\ntls://b.example:853 {\n privatelink\n}\n", `Corefile:5 - server block "tls://b.example:853" has no "tls`},
 		"QUIC":                       {".:53 {\n privatelink\n}\nquic://. {\n privatelink\n}\n", `Corefile:4 - server block "quic://.": quic is not served`},
+		"HTTP/3":                     {".:53 {\n privatelink\n}\nhttps3://. {\n privatelink\n}\n", `Corefile:4 - server block "https3://.": https3 is not served`},
+		"gRPC":                       {".:53 {\n privatelink\n}\ngrpc://. {\n privatelink\n}\n", `Corefile:4 - server block "grpc://.": grpc is not served`},
 		"proxyproto from everybody":  {".:53 {\n proxyproto\n privatelink\n}\n", "Corefile:2 - proxyproto: without \"allow PREFIX...\""},
 		"proxyproto with empty list": {".:53 {\n proxyproto {\n  allow\n }\n privatelink\n}\n", "Corefile:2 - proxyproto: without \"allow PREFIX...\""},
 		"proxyproto with a list":     {".:53 {\n proxyproto {\n  allow 10.0.0.0/8\n }\n privatelink\n}\n", ""},
