@@ -3,6 +3,8 @@ package fastpath
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 	"unsafe"
 
@@ -106,6 +108,76 @@ func TestAllocations(t *testing.T) {
 		})
 	}
 }
+
+// TestAllocationsOfBatches: nor do the system calls that take queries and send answers: on one address and on all, for clients with many queries in a batch and with one, and for answers of many sizes.
+func TestAllocationsOfBatches(t *testing.T) {
+	for _, bind := range []string{"127.0.0.1", "0.0.0.0", "::"} {
+		t.Run(bind, func(t *testing.T) {
+			conn, err := listen(netip.AddrPortFrom(netip.MustParseAddr(bind), 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			at := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+			target := newDesk().target
+			g := &Group{addr: at}
+			g.target.Store(target)
+			s, err := newSocket(g, conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Port())
+			queries := [...]int{batch, batch - 8, 1, 1, 1, 1, 1, 1, 1, 1} // of each client: two batches
+			clients := make([]*burst, len(queries))
+			counts := []prometheus.Counter{prometheus.NewCounter(prometheus.CounterOpts{Name: "one"})}
+			for i := range clients {
+				clients[i] = newBurst(t, to)
+			}
+			d := &desk{s, target}
+			for i, query := range clients[0].b {
+				var records []string
+				for range i%4 + 1 {
+					records = append(records, "a. 10 IN A 10.200.0.5")
+				}
+				d.learn(t, query, dns.RcodeSuccess, counts, records...)
+			}
+			answered := new(sum)
+			target.Answered = answered
+			var want float64
+			read := func(fd uintptr) bool {
+				s.serve(fd)
+				return answered.n == want // what was sent may not be there yet
+			}
+			round := func() {
+				for i, c := range clients {
+					c.ask(queries[i])
+					want += float64(queries[i])
+				}
+				if err := s.raw.Read(read); err != nil {
+					t.Fatal(err)
+				}
+				for i, c := range clients {
+					c.take(t, queries[i])
+				}
+			}
+			round() // makes room for the counters
+			if n := testing.AllocsPerRun(100, round); n != 0 {
+				t.Errorf("%v allocations in a round", n)
+			}
+			if s.work.open > 0 {
+				t.Errorf("the plugins have %d queries", s.work.open)
+			}
+		})
+	}
+}
+
+// sum is a counter that can be read without an allocation.
+type sum struct {
+	prometheus.Counter
+	n float64
+}
+
+func (c *sum) Add(n float64) { c.n += n }
 
 // BenchmarkAnswer is one answer from the table, without the system calls: the names are asked in turn.
 func BenchmarkAnswer(b *testing.B) {

@@ -62,7 +62,7 @@ type burst struct {
 	id   uint16
 }
 
-func newBurst(b *testing.B, addr netip.AddrPort) *burst {
+func newBurst(b testing.TB, addr netip.AddrPort) *burst {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
 	if err != nil {
 		b.Fatal(err)
@@ -80,7 +80,13 @@ func newBurst(b *testing.B, addr netip.AddrPort) *burst {
 }
 
 // round sends n queries and takes as many answers.
-func (c *burst) round(b *testing.B, n int) {
+func (c *burst) round(b testing.TB, n int) {
+	c.ask(n)
+	c.take(b, n)
+}
+
+// ask sends n queries.
+func (c *burst) ask(n int) {
 	r := c.ring
 	for i := range n {
 		c.id++
@@ -88,6 +94,11 @@ func (c *burst) round(b *testing.B, n int) {
 		r.add(c.b[i], &r.from[i], 0, nil) // the socket is connected
 	}
 	r.send(uintptr(c.fd), false)
+}
+
+// take takes n answers.
+func (c *burst) take(b testing.TB, n int) {
+	r := c.ring
 	for got := 0; got < n; {
 		if errno := r.receive(uintptr(c.fd)); errno == unix.EAGAIN {
 			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
