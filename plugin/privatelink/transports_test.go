@@ -269,6 +269,7 @@ func loopback(from string) string {
 // TestTransports: whatever is asked, in whatever way, TCP, TLS and HTTPS have the answer of UDP, byte for byte, for the same client. What has no room there
 // is whole with them.
 func TestTransports(t *testing.T) {
+	t.Parallel()
 	s := serveTransports(t)
 	many := []link.Change{link.PutService{Service: service("many", "many.database.windows.net")}}
 	for i := range 90 {
