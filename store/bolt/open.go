@@ -115,15 +115,6 @@ func nameNew(from, to string) error {
 	return err
 }
 
-// renameNew renames a file. The error is os.ErrExist where there is one of the new name.
-func renameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if err != nil {
-		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
-	}
-	return nil
-}
-
 // syncDir makes the names beside path last.
 func syncDir(path string) error {
 	d, err := os.Open(dirOf(path))
