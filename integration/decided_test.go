@@ -22,24 +22,30 @@ import (
 	signin "github.com/postern-link/postern/control/identity"
 )
 
-// fastAndSlow are three server blocks on the edge, one for each way in which queries by UDP are answered, with these lines in the first, and their
-// addresses. Names of the private zone that nobody has don't exist, so that there is an answer of ours, with a time to live, before and after.
+// fastAndSlow are three server blocks on the edge, one for each way in which queries by UDP are answered, with these lines in the first,
+// and their addresses. Names of the private zone that nobody has don't exist, so that there is an answer of ours, with a time to live,
+// before and after.
 func fastAndSlow(lines string) (corefile string, servers []string) {
 	var text strings.Builder
 	for i, way := range []string{"on", "plugins", "off"} {
-		fmt.Fprintf(&text, ".:%d {\n bind 10.1.0.1\n%s privatelink {\n  fastpath %s\n  miss nxdomain privatelink.database.windows.net\n }\n cache 30\n forward . 203.0.113.53 {\n  prefer_udp\n }\n}\n",
+		fmt.Fprintf(&text, ".:%d {\n bind 10.1.0.1\n%s privatelink {\n  fastpath %s\n  miss nxdomain privatelink.database.windows.net\n }\n"+
+			" cache 30\n forward . 203.0.113.53 {\n  prefer_udp\n }\n}\n",
 			5300+i, lines, way)
 		servers, lines = append(servers, fmt.Sprint("10.1.0.1:", 5300+i)), ""
 	}
 	return text.String(), servers
 }
 
-// public is an upstream server that has the address 203.0.113.1 for every name.
+// publicAddress is that of every name at an upstream server that is [public].
+const publicAddress = "203.0.113.1"
+
+// public is an upstream server that has one address for every name.
 func public(w dns.ResponseWriter, r *dns.Msg) {
 	m := new(dns.Msg).SetReply(r)
 	m.RecursionAvailable = true
 	if r.Question[0].Qtype == dns.TypeA {
-		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 300}, A: net.IPv4(203, 0, 113, 1)}}
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 300},
+			A: net.ParseIP(publicAddress)}}
 	}
 	_ = w.WriteMsg(m)
 }
@@ -59,7 +65,8 @@ func (g *ground) api() (*api, []string) {
 	if err := signin.Init(file); err != nil {
 		g.t.Fatal(err)
 	}
-	made, err := signin.CreateToken(g.t.Context(), file, signin.Holder{Identity: "root", Tenant: "operator", Roles: []control.Grant{{Subscription: "*", Role: control.Owner}}})
+	made, err := signin.CreateToken(g.t.Context(), file,
+		signin.Holder{Identity: "root", Tenant: "operator", Roles: []control.Grant{{Subscription: "*", Role: control.Owner}}})
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -73,7 +80,8 @@ func (g *ground) api() (*api, []string) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	corefile, servers := fastAndSlow(" linkstore bolt DIR/postern.db\n linkapi " + at + " {\n  identities DIR/identities.json\n }\n linkproxy\n")
+	corefile, servers := fastAndSlow(" linkstore bolt DIR/postern.db\n" +
+		" linkapi " + at + " {\n  identities DIR/identities.json\n }\n linkproxy\n")
 	g.postern(corefile, at)
 	cert, err := os.ReadFile(filepath.Join(g.dir, "postern-api.crt"))
 	if err != nil {
@@ -81,9 +89,11 @@ func (g *ground) api() (*api, []string) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(cert)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DialContext: func(context.Context, string, string) (net.Conn, error) { return g.dial("edge", at) }}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool},
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return g.dial("edge", at) }}
 	g.t.Cleanup(transport.CloseIdleConnections)
-	return &api{t: g.t, base: "https://" + at, token: made.Secret, sub: known.Tenants[0].Subscriptions[0].ID, client: &http.Client{Transport: transport, Timeout: 20 * time.Second}}, servers
+	return &api{t: g.t, base: "https://" + at, token: made.Secret, sub: known.Tenants[0].Subscriptions[0].ID,
+		client: &http.Client{Transport: transport, Timeout: 20 * time.Second}}, servers
 }
 
 // path is where something of a provider is in the group of these tests.
@@ -115,9 +125,10 @@ func (a *api) do(method, path, body string) ([]byte, time.Time) {
 	return text, came
 }
 
-// TestDecidedIsSeen (D16): a provider rejects, suspends and removes the connections of endpoints, and deletes a service, a consumer deletes an
-// endpoint, all through the API. Clients that ask in a loop have the endpoint until then, and not 1 s after the API has answered, whatever they ask and
-// whichever way they are answered; what is suspended or rejected comes back when that is taken back. Nothing may be kept for more than 10 s.
+// TestDecidedIsSeen (D16): a provider rejects, suspends and removes the connections of endpoints, and deletes a service, a consumer
+// deletes an endpoint, all through the API. Clients that ask in a loop have the endpoint until then, and not 1 s after the API has
+// answered, whatever they ask and whichever way they are answered; what is suspended or rejected comes back when that is taken back.
+// Nothing may be kept for more than 10 s.
 func TestDecidedIsSeen(t *testing.T) {
 	t.Parallel()
 	g := newGround(t)
@@ -128,12 +139,15 @@ func TestDecidedIsSeen(t *testing.T) {
 	var services, endpoints []string
 	for i, label := range []string{"rejected", "suspended", "removed", "deleted", "gone"} {
 		all = append(all, &watched{label: label, address: fmt.Sprintf("10.200.0.%d", i+4)})
-		services = append(services, fmt.Sprintf(`{"name":%q,"names":["%s.database.windows.net"],"port":1433,"pin":"address","targets":["10.20.0.4:1433"],"approve":["*"],"visible":["*"]}`, label, label))
-		endpoints = append(endpoints, fmt.Sprintf(`{"name":%q,"network":"one","subnet":"pe","service":%q,"address":%q}`, label, label, all[i].address))
+		services = append(services, fmt.Sprintf(`{"name":%q,"names":["%s.database.windows.net"],"port":1433,"pin":"address",
+			"targets":["10.20.0.4:1433"],"approve":["*"],"visible":["*"]}`, label, label))
+		endpoints = append(endpoints, fmt.Sprintf(`{"name":%q,"network":"one","subnet":"pe","service":%q,"address":%q}`, label, label,
+			all[i].address))
 	}
 	a.do("PUT", "/subscriptions/"+a.sub+"/resourceGroups/rg", `{"location":"local"}`)
 	a.do("POST", "/subscriptions/"+a.sub+"/providers/Postern.Network/apply", fmt.Sprintf(`{"subscription":%q,"resourceGroup":"rg",
-		"networks":[{"name":"one","prefixes":["10.1.0.0/16","10.200.0.0/24"],"subnets":{"pe":"10.200.0.0/24"}}],"services":[%s],"endpoints":[%s]}`,
+		"networks":[{"name":"one","prefixes":["10.1.0.0/16","10.200.0.0/24"],"subnets":{"pe":"10.200.0.0/24"}}],
+		"services":[%s],"endpoints":[%s]}`,
 		a.sub, strings.Join(services, ","), strings.Join(endpoints, ",")))
 	connection := func(one *watched) string {
 		t.Helper()

@@ -27,7 +27,8 @@ func (p *probedTarget) isGood() {
 	}
 }
 
-// accept accepts connections until the listener is closed: each is asked for what makes it good, which is nothing more where there is no ask.
+// accept accepts connections until the listener is closed: each is asked for what makes it good, which is nothing more where there is no
+// ask.
 func (p *probedTarget) accept(ask func(c net.Conn) error) {
 	for {
 		c, err := p.ln.Accept()
@@ -98,9 +99,9 @@ func (g *ground) deaf(port int) *probedTarget {
 	return nil
 }
 
-// TestProbedIsSeen (D22, D23): the names of an approved endpoint are public while the target refuses, is silent, says 503, or can't speak TLS; from the
-// first probe that has gone well it takes less than 1 s until the endpoint is answered to everyone. When all targets are down the answer stays, and is public only
-// for a service that says so.
+// TestProbedIsSeen (D22, D23): the names of an approved endpoint are public while the target refuses, is silent, says 503, or can't speak
+// TLS; from the first probe that has gone well it takes less than 1 s until the endpoint is answered to everyone. When all targets are
+// down the answer stays, and is public only for a service that says so.
 func TestProbedIsSeen(t *testing.T) {
 	t.Parallel()
 	g := newGround(t)
@@ -110,13 +111,15 @@ func TestProbedIsSeen(t *testing.T) {
 	service := func(label, lines string, targets ...string) *watched {
 		one := &watched{label: label, address: fmt.Sprint("10.200.0.", 4+len(all))}
 		all = append(all, one)
-		fmt.Fprintf(&objects, " linkservice %s {\n  names %s.database.windows.net\n  port 1433\n  pin address\n  target %s\n  approve corp\n%s }\n linkendpoint %s {\n  service %s\n  network corp\n  address %s\n }\n",
-			label, label, strings.Join(targets, " "), lines, label, label, one.address)
+		fmt.Fprintf(&objects, " linkservice %s {\n  names %s.database.windows.net\n  port 1433\n  pin address\n  target %s\n  approve corp\n%s }\n",
+			label, label, strings.Join(targets, " "), lines)
+		fmt.Fprintf(&objects, " linkendpoint %s {\n  service %s\n  network corp\n  address %s\n }\n", label, label, one.address)
 		return one
 	}
 	refused, silent := service("refused", "", "10.20.0.4:7001"), service("silent", "", "10.20.0.4:7002")
 	sick, mute := service("sick", "  probe http /health 200\n", "10.20.0.4:7003"), service("mute", "  probe tls\n", "10.20.0.4:7004")
-	stays, falls := service("stays", "", "10.20.0.4:7005", "10.20.0.5:7005"), service("falls", "  fallback public\n", "10.20.0.4:7005", "10.20.0.5:7005")
+	stays := service("stays", "", "10.20.0.4:7005", "10.20.0.5:7005")
+	falls := service("falls", "  fallback public\n", "10.20.0.4:7005", "10.20.0.5:7005")
 	falls.fallsBack = true
 
 	slow := g.deaf(7002)
@@ -144,7 +147,8 @@ func TestProbedIsSeen(t *testing.T) {
 		return tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake()
 	})
 
-	corefile, servers := fastAndSlow(" linknetwork corp 10.1.0.0/16 {\n  endpoints 10.200.0.0/24\n }\n" + objects.String() + " linkproxy {\n  probe 500ms\n }\n prometheus 127.0.0.1:9153\n")
+	corefile, servers := fastAndSlow(" linknetwork corp 10.1.0.0/16 {\n  endpoints 10.200.0.0/24\n }\n" + objects.String() +
+		" linkproxy {\n  probe 500ms\n }\n prometheus 127.0.0.1:9153\n")
 	g.postern(corefile, servers[0])
 	w := g.watch("corp-a", all, servers...)
 	never := time.Now().Add(-soon) // what is of that time is to be so at once

@@ -49,7 +49,10 @@ func (w *watched) asks() (all []dns.Question) {
 	if err != nil {
 		panic(err)
 	}
-	for _, q := range []dns.Question{{Name: w.public(), Qtype: dns.TypeA}, {Name: w.public(), Qtype: dns.TypeAAAA}, {Name: w.private(), Qtype: dns.TypeA}, {Name: reverse, Qtype: dns.TypePTR}} {
+	for _, q := range []dns.Question{
+		{Name: w.public(), Qtype: dns.TypeA}, {Name: w.public(), Qtype: dns.TypeAAAA}, {Name: w.private(), Qtype: dns.TypeA},
+		{Name: reverse, Qtype: dns.TypePTR},
+	} {
 		if w.fallsBack && q.Qtype == dns.TypePTR {
 			continue // the address has its name all the time
 		}
@@ -247,9 +250,9 @@ func (c *watcher) judge(one *watched, m *dns.Msg, asked time.Time) bool {
 	what := fmt.Sprintf("%s %s by %s from %s", q.Name, dns.TypeToString[q.Qtype], c.network, c.to)
 	if a := lastA(m); q.Qtype == dns.TypeA {
 		switch {
-		case there && a == one.address, !there && q.Name == one.public() && a == "203.0.113.1":
+		case there && a == one.address, !there && q.Name == one.public() && a == publicAddress:
 		case !there && q.Name == one.private() && m.Authoritative && m.Rcode == dns.RcodeNameError:
-		case !there && one.fallsBack && a == "203.0.113.1":
+		case !there && one.fallsBack && a == publicAddress:
 		default:
 			c.complain("%s: %v", what, m)
 		}
