@@ -32,14 +32,16 @@ func (r result) String() string {
 	return [results]string{"positive", "nodata", "nxdomain", "refused", "servfail", "passed", "continued"}[r]
 }
 
-// counters are the metrics of all handlers of a process. Finding a counter takes no lock.
+// counters are the metrics of all handlers of a process. Finding a counter takes no lock, but for a network that was met lately.
 type counters struct {
 	answers *prometheus.CounterVec
 	misses  *prometheus.CounterVec
 	loops   *prometheus.GaugeVec
 
-	mu    sync.Mutex // held to change known
-	known atomic.Pointer[map[counterKey]*[results]prometheus.Counter]
+	mu     sync.Mutex // held to change known, and for what follows
+	known  atomic.Pointer[map[counterKey]*[results]prometheus.Counter]
+	met    map[counterKey]*[results]prometheus.Counter // lately, and not in known
+	sought int                                         // how often met was looked into since known was made
 }
 
 type counterKey struct {
@@ -126,21 +128,40 @@ func (c *counters) of(server string, network link.ID) *[results]prometheus.Count
 	return c.learn(key)
 }
 
-// learn adds the counters of a network.
+// learn adds the counters of a network. They are put to those that are known when they have been looked for as often as it takes to copy those:
+// a network costs the same, however many there are.
 func (c *counters) learn(key counterKey) *[results]prometheus.Counter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if by := (*c.known.Load())[key]; by != nil {
 		return by
 	}
-	by := new([results]prometheus.Counter)
-	for r := range results {
-		by[r] = c.answers.WithLabelValues(key.server, string(key.network), r.String())
+	by := c.met[key]
+	if by == nil {
+		by = new([results]prometheus.Counter)
+		for r := range results {
+			by[r] = c.answers.WithLabelValues(key.server, string(key.network), r.String())
+		}
+		if c.met == nil {
+			c.met = make(map[counterKey]*[results]prometheus.Counter)
+		}
+		c.met[key] = by
 	}
-	next := maps.Clone(*c.known.Load())
-	next[key] = by
-	c.known.Store(&next)
+	if c.sought++; c.sought > len(*c.known.Load()) {
+		c.settle(nil)
+	}
 	return by
+}
+
+// settle puts those that were met lately to those that are known, without those of networks that are gone. The caller holds mu.
+func (c *counters) settle(gone []counterKey) {
+	next := maps.Clone(*c.known.Load())
+	maps.Copy(next, c.met)
+	for _, key := range gone {
+		delete(next, key)
+	}
+	c.known.Store(&next)
+	c.met, c.sought = nil, 0
 }
 
 // miss counts a name without an endpoint, and returns the counter. The zone is as the table writes it: a template is one
@@ -158,20 +179,20 @@ func (c *counters) miss(server, zone string, p policy) prometheus.Counter {
 func (c *counters) forget(s *link.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := *c.known.Load()
 	var gone []counterKey
-	for key := range known {
+	seek := func(key counterKey) {
 		if key.network != "" && s.Network(key.network) == nil {
 			c.answers.DeletePartialMatch(prometheus.Labels{"network": string(key.network)})
 			gone = append(gone, key)
 		}
 	}
-	if len(gone) == 0 { // as after most changes
-		return
+	for key := range *c.known.Load() {
+		seek(key)
 	}
-	next := maps.Clone(known)
-	for _, key := range gone {
-		delete(next, key)
+	for key := range c.met {
+		seek(key)
 	}
-	c.known.Store(&next)
+	if len(gone) > 0 { // as after few changes
+		c.settle(gone)
+	}
 }

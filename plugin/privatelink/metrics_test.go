@@ -69,3 +69,34 @@ coredns_privatelink_misses_total{policy="refuse",server="",zone="privatelink.blo
 		t.Errorf("%v %v", problems, err)
 	}
 }
+
+// Counters of many networks are found without a lock soon after they were met, are the same ones all the time, and go with the networks, those that
+// were met lately too.
+func TestCountersOfMany(t *testing.T) {
+	const n = 500
+	c := newCounters(prometheus.NewRegistry())
+	id := func(i int) link.ID { return link.ID(fmt.Sprintf("n%d", i)) }
+	for i := range n {
+		c.answer("server", id(i), positive)
+		c.answer("server", id(i/2), positive)
+	}
+	for i := 0; c.met != nil; i++ {
+		if i == 2*n {
+			t.Fatalf("%d networks are known, %d were met lately, after %d queries", len(*c.known.Load()), len(c.met), 2*n+i)
+		}
+		c.answer("server", id(i%n), positive)
+	}
+	before := testutil.ToFloat64(c.answers.WithLabelValues("server", "n0", "positive"))
+	c.answer("server", "n0", positive)
+	if after := testutil.ToFloat64(c.answers.WithLabelValues("server", "n0", "positive")); after != before+1 || len(*c.known.Load()) != n {
+		t.Errorf("%v queries after %v; %d networks are known", after, before, len(*c.known.Load()))
+	}
+	c.answer("server", "late", positive)
+	if c.met == nil {
+		t.Error("nothing was met lately")
+	}
+	c.forget(link.Empty())
+	if left := testutil.CollectAndCount(c.answers); left != 0 || len(*c.known.Load()) != 0 || c.met != nil {
+		t.Errorf("of networks that are gone %d counters are left, %d known, %d met lately", left, len(*c.known.Load()), len(c.met))
+	}
+}

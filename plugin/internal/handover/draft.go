@@ -84,8 +84,11 @@ func Of(c *caddy.Controller) (*Draft, error) {
 	for _, host := range server.ListenHosts {
 		// The wildcard is "" and an address may have a zone: neither can be an endpoint's.
 		addr, err := netip.ParseAddr(host)
-		if err == nil {
-			d.listen[addr.Unmap()] = true
+		if addr := addr.Unmap(); err == nil && !d.listen[addr] {
+			if err := d.checkListener(addr, d.objects.networks...); err != nil {
+				return d, err
+			}
+			d.listen[addr] = true
 		}
 		if port, err := strconv.ParseUint(server.Port, 10, 16); err == nil {
 			own := netip.AddrPortFrom(cmp.Or(addr.Unmap().WithZone(""), netip.IPv6Unspecified()), uint16(port))
@@ -95,7 +98,7 @@ func Of(c *caddy.Controller) (*Draft, error) {
 			}
 		}
 	}
-	return d, d.checkListeners()
+	return d, nil
 }
 
 // addOwn notes what this process is going to listen on: Caddy opens the sockets of DNS after the data plane's.

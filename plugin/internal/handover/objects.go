@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -37,7 +38,12 @@ func (d *Draft) AddNetwork(at block.Position, n link.Network) error {
 		return err
 	}
 	d.objects.networks = append(d.objects.networks, n)
-	return d.checkListeners()
+	for addr := range d.listen {
+		if err := d.checkListener(addr, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Networks returns the names of the networks declared so far, in their order in the Corefile's blocks.
@@ -49,16 +55,14 @@ func (d *Draft) Networks() []link.ID {
 	return ids
 }
 
-// checkListeners refuses a pool with an address that DNS listens on: it could be given out. It is
-// asked again for every network and every server block, since they come one by one.
-func (d *Draft) checkListeners() error {
-	for _, n := range d.objects.networks {
+// checkListener refuses pools of networks with an address that DNS listens on: it could be given out. It is
+// asked for every network and for every address when they come.
+func (d *Draft) checkListener(addr netip.Addr, networks ...link.Network) error {
+	for _, n := range networks {
 		for _, pool := range n.Pools {
-			for addr := range d.listen {
-				if pool.Contains(addr) {
-					at := d.declared[declaredKey{link.KindNetwork, n.ID}].Property("endpoints")
-					return at.Errorf("pool %s contains %s, which a server block listens on (bind)", pool, addr)
-				}
+			if pool.Contains(addr) {
+				at := d.declared[declaredKey{link.KindNetwork, n.ID}].Property("endpoints")
+				return at.Errorf("pool %s contains %s, which a server block listens on (bind)", pool, addr)
 			}
 		}
 	}
