@@ -4,6 +4,7 @@ package external
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 
 	"github.com/postern-link/postern/policy/policyplugin/policypb"
@@ -17,8 +18,8 @@ func Launch() {}
 
 type executable struct{}
 
-func openExecutable(string, [32]byte) (*executable, error) { return nil, errPlatform }
-func (*executable) close()                                 {}
+func openExecutable(string, [sha256.Size]byte) (*executable, error) { return nil, errPlatform }
+func (*executable) close()                                          {}
 
 type instance struct {
 	policy  policypb.PolicyClient

@@ -37,6 +37,9 @@ func (*Relay) Close() {}
 // Listener is a socket that flows come in on; none is here.
 type Listener struct{}
 
+// Addr returns no address.
+func (*Listener) Addr() netip.AddrPort { return netip.AddrPort{} }
+
 // Serve does nothing.
 func (*Listener) Serve() {}
 
