@@ -52,15 +52,16 @@ const viewBlock = `.:PORT {
 }
 `
 
-// TestServerBlocksByView: of two server blocks at one address, the view that a client is of decides whose network it is answered for, by UDP
-// and by TCP, in turn and at once, also for an alias of others that leads to a name of both, and whatever their caches have (D13). Who is of no view is refused,
-// or has the answers of a block without a view, in which nothing is private.
+// TestServerBlocksByView: of two server blocks at one address, the view that a client is of decides whose network it is answered for,
+// by UDP and by TCP, in turn and at once, also for an alias of others that leads to a name of both, and whatever their caches have
+// (D13). Who is of no view is refused, or has the answers of a block without a view, in which nothing is private.
 func TestServerBlocksByView(t *testing.T) {
 	const custom = "www.custom.example."
 	for _, tt := range []struct{ name, lines, rest string }{
 		{"alone", "", ""},
 		{"cache", "cache 30", ""},
-		{"cache, and a block for the rest", "cache 30", ".:PORT {\n    bind 127.0.0.1\n    privatelink\n    cache 30\n    forward . UPSTREAM\n}\n"},
+		{"cache, and a block for the rest", "cache 30",
+			".:PORT {\n    bind 127.0.0.1\n    privatelink\n    cache 30\n    forward . UPSTREAM\n}\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var leaked, aliases atomic.Int64

@@ -21,8 +21,8 @@ type rowQuery struct {
 	known bool // the table has it, once it was asked
 }
 
-// rowQueries returns the questions about a name that nobody has beside those of each row, in odd ways about those too, and then in usual ways: the
-// table may have no place for the former when it has the others.
+// rowQueries returns the questions about a name that nobody has beside those of each row, in odd ways about those too, and then in usual
+// ways: the table may have no place for the former when it has the others.
 func rowQueries(t *testing.T, cases []rowCase) (all [][]rowQuery) {
 	var last [][]rowQuery
 	turn := 0

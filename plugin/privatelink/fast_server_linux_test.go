@@ -105,8 +105,8 @@ func (w *lockedBuffer) Write(b []byte) (int, error) {
 	return w.b.Write(b)
 }
 
-// TestFastpathReasons: where the fast path would change what was asked for there is none, which the metric says, and the log in one line with the
-// reason; where it is on, or the Corefile says what it shall be, there is nothing to be said.
+// TestFastpathReasons: where the fast path would change what was asked for there is none, which the metric says, and the log in one line
+// with the reason; where it is on, or the Corefile says what it shall be, there is nothing to be said.
 func TestFastpathReasons(t *testing.T) {
 	const (
 		notUsed = "fastpath is not used"
@@ -156,7 +156,8 @@ func TestFastpathReasons(t *testing.T) {
 			case "address":
 				server = "dns://127.0.0.1:0"
 			}
-			instance := startInstance(t, caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(strings.ReplaceAll(body, "PORT", fmt.Sprint(port)))})
+			instance := startInstance(t, caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns",
+				Contents: []byte(strings.ReplaceAll(body, "PORT", fmt.Sprint(port)))})
 			stop := sync.OnceFunc(func() { end(t, instance) })
 			defer stop()
 			if tc.want != "transport" && tc.want != "address" {
@@ -190,7 +191,8 @@ func TestFastpathFilterLater(t *testing.T) {
 	eventually(t, "no filter", func() bool { return fastGauge(t, server) == "filter" })
 	release()
 	eventually(t, "a filter", func() bool { return fastGauge(t, server) == "" })
-	want := "[INFO] plugin/privatelink: fastpath gets a part of the queries only, for now server=" + server + ` why="the kernel's numbers for the sockets aren't found yet"`
+	want := "[INFO] plugin/privatelink: fastpath gets a part of the queries only, for now server=" + server +
+		` why="the kernel's numbers for the sockets aren't found yet"`
 	if got := lines("plugin/privatelink: fastpath"); !slices.Equal(got, []string{want}) {
 		t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}

@@ -90,7 +90,8 @@ func serveTransports(t *testing.T) *transports {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &transports{serving: new(serving), t: t, roots: roots, at: make(map[string]string), conns: make(map[string]*dns.Conn), https: make(map[string]*http.Client)}
+	s := &transports{serving: new(serving), t: t, roots: roots, at: make(map[string]string),
+		conns: make(map[string]*dns.Conn), https: make(map[string]*http.Client)}
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		conn, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
 		if err != nil {
@@ -266,8 +267,8 @@ func loopback(from string) string {
 	return "127." + strings.TrimPrefix(strings.TrimPrefix(from, "::ffff:"), "10.")
 }
 
-// TestTransports: whatever is asked, in whatever way, TCP, TLS and HTTPS have the answer of UDP, byte for byte, for the same client. What has no room there
-// is whole with them.
+// TestTransports: whatever is asked, in whatever way, TCP, TLS and HTTPS have the answer of UDP, byte for byte, for the same client.
+// What has no room there is whole with them.
 func TestTransports(t *testing.T) {
 	t.Parallel()
 	s := serveTransports(t)
@@ -277,7 +278,9 @@ func TestTransports(t *testing.T) {
 	}
 	// The networks have their clients on the loopback, too.
 	world := world(t)
-	for id, more := range map[link.ID][]string{"corp": {"127.1.0.0/16", "::1/128"}, "lab": {"127.2.0.0/16", "127.1.99.0/24"}, "bare": {"127.3.0.0/16"}} {
+	for id, more := range map[link.ID][]string{
+		"corp": {"127.1.0.0/16", "::1/128"}, "lab": {"127.2.0.0/16", "127.1.99.0/24"}, "bare": {"127.3.0.0/16"},
+	} {
 		n := *world.Network(id)
 		n.Prefixes = append(slices.Clone(n.Prefixes), prefixes(more...)...)
 		many = append(many, link.PutNetwork{Network: n})

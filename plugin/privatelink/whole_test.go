@@ -247,13 +247,14 @@ func TestServerStale(t *testing.T) {
 	}
 }
 
-// DNS over TLS and over HTTPS have the same answers as UDP (see TestTransports), and the client's network is the one of its address, in turn and
-// at once, with a cache (D13). HTTPS has no zone transfer (D10).
+// DNS over TLS and over HTTPS have the same answers as UDP (see TestTransports), and the client's network is the one of its address, in
+// turn and at once, with a cache (D13). HTTPS has no zone transfer (D10).
 func TestServerTransports(t *testing.T) {
 	up := startPublic(t)
 	cert, key, roots := privatelink.SelfSigned(t)
 	serve := func(t *testing.T, scheme string) (addr string) {
-		_, addr = start(t, strings.NewReplacer(".:0 {", scheme+"://.:0 {\n    tls "+cert+" "+key+"\n    transfer {\n        to *\n    }", "UPSTREAM", up.addr, "PROPERTY", "ttl 5").Replace(twoNetworks))
+		_, addr = start(t, strings.NewReplacer(".:0 {", scheme+"://.:0 {\n    tls "+cert+" "+key+"\n    transfer {\n        to *\n    }",
+			"UPSTREAM", up.addr, "PROPERTY", "ttl 5").Replace(twoNetworks))
 		return addr
 	}
 	t.Run("TLS", func(t *testing.T) {
