@@ -21,8 +21,8 @@ const (
 	rushWindow, rushClients = 48, 2
 	// rushTries is how often a query is sent that isn't answered within rushPatience: caches drop what is too much, and mean it so.
 	rushTries, rushPatience = 5, 2 * time.Second
-	// leastRush is how many answers each network must have had for a rush to be one, on a machine with much else to do.
-	leastRush = 300
+	// leastRush is how many answers each of them has had at least, also on a machine with much else to do.
+	leastRush = 5 * rushWindow
 )
 
 // rushed are names with another answer in each network. Each fifth is private in the first network alone, and each fifth in the second.
@@ -98,9 +98,6 @@ func (r *rushed) inRush(t *testing.T, what string, networks [2]oneOf) {
 	for _, w := range wrong {
 		t.Errorf("%s, seed %d: %s", what, seed, w)
 	}
-	if !t.Failed() && (answers[0] < leastRush || answers[1] < leastRush) {
-		t.Errorf("%s: only %v answers", what, answers)
-	}
 	t.Logf("%s: %d and %d right answers in %v; %d queries were sent again", what, answers[0], answers[1],
 		time.Since(began).Round(10*time.Millisecond), again)
 }
@@ -122,14 +119,14 @@ func (r *rushed) client(to oneOf, of int, seed uint64) *rusher {
 	return &rusher{rushed: r, oneOf: to, of: of, random: rand.New(rand.NewPCG(seed, 1))}
 }
 
-// rush asks until a time, and at least once.
+// rush asks until a time, and for so many answers.
 func (c *rusher) rush(end time.Time) error {
 	if err := c.host.enter(func() (err error) { c.conn, err = net.Dial("udp", c.addr); return err }); err != nil {
 		return err
 	}
 	defer c.conn.Close()
 	buf := make([]byte, 4096)
-	for first := true; first || time.Now().Before(end); first = false {
+	for c.answers < leastRush || time.Now().Before(end) {
 		waits := make(map[uint16]bool, rushWindow)
 		for range rushWindow {
 			c.next++
