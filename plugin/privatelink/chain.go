@@ -101,8 +101,8 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		if alias == nil {
 			return m, nil
 		}
-		if n == maxChain {
-			return d.failed(&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}), nil // nobody knows where they lead
+		if n == maxChain { // nobody knows where they lead
+			return d.failed(&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}), nil
 		}
 		chain = append(chain, with...)
 		at = alias.Target

@@ -156,7 +156,8 @@ func (s *sides) ours(fqdn string) bool {
 	if !known {
 		var buf [maxName]byte
 		kind := s.d.p.find(s.d.q.gen, s.d.q.view, Canonical(buf[:0], fqdn)).kind
-		yes = (kind == foundName || kind == foundDenied) && !slices.ContainsFunc(s.d.others, func(name string) bool { return strings.EqualFold(name, fqdn) })
+		yes = (kind == foundName || kind == foundDenied) &&
+			!slices.ContainsFunc(s.d.others, func(name string) bool { return strings.EqualFold(name, fqdn) })
 		if s.own == nil {
 			s.own = make(map[string]bool)
 		}
