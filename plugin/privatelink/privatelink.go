@@ -90,7 +90,7 @@ type query struct {
 
 // ServeDNS implements [plugin.Handler].
 func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	if len(r.Question) != 1 { // RFC 9619
+	if len(r.Question) != 1 || manyOPT(r) { // RFC 9619, RFC 6891 section 6.1.1
 		return dns.RcodeFormatError, nil
 	}
 	if opt := r.IsEdns0(); opt != nil && opt.UDPSize() > maxUDP {
@@ -128,6 +128,19 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 		}
 	}
 	return p.answer(ctx, &q, f)
+}
+
+// manyOPT reports whether a query has more than one OPT record, wherever they are.
+func manyOPT(r *dns.Msg) bool {
+	n := 0
+	for _, section := range [...][]dns.RR{r.Answer, r.Ns, r.Extra} {
+		for _, rr := range section {
+			if rr.Header().Rrtype == dns.TypeOPT {
+				n++
+			}
+		}
+	}
+	return n > 1
 }
 
 // answer writes what was found, or passes the query on.
