@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,25 +55,27 @@ func startTransports(t *testing.T, descriptors int) *transports {
 	return &transports{startCommand(t, cmd, dir, plain), "127.0.0.1:" + byTLS, "127.0.0.1:" + byHTTPS, "127.0.0.1:" + pprof, "http://127.0.0.1:" + metrics + "/metrics"}
 }
 
-// serves asks by UDP, TCP and TLS until stop is closed, each time by a new connection, and returns how often all have answered.
-func (s *transports) serves(t *testing.T, stop <-chan struct{}) (times int) {
+// serves asks by UDP, TCP and TLS until stop is closed, each time by a new connection, and returns how long each answer took.
+func (s *transports) serves(t *testing.T, stop <-chan struct{}) map[string][]time.Duration {
+	took := make(map[string][]time.Duration)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case <-stop:
-			return times
+			return took
 		case <-tick.C:
 		}
 		for network, at := range map[string]string{"udp": s.dns, "tcp": s.dns, "tcp-tls": s.tls} {
 			c := dns.Client{Net: network, Timeout: 10 * time.Second, TLSConfig: &tls.Config{InsecureSkipVerify: true}}
+			began := time.Now()
 			m, _, err := c.Exchange(new(dns.Msg).SetQuestion("x.example.", dns.TypeA), at)
 			if err != nil || len(m.Answer) != 1 {
 				t.Errorf("by %s: %v %v", network, m, err)
-				return times
+				return nil
 			}
+			took[network] = append(took[network], time.Since(began))
 		}
-		times++
 	}
 }
 
@@ -126,7 +129,7 @@ func TestD20Stalled(t *testing.T) {
 	stop := make(chan struct{})
 	var others, stalled sync.WaitGroup
 	others.Go(func() {
-		if s.serves(t, stop) == 0 {
+		if len(s.serves(t, stop)) == 0 {
 			t.Error("nobody else was answered")
 		}
 	})
@@ -275,51 +278,115 @@ func established(t *testing.T) (all []connection) {
 	return all
 }
 
-// TestD11Idle: clients that say nothing, and such as say nothing more, have their connections ended (RFC 7766 section 6.2.3), however many they are.
+// TestD11Idle: clients that say nothing, nothing more, less than they have announced or a byte a second have their connections ended (RFC 7766
+// section 6.2.3), however many they are. Others are answered meanwhile as if they weren't there.
 func TestD11Idle(t *testing.T) {
 	t.Parallel()
+	const (
+		limit   = 10*time.Second + 2*time.Second // CoreDNS's time is 3 seconds for the first query, and 10 for another
+		least   = 2 * time.Second                // before that it wouldn't be time that has ended it
+		sources = 8                              // none has more than its share
+	)
 	s := startTransports(t, 0)
+	query, err := new(dns.Msg).SetQuestion("x.example.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := append([]byte{0, byte(len(query))}, query...)
+	asks := func(conn net.Conn) error {
+		m, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("x.example.", dns.TypeA), &dns.Conn{Conn: conn})
+		if err == nil && len(m.Answer) != 1 {
+			err = errors.New(m.String())
+		}
+		return err
+	}
+	says := func(b []byte) func(net.Conn) error {
+		return func(conn net.Conn) error { _, err := conn.Write(b); return err }
+	}
 	stop := make(chan struct{})
 	var others, idle sync.WaitGroup
-	others.Go(func() {
-		if s.serves(t, stop) == 0 {
-			t.Error("nobody else was answered")
-		}
-	})
-	var conns []net.Conn
-	for at, many := range map[string]int{s.dns: 500, s.tls: 50, s.https: 50} {
-		for range many {
-			conn, err := net.DialTimeout("tcp", at, 10*time.Second)
+	var took map[string][]time.Duration
+	quit := sync.OnceFunc(func() { close(stop); idle.Wait(); others.Wait() })
+	defer quit()
+	opened, first := 0, time.Now()
+	for _, tt := range []struct {
+		name, at string
+		many     int
+		begin    func(net.Conn) error
+		drips    bool // the message, a byte a second
+	}{
+		{"says nothing", s.dns, 300, says(nil), false},
+		{"less than the length", s.dns, 250, says(message[:len(message)-1]), false},
+		{"half of the length", s.dns, 50, says(message[:1]), false},
+		{"length 0", s.dns, 200, says([]byte{0, 0}), false},
+		{"a byte a second", s.dns, 200, says(nil), true},
+		{"asks once", s.dns, 50, asks, false},
+		{"asks once, and a byte a second", s.dns, 50, asks, true},
+		{"TLS", s.tls, 50, says(nil), false},
+		{"HTTPS", s.https, 50, says(nil), false},
+	} {
+		for range tt.many {
+			opened++
+			d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(11+opened%sources))}}
+			conn, err := d.Dial("tcp", tt.at)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conns = append(conns, conn)
-		}
-	}
-	for range 50 {
-		conn, err := dns.DialTimeout("tcp", s.dns, 10*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("x.example.", dns.TypeA), conn); err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, conn.Conn)
-	}
-	end := time.Now().Add(13 * time.Second) // CoreDNS's time is 3 seconds for the first query, and 10 for another
-	for _, conn := range conns {
-		idle.Go(func() {
-			conn.SetReadDeadline(end)
-			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("%s: %v", conn.RemoteAddr(), err)
+			began := time.Now()
+			if err := tt.begin(conn); err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
 			}
-		})
+			if tt.drips {
+				idle.Go(func() {
+					for _, b := range message {
+						select {
+						case <-stop:
+							return
+						case <-time.After(time.Second):
+						}
+						if _, err := conn.Write([]byte{b}); err != nil {
+							return
+						}
+					}
+				})
+			}
+			idle.Go(func() {
+				conn.SetReadDeadline(began.Add(limit))
+				n, err := io.Copy(io.Discard, conn)
+				if lasted := time.Since(began); errors.Is(err, os.ErrDeadlineExceeded) || lasted < least || n > 0 && tt.at == s.dns {
+					t.Errorf("%s: %d bytes and %v after %s", tt.name, n, err, lasted)
+				}
+			})
+		}
 	}
+	if n := s.connections(t); n < 1000 && time.Since(first) < least {
+		t.Errorf("%d of %d connections are left", n, opened)
+	}
+	others.Go(func() { took = s.serves(t, stop) })
 	idle.Wait()
-	close(stop)
-	others.Wait()
+	quit()
+	for _, network := range []string{"udp", "tcp", "tcp-tls"} {
+		all := slices.Sorted(slices.Values(took[network]))
+		if len(all) < 20 {
+			t.Errorf("%d answers by %s", len(all), network)
+			continue
+		}
+		t.Logf("%d answers by %s: median %s, slowest %s", len(all), network, all[len(all)/2], all[len(all)-1])
+		if all[len(all)/2] > 100*time.Millisecond || all[len(all)-1] > time.Second {
+			t.Errorf("by %s: median %s, slowest %s", network, all[len(all)/2], all[len(all)-1])
+		}
+	}
+}
+
+// connections returns how many of its clients the server has by DNS, TLS and HTTPS.
+func (s *transports) connections(t *testing.T) (n int) {
+	for _, c := range established(t) {
+		if at := c.at.String(); at == s.dns || at == s.tls || at == s.https {
+			n++
+		}
+	}
+	return n
 }
 
 // TestD20Crowd: where one source has more connections than its share, and even all descriptors of the process, those too many are ended. Those
