@@ -71,11 +71,12 @@ fuzz:
 
 # Flows of all kinds through the binary for SOAKTIME, and at least SOAKBYTES each way, then half as many each way through each engine
 # with IPv4 and with IPv6, a gigabyte each way over a bad path (as root), and a hundred times the usual random schedules. Then 20,000 queries
-# a second while all about the names changes. It ends with the first fault. Not part of any other target.
+# a second while all about the names changes, and a minute of a flood. It ends with the first fault. Not part of any other target.
 soak: build
 	$(GO) test ./soak -count 1 -timeout 0 -v -for $(SOAKTIME) -bytes $(SOAKBYTES) -binary '$(CURDIR)/$(BINARY)' | grep -v '^ *\[INFO\]'; exit $${PIPESTATUS[0]}
 	$(GO) test ./proxy/engine -count 1 -timeout 2h -failfast -v -run 'TestTransfers|TestBadPath|TestSchedules' -transfer $$(($(SOAKBYTES)/2)) -path 1073741824 -schedules 2000000
 	$(GO) test ./coremain -count 5 -failfast -v -run TestFastpathUnderChange -hold
+	$(GO) test ./plugin/privatelink -count 1 -v -run TestD12Flood -flood 1m
 
 # Known holes in what the program calls. Says so and fails nothing where the database can't be reached.
 vuln:

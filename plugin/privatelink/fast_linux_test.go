@@ -222,6 +222,11 @@ func FastAnswered(t testing.TB, server string) float64 {
 	return 0
 }
 
+// FastDropped returns how many queries to a server were dropped before the plugins, for tests of whole servers.
+func FastDropped(server string) float64 {
+	return testutil.ToFloat64(fastDropped.WithLabelValues(server))
+}
+
 // fromBoth makes a test with a fast path that gives answers again, and with one whose plugins answer every query.
 func fromBoth(t *testing.T, test func(t *testing.T, srv *fastServer)) {
 	t.Helper()
