@@ -12,7 +12,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -121,6 +123,34 @@ func eventually(t *testing.T, limit time.Duration, what string, holds func() boo
 	}
 }
 
+// memory returns how many bytes of memory the server has.
+func (s *server) memory(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	if m := regexp.MustCompile(`(?m)^VmRSS:\s+(\d+) kB$`).FindSubmatch(text); m != nil {
+		if n, err := strconv.ParseInt(string(m[1]), 10, 64); err == nil {
+			return n << 10
+		}
+	}
+	t.Errorf("no memory: %s", text)
+	return 0
+}
+
+// bounded compares what memory the server has at most with room for more than before. The race detector has some times as much.
+func (s *server) bounded(t *testing.T, before, most, room int64) {
+	t.Helper()
+	if raceDetector {
+		room *= 5
+	}
+	if t.Logf("%d MiB of memory before, %d MiB at most", before>>20, most>>20); most-before > room {
+		t.Errorf("%d MiB came, more than %d", (most-before)>>20, room>>20)
+	}
+}
+
 // TestD20Stalled: a client that asks for large answers and never reads them has its connection ended by the kernel, with its descriptor and
 // goroutines, whatever it speaks. Others are answered meanwhile.
 func TestD20Stalled(t *testing.T) {
@@ -133,6 +163,7 @@ func TestD20Stalled(t *testing.T) {
 			t.Error("nobody else was answered")
 		}
 	})
+	before := s.memory(t)
 	query, err := new(dns.Msg).SetQuestion("big.example.", dns.TypeA).Pack()
 	if err != nil {
 		t.Fatal(err)
@@ -180,10 +211,11 @@ func TestD20Stalled(t *testing.T) {
 			if !s.has(inode) {
 				t.Errorf("%s: the server has no socket %q", tt.name, inode)
 			}
-			asked := make(chan struct{})
+			asked, times := make(chan struct{}), 0
 			go func() {
 				defer close(asked)
 				for tt.ask(conn) == nil { // until nothing more is taken, and the connection ends
+					times++
 				}
 			}()
 			eventually(t, 13*time.Second, tt.name+": the connection of a client that never reads is still there", func() bool { return accepted(t, raw.RemoteAddr(), raw.LocalAddr()) == "" })
@@ -191,9 +223,13 @@ func TestD20Stalled(t *testing.T) {
 			eventually(t, 10*time.Second, tt.name+": its descriptor is left", func() bool { return !s.has(inode) })
 			raw.Close()
 			<-asked
+			if t.Logf("%s: %d writes of queries", tt.name, times); tt.name == "TCP" && times < 10 {
+				t.Errorf("%s: fewer than 10,000 queries were taken", tt.name)
+			}
 		})
 	}
 	stalled.Wait()
+	s.bounded(t, before, s.memory(t), 64<<20) // the answers to all that was asked by TCP alone have some hundreds of MiB
 	close(stop)
 	others.Wait()
 	eventually(t, 10*time.Second, "goroutines are left", func() bool {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package coremain
+
+const raceDetector = false
