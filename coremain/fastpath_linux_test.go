@@ -144,7 +144,12 @@ func (a *crowd) hear(s *crowdSocket) {
 			a.complain(fmt.Sprintf("%x: %v", buf[:n], err))
 			continue
 		}
-		a.judge(s.network, lastAddress(m), time.Unix(0, s.sentAt[m.Id].Load()))
+		asked := s.sentAt[m.Id].Swap(0)
+		if asked == 0 {
+			a.complain(fmt.Sprintf("a second answer, or one to nothing: %v", m)) // it would be counted for one that is lost
+			continue
+		}
+		a.judge(s.network, lastAddress(m), time.Unix(0, asked))
 	}
 }
 
