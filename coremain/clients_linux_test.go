@@ -33,8 +33,8 @@ type transports struct {
 	tls, https, pprof, metrics string
 }
 
-// startTransports starts the server with at most so many descriptors; 0: as many as there are.
-func startTransports(t *testing.T, descriptors int) *transports {
+// startTransports starts the server with at most so many descriptors, 0: as many as there are, and more lines in the block of plain DNS.
+func startTransports(t *testing.T, descriptors int, lines ...string) *transports {
 	t.Helper()
 	dir := t.TempDir()
 	certificate(t, dir)
@@ -44,7 +44,7 @@ func startTransports(t *testing.T, descriptors int) *transports {
 		hosts += fmt.Sprintf("  198.51.100.%d big.example\n", i+1)
 	}
 	hosts += " }\n}\n"
-	text := ".:" + plain + " {\n bind 127.0.0.1\n linknetwork corp 127.0.0.0/8\n privatelink\n pprof 127.0.0.1:" + pprof + "\n prometheus 127.0.0.1:" + metrics + "\n" + hosts +
+	text := ".:" + plain + " {\n bind 127.0.0.1\n linknetwork corp 127.0.0.0/8\n privatelink\n pprof 127.0.0.1:" + pprof + "\n prometheus 127.0.0.1:" + metrics + "\n " + strings.Join(lines, "\n ") + "\n" + hosts +
 		"tls://.:" + byTLS + " {\n bind 127.0.0.1\n tls cert.pem key.pem\n" + hosts + "https://.:" + byHTTPS + " {\n bind 127.0.0.1\n tls cert.pem key.pem\n" + hosts
 	if err := os.WriteFile(filepath.Join(dir, "Corefile"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
