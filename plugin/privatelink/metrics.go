@@ -182,7 +182,9 @@ func (c *counters) forget(s *link.Snapshot) {
 	var gone []counterKey
 	seek := func(key counterKey) {
 		if key.network != "" && s.Network(key.network) == nil {
-			c.answers.DeletePartialMatch(prometheus.Labels{"network": string(key.network)})
+			for r := range results { // by all labels: a part of them is compared with those of every series
+				c.answers.DeleteLabelValues(key.server, string(key.network), r.String())
+			}
 			gone = append(gone, key)
 		}
 	}
