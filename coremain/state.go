@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern-link/postern/internal/wholefile"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/linkstore"
@@ -104,8 +105,8 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	if *out == "" || *out == "-" {
 		_, _, err = verified(src, stdout)
 	} else {
-		err = replaceFile(*out, func(w io.Writer) error {
-			revision, n, err := verified(src, w)
+		err = wholefile.Replace(*out, 0o600, func(f *os.File) error {
+			revision, n, err := verified(src, f)
 			if err == nil {
 				fmt.Fprintf(stdout, "%s: revision %d, %s\n", *out, revision, count(n, "object"))
 			}
@@ -172,23 +173,6 @@ func loadShared(ctx context.Context, place node.Place) (*link.Snapshot, error) {
 func verified(src io.Reader, dst io.Writer) (revision uint64, objects int, err error) {
 	revision, all, err := store.ReadBackup(io.TeeReader(src, dst))
 	return revision, len(all), err
-}
-
-// replaceFile writes a file under a new name, readable by its owner alone, and gives it its name when
-// it is complete and on disk.
-func replaceFile(name string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // nothing, once renamed
-	if err := write(f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // restore makes the state that of a backup.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/postern-link/postern/internal/wholefile"
 	"github.com/postern-link/postern/store"
 )
 
@@ -121,9 +122,5 @@ func (p position) write(path string) (err error) {
 	if err := os.Rename(fresh, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return wholefile.SyncDir(path)
 }

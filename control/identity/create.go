@@ -7,12 +7,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/postern-link/postern/control"
+	"github.com/postern-link/postern/internal/wholefile"
 )
 
 // Holder says for whom a credential is made. An identity that isn't in the file is added to it.
@@ -48,15 +48,7 @@ func Init(path string) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := writeAside(path, text, 0o600)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp)
-	if err := os.Link(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(path)
+	return wholefile.Create(path, 0o600, wholefile.Text(text))
 }
 
 // CreateToken makes a static token and writes its digest into the file.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/postern-link/postern/internal/wholefile"
 )
 
 // ErrNotFound: the file has no such identity, or the identity no such credential.
@@ -119,18 +121,12 @@ func replace(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := writeAside(path, text, 0o600|info.Mode().Perm()&0o040)
-	if err != nil {
-		return err
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != os.Geteuid() || int(st.Gid) != os.Getegid()) {
-		err = os.Chown(tmp, int(st.Uid), int(st.Gid))
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return syncDir(path)
+	return wholefile.Replace(path, 0o600|info.Mode().Perm()&0o040, func(f *os.File) error {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && (int(st.Uid) != os.Geteuid() || int(st.Gid) != os.Getegid()) {
+			if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
+				return err
+			}
+		}
+		return wholefile.Text(text)(f)
+	})
 }

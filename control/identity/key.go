@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+
+	"github.com/postern-link/postern/internal/wholefile"
 )
 
 // keyPrefix begins the key ID of our own tokens.
@@ -109,14 +111,8 @@ func (k *keyFile) create() error {
 		return err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	tmp, err := writeAside(k.path, text, 0o600)
-	if err != nil {
+	if err := wholefile.Create(k.path, 0o600, wholefile.Text(text)); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	defer os.Remove(tmp)
-	// A link, unlike a rename, doesn't replace what is there.
-	if err := os.Link(tmp, k.path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(k.path)
+	return wholefile.SyncDir(k.path) // the other process may not have come so far
 }

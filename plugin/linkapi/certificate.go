@@ -14,11 +14,12 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/postern-link/postern/internal/wholefile"
 )
 
 // How long a certificate of our own is good, and how long before its end the next one is made.
@@ -90,7 +91,7 @@ func (c *certificate) renew() error {
 		text []byte
 		mode fs.FileMode
 	}{{c.key, keyPEM, 0o600}, {c.cert, certPEM, 0o644}} {
-		if err := replaceFile(f.path, f.text, f.mode); err != nil {
+		if err := wholefile.Replace(f.path, f.mode, wholefile.Text(f.text)); err != nil {
 			return err
 		}
 	}
@@ -172,27 +173,4 @@ func selfSigned(names []string, now time.Time) (cert, key []byte, err error) {
 		return nil, nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
-}
-
-// replaceFile writes a file aside and puts it in place, so that nobody reads a part of it.
-func replaceFile(path string, text []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".postern-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/postern-link/postern/control"
 	"github.com/postern-link/postern/control/identity"
 	"github.com/postern-link/postern/internal/freeport"
+	"github.com/postern-link/postern/internal/wholefile"
 	"github.com/postern-link/postern/link"
 	"github.com/postern-link/postern/node"
 	"github.com/postern-link/postern/plugin/internal/handover"
@@ -263,10 +264,10 @@ func TestCertificateReload(t *testing.T) {
 		t.Helper()
 		cert, key, err := selfSigned(names, time.Now())
 		if err == nil {
-			err = replaceFile(c.key, key, 0o600)
+			err = wholefile.Replace(c.key, 0o600, wholefile.Text(key))
 		}
 		if err == nil {
-			err = replaceFile(c.cert, cert, 0o600)
+			err = wholefile.Replace(c.cert, 0o600, wholefile.Text(cert))
 		}
 		if err != nil {
 			t.Fatal(err)

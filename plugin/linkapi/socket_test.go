@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/postern-link/postern/internal/wholefile"
 )
 
 // TestConnectionsOfOneSource is A16: one client can't take the places of all.
@@ -85,7 +87,7 @@ func TestAuthoritiesReload(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	put := func(text []byte) {
 		t.Helper()
-		if err := replaceFile(path, text, 0o600); err != nil {
+		if err := wholefile.Replace(path, 0o600, wholefile.Text(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

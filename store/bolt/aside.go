@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-link/postern/internal/wholefile"
 	"github.com/postern-link/postern/store"
 )
 
@@ -83,7 +84,7 @@ func takePlace(fresh, path, aside string) error {
 		}
 		return errors.Join(err, putBackWitness(path, aside, kept))
 	}
-	return syncDir(path)
+	return wholefile.SyncDir(path)
 }
 
 // keepWitness gives the witness at path the name at aside as well, or instead where a file can't have two. It

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"github.com/postern-link/postern/internal/wholefile"
 	"github.com/postern-link/postern/store"
 )
 
@@ -102,7 +103,7 @@ func publish(tmp, path string) error {
 	if err := nameNew(tmp, path); err != nil {
 		return err
 	}
-	return syncDir(path)
+	return wholefile.SyncDir(path)
 }
 
 // nameNew gives a file a new name, and leaves it the old one where it can have both. The error is
@@ -113,15 +114,6 @@ func nameNew(from, to string) error {
 		return renameNew(from, to)
 	}
 	return err
-}
-
-// syncDir makes the names beside path last.
-func syncDir(path string) error {
-	d, err := os.Open(dirOf(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // openDB opens an existing state file: locks it, reads and checks all of it, and only then hands the
