@@ -37,6 +37,8 @@ type counters struct {
 	answers *prometheus.CounterVec
 	misses  *prometheus.CounterVec
 	loops   *prometheus.GaugeVec
+	waits   *prometheus.GaugeVec
+	rejects *prometheus.CounterVec
 
 	mu     sync.Mutex // held to change known, and for what follows
 	known  atomic.Pointer[map[counterKey]*[results]prometheus.Counter]
@@ -109,6 +111,14 @@ func newCounters(r prometheus.Registerer) *counters {
 			Namespace: plugin.Namespace, Subsystem: name, Name: "upstream_loop",
 			Help: "1 for a suffix whose names the servers of forward ask this process for again.",
 		}, []string{"server", "suffix"}),
+		waits: promauto.With(r).NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: plugin.Namespace, Subsystem: name, Name: "upstream_pending",
+			Help: "Queries that were passed on and aren't answered yet.",
+		}, []string{"server"}),
+		rejects: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
+			Namespace: plugin.Namespace, Subsystem: name, Name: "upstream_rejects_total",
+			Help: "Queries of which no other server was asked, for too many waited for one.",
+		}, []string{"server"}),
 	}
 	c.known.Store(&map[counterKey]*[results]prometheus.Counter{})
 	return c

@@ -54,10 +54,9 @@ func setup(c *caddy.Controller) error {
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
 		if p.Forwards {
-			p.Upstream = &Upstream{
-				ask: asks(p.Next), one: p.network != "", snapshot: draft.Snapshot, now: time.Now, log: handover.NewLogger(name), gauge: shared.loops,
-				server: strings.Join(append([]string{config.Zone}, config.ListenHosts...), " ") + ":" + config.Port,
-			}
+			server := strings.Join(append([]string{config.Zone}, config.ListenHosts...), " ") + ":" + config.Port
+			p.Upstream = newUpstream(server, asks(p.Next), shared, draft.Snapshot, handover.NewLogger(name))
+			p.Upstream.one = p.network != ""
 		}
 		p.Transfers, _ = config.Handler("transfer").(*transfer.Transfer)
 		p.Tells = config.Handler("linkexit") != nil

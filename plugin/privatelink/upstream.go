@@ -31,8 +31,10 @@ type Upstream struct {
 	snapshot func() *link.Snapshot
 	now      func() time.Time
 	log      *slog.Logger
-	gauge    *prometheus.GaugeVec
-	server   string // what the metric calls this one
+	loopsOf  *prometheus.GaugeVec
+	waits    prometheus.Gauge
+	rejects  prometheus.Counter
+	server   string // what the metrics call this one
 	one      bool   // all queries are of one network, which may have all of maxPending
 
 	pending atomic.Int64
@@ -75,20 +77,26 @@ var (
 	tooMany   = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many queries wait for the upstream"}
 )
 
+// newUpstream returns what looks after the queries that a server passes on to the next plugins.
+func newUpstream(server string, next plugin.Handler, stats *counters, snapshot func() *link.Snapshot, log *slog.Logger) *Upstream {
+	return &Upstream{
+		ask: next, snapshot: snapshot, now: time.Now, log: log, server: server,
+		loopsOf: stats.loops, waits: stats.waits.WithLabelValues(server), rejects: stats.rejects.WithLabelValues(server),
+	}
+}
+
 // enter lets a query of a network for a name go to the next plugin, or says why not: with tooMany it may go on where nobody else is
 // asked. Whoever was let in calls leave.
 func (u *Upstream) enter(fqdn string, network link.ID) (why *dns.EDNS0_EDE) {
 	if u == nil {
 		return nil
 	}
-	if u.pending.Add(1) > maxPending {
+	if u.pending.Add(1) > maxPending || !u.share(fqdn, network) {
 		u.pending.Add(-1)
+		u.rejects.Inc()
 		return tooMany
 	}
-	if !u.share(fqdn, network) {
-		u.pending.Add(-1)
-		return tooMany
-	}
+	u.waits.Inc()
 	u.look()
 	if u.loop(fqdn) {
 		u.leave(network)
@@ -127,6 +135,7 @@ func (u *Upstream) leave(network link.ID) {
 		return
 	}
 	u.pending.Add(-1)
+	u.waits.Dec()
 	u.sharing.Lock()
 	defer u.sharing.Unlock()
 	if u.waiting[network]--; u.waiting[network] == 0 {
@@ -237,7 +246,7 @@ func (u *Upstream) found(loops []string) {
 	}
 	for _, suffix := range loops {
 		if !u.ended { // also what is known: the instance before this one has ended since, and taken it away
-			u.gauge.WithLabelValues(u.server, suffix+".").Set(1)
+			u.loopsOf.WithLabelValues(u.server, suffix+".").Set(1)
 		}
 		if !slices.Contains(before, suffix) {
 			u.log.Warn("the servers of forward ask this one again: names below fail until they don't", "below", suffix+".")
@@ -246,7 +255,7 @@ func (u *Upstream) found(loops []string) {
 	for _, suffix := range before {
 		if !slices.Contains(loops, suffix) {
 			if !u.ended {
-				u.gauge.DeleteLabelValues(u.server, suffix+".")
+				u.loopsOf.DeleteLabelValues(u.server, suffix+".")
 			}
 			u.log.Info("the servers of forward don't ask this one again any more", "below", suffix+".")
 		}
@@ -260,7 +269,7 @@ func (u *Upstream) end() {
 	u.ended = true
 	if loops := u.loops.Load(); loops != nil {
 		for _, suffix := range *loops {
-			u.gauge.DeleteLabelValues(u.server, suffix+".")
+			u.loopsOf.DeleteLabelValues(u.server, suffix+".")
 		}
 	}
 }

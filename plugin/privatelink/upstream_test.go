@@ -29,10 +29,7 @@ import (
 // behind gives a server an upstream, which is asked by the handler for what is passed on too.
 func (s *server) behind(h plugin.Handler) {
 	s.Next = h
-	s.Upstream = &Upstream{
-		ask: h, snapshot: func() *link.Snapshot { return s.snapshot }, now: time.Now,
-		log: slog.New(slog.DiscardHandler), gauge: s.stats.loops, server: "test",
-	}
+	s.Upstream = newUpstream("test", h, s.stats, func() *link.Snapshot { return s.snapshot }, slog.New(slog.DiscardHandler))
 }
 
 // A resolver that asks us again, for all names or for those below one suffix, is found: what would be passed
@@ -298,7 +295,8 @@ func TestUpstreamEnd(t *testing.T) {
 
 // D19: the clients of one network can't keep those of another from being answered; where all are of one, they have all places.
 func TestUpstreamShare(t *testing.T) {
-	u := &Upstream{snapshot: func() *link.Snapshot { return nil }, now: time.Now, log: slog.New(slog.DiscardHandler)}
+	stats := newCounters(nil)
+	u := newUpstream("test", nil, stats, func() *link.Snapshot { return nil }, slog.New(slog.DiscardHandler))
 	u.next.Store(1 << 62) // nothing is looked for
 	for range maxShare {
 		if u.enter("x.tarpit.example.", "lab") != nil {
@@ -318,6 +316,16 @@ func TestUpstreamShare(t *testing.T) {
 	u.one = true
 	if u.enter("x.tarpit.example.", "lab") != nil {
 		t.Error("the only network has a share")
+	}
+	if waits, rejects := testutil.ToFloat64(stats.waits), testutil.ToFloat64(stats.rejects); waits != maxShare+2 || rejects != 1 {
+		t.Errorf("the metrics have %v that wait and %v turned away, want %d and 1", waits, rejects, maxShare+2)
+	}
+	for range maxShare + 1 {
+		u.leave("lab")
+	}
+	u.leave("corp")
+	if waits := testutil.ToFloat64(stats.waits); waits != 0 {
+		t.Errorf("%v wait after all have been answered", waits)
 	}
 }
 
