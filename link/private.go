@@ -32,6 +32,23 @@ type PrivateZone struct {
 	Links []ZoneLink `json:"links,omitempty"`
 }
 
+// What a zone has as its SOA record where nobody has written one, times in seconds: no host is named that would have to exist (RFC 6303
+// section 3). A secondary looks for changes as often as a resolver, and a zone that isn't given to it any more is gone after a day.
+const (
+	SOAMailbox = "nobody.invalid."
+	SOATTL     = 10
+	SOARefresh = 10
+	SOARetry   = 10
+	SOAExpire  = 24 * 60 * 60
+	SOAMinimum = 10 // how long an answer without data may be kept: what Azure's private zones have
+)
+
+// SOA returns the record set of type SOA that the zone has where nobody has written one. The serial is DNS's to give.
+func (z *PrivateZone) SOA() *RecordSet {
+	return &RecordSet{Zone: z.ID, Type: "SOA", Name: Apex, TTL: SOATTL,
+		Data: []string{fmt.Sprintf("%s. %s 1 %d %d %d %d", z.Name, SOAMailbox, SOARefresh, SOARetry, SOAExpire, SOAMinimum)}}
+}
+
 // Kind implements [Object].
 func (*PrivateZone) Kind() Kind { return KindZone }
 

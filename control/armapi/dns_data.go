@@ -63,12 +63,6 @@ type soaRecord struct {
 	Minimum *int64 `json:"minimumTtl"`
 }
 
-// What a zone has as its SOA record before somebody writes it: Azure's.
-const (
-	defaultSOA    = "azureprivatedns.net. azureprivatedns-host.microsoft.com. 1 3600 300 2419200 10"
-	defaultSOATTL = 3600
-)
-
 // lines returns the records of a type as the domain has them; given is false where the input has none of
 // the type. soa is that of the zone as it is. The error is 400.
 func (d *recordData) lines(rtype, soa string) (lines []string, given bool, err error) {

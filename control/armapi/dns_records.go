@@ -134,7 +134,7 @@ func (r *request) writeSet(rtype string, patch bool) (reply, error) {
 		} else if was != nil {
 			now.TTL, now.Data = was.ttl, was.lines
 		}
-		return &now, r.applySet(&in, rtype, &now, patch)
+		return &now, r.applySet(&in, z, rtype, &now, patch)
 	})
 	if err != nil {
 		return reply{}, err
@@ -158,9 +158,9 @@ func (r *request) mayWriteSet(z *link.PrivateZone, was *zoneSet) error {
 }
 
 // applySet takes over what a request says of a record set.
-func (r *request) applySet(in *setInput, rtype string, now *link.RecordSet, patch bool) error {
+func (r *request) applySet(in *setInput, z *link.PrivateZone, rtype string, now *link.RecordSet, patch bool) error {
 	p := &in.Properties
-	soa := defaultSOA
+	soa := z.SOA().Data[0]
 	if rtype == "SOA" && len(now.Data) == 1 {
 		soa = now.Data[0]
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/privatedns/armprivatedns"
+
+	"github.com/postern-link/postern/link"
 )
 
 func TestPrivateDNSLife(t *testing.T) {
@@ -23,7 +25,7 @@ func TestPrivateDNSLife(t *testing.T) {
 		t.Errorf("zone %+v %+v", z.PrivateZone, z.Properties)
 	}
 	soa, err := d.records.Get(ctx, "Rg", "corp.example", armprivatedns.RecordTypeSOA, "@", nil)
-	if err != nil || *soa.Properties.SoaRecord.Host != "azureprivatedns.net" || *soa.Properties.SoaRecord.MinimumTTL != 10 || *soa.Properties.TTL != 3600 || *soa.Properties.Fqdn != "corp.example." {
+	if err != nil || *soa.Properties.SoaRecord.Host != "corp.example" || *soa.Properties.SoaRecord.ExpireTime != link.SOAExpire || *soa.Properties.SoaRecord.MinimumTTL != 10 || *soa.Properties.TTL != link.SOATTL || *soa.Properties.Fqdn != "corp.example." {
 		t.Fatalf("SOA of a new zone: %+v, %v", soa.Properties, err)
 	}
 

@@ -37,7 +37,7 @@ func setAt(s *link.Snapshot, z *link.PrivateZone, rtype, name string) *zoneSet {
 		return madeSet(r)
 	}
 	if rtype == "SOA" && name == link.Apex {
-		return &zoneSet{rtype: rtype, name: name, ttl: defaultSOATTL, lines: []string{defaultSOA}}
+		return madeSet(z.SOA()) // as DNS answers it
 	}
 	return nil
 }

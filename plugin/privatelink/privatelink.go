@@ -122,6 +122,9 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	var buf [maxName]byte
 	asked := Canonical(buf[:0], r.Question[0].Name)
 	f := p.find(q.gen, q.view, asked)
+	if p.Transfers != nil && ofZone(r.Question[0]) && (f.kind == foundNothing || f.kind == foundMiss) && string(p.Zones.Zone(asked)) == string(asked) {
+		f = finding{kind: foundApex, zone: link.Name(asked)}
+	}
 	if q.old {
 		if why := p.untrusted(&q, f, asked); why != "" {
 			return p.fail(&q, why)

@@ -13,7 +13,7 @@ import (
 
 const (
 	sqlZone = "privatelink.database.windows.net."
-	soaTail = " nobody.invalid. 128 3600 1200 604800 10" // the world has the revision 2
+	soaTail = " nobody.invalid. 128 10 10 86400 10" // the world has the revision 2
 	sqlSOA  = sqlZone + " 10 IN SOA " + sqlZone + soaTail
 )
 

@@ -9,9 +9,8 @@ import (
 )
 
 const (
-	// negativeTTL is how long an answer without data may be kept, in seconds: what Azure's private
-	// zones have. It bounds how long an approval stays unseen.
-	negativeTTL = 10
+	// negativeTTL is how long an answer without data may be kept, in seconds. It bounds how long an approval stays unseen.
+	negativeTTL = link.SOAMinimum
 	// maxUDP is the largest answer by UDP, in bytes (RFC 9715). The client may want less.
 	maxUDP = 1232
 )
@@ -36,12 +35,12 @@ func header(owner string, rrtype uint16, ttl uint32) dns.RR_Header {
 	return dns.RR_Header{Name: owner, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
 }
 
-// soa returns the SOA of a zone, which names no host that would have to exist (RFC 6303 section 3).
+// soa returns the SOA of a zone for which nobody has written one.
 func soa(zone link.Name, serial uint32) dns.RR {
 	apex := string(zone) + "."
 	return &dns.SOA{
-		Hdr: header(apex, dns.TypeSOA, negativeTTL), Ns: apex, Mbox: "nobody.invalid.",
-		Serial: serial, Refresh: 3600, Retry: 1200, Expire: 604800, Minttl: negativeTTL,
+		Hdr: header(apex, dns.TypeSOA, link.SOATTL), Ns: apex, Mbox: link.SOAMailbox,
+		Serial: serial, Refresh: link.SOARefresh, Retry: link.SOARetry, Expire: link.SOAExpire, Minttl: link.SOAMinimum,
 	}
 }
 

@@ -41,6 +41,12 @@ func (p *Privatelink) transferred(ctx context.Context, q *query, zone link.Name)
 	return code, err
 }
 
+// ofZone reports whether a question is one by which a secondary asks for a zone, or how new it is. Where zones are transferred, one of the table that
+// has no name in the view is an empty one for these: were it none, secondaries would keep what they had in it.
+func ofZone(q dns.Question) bool {
+	return q.Qclass == dns.ClassINET && (q.Qtype == dns.TypeSOA || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR)
+}
+
 // streams reports whether a query came by something that carries an answer of several messages: TCP or TLS, and
 // neither UDP nor HTTP.
 func streams(ctx context.Context, w dns.ResponseWriter) bool {
@@ -139,7 +145,8 @@ func numbered(soas []dns.RR, serial uint32) []dns.RR {
 }
 
 // sets yields the record sets of the zone but the SOA: NS, the others of the apex, and those below in order of their names. They are what is
-// published; what else was observed of targets isn't in them, for the serial doesn't tell it. Patterns are wildcards.
+// published; what else was observed of targets isn't in them, for the serial doesn't tell it. Patterns are wildcards: what a wildcard would stand for in a
+// secondary and doesn't here exists with other records (RFC 4592 section 2.2.1), a zone below by its delegation.
 func (v *zoneView) sets(own *set) iter.Seq[[]dns.RR] {
 	return func(yield func([]dns.RR) bool) {
 		always := func(link.ID) bool { return true }
@@ -147,16 +154,83 @@ func (v *zoneView) sets(own *set) iter.Seq[[]dns.RR] {
 		if !yield(own.other[dns.TypeNS]) || !own.each(yield) {
 			return
 		}
-		all := map[link.Name]bool{}
+		all, cuts := map[link.Name]bool{}, map[link.Name]bool{}
+		for apex := range v.below() {
+			all[apex] = true
+			if f := p.find(v.gen, view{network: v.network}, []byte(apex)); f.kind == foundApex {
+				cuts[apex] = true
+			}
+		}
 		for name := range v.names() {
 			all[name] = true
 		}
-		for _, name := range slices.SortedFunc(maps.Keys(all), compareNames) {
-			if f := p.find(v.gen, view{network: v.network}, []byte(name)); f.kind == foundName && !f.set.each(yield) {
+		wild := map[link.Name]bool{}
+		for _, name := range slices.SortedFunc(maps.Keys(all), compareNames) { // a wildcard comes before what it could stand for
+			owner, more := string(name)+".", true
+			f := p.find(v.gen, view{network: v.network}, []byte(name))
+			switch {
+			case f.kind == foundName && f.set.some():
+				wild[name] = name[0] == '*'
+				more = f.set.each(yield)
+			case cuts[name]:
+				more = v.above(name, cuts, "") || yield([]dns.RR{&dns.NS{Hdr: header(owner, dns.TypeNS, link.SOATTL), Ns: owner}})
+			case v.above(name, wild, "*."):
+				more = yield([]dns.RR{&dns.TXT{Hdr: header(owner, dns.TypeTXT, link.SOATTL), Txt: []string{noWildcard}}})
+			}
+			if !more {
 				return
 			}
 		}
 	}
+}
+
+// noWildcard is the text of a name that is there to keep a wildcard from standing for it.
+const noWildcard = "nothing is known of this name"
+
+// below yields the apexes of other zones that may be below this one: those that are linked, and those of the table and of services.
+func (v *zoneView) below() iter.Seq[link.Name] {
+	return func(yield func(link.Name) bool) {
+		s := v.gen.snapshot
+		for id := range s.ZonesOf(v.network) {
+			if apex := s.Zone(id).Name; v.over(apex) && !yield(apex) {
+				return
+			}
+		}
+		if v.linked() != nil {
+			return // such names are its own
+		}
+		for _, row := range v.p.Zones.Rows() {
+			if apex := link.Name(row.Private); v.over(apex) && !strings.Contains(row.Private, "{") && !yield(apex) {
+				return
+			}
+		}
+		for e := range s.EndpointsIn(v.network) {
+			service := s.Service(e.Service)
+			if service == nil {
+				continue
+			}
+			for _, n := range service.Names {
+				if v.over(n.Zone) && !yield(n.Zone) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// over reports whether a name is below the zone's apex.
+func (v *zoneView) over(name link.Name) bool {
+	return strings.HasSuffix(string(name), "."+string(v.zone))
+}
+
+// above reports whether one of the names that a name is below, with what is put before it, is one of those given.
+func (v *zoneView) above(name link.Name, of map[link.Name]bool, before link.Name) bool {
+	for v.over(name) {
+		if name = name.Parent(); of[before+name] {
+			return true
+		}
+	}
+	return false
 }
 
 // each yields the record sets of a name but SOA and NS of an apex, in order of their types.
@@ -177,18 +251,21 @@ func (s *set) each(yield func([]dns.RR) bool) bool {
 	return true
 }
 
-// names yields the names below the apex that the zone has in the view, in canonical form, each at least once: also those that aren't published.
+// names yields the names below the apex that the zone has in the view, in canonical form, each at least once: also those of services that aren't
+// published and, where no zone is linked, of connections that aren't in force.
 func (v *zoneView) names() iter.Seq[link.Name] {
 	return func(yield func(link.Name) bool) {
-		s := v.gen.snapshot
-		for id := range liveIn(s.EndpointsIn(v.network)) {
-			for name := range v.namesOf(id) {
+		s, linked := v.gen.snapshot, v.linked()
+		for e := range s.EndpointsIn(v.network) {
+			if linked != nil && !e.Connection.Live() {
+				continue // a wildcard of the zone stands for it
+			}
+			for name := range v.namesOf(e.Service) {
 				if !yield(name) {
 					return
 				}
 			}
 		}
-		linked := v.linked()
 		if linked == nil {
 			return
 		}
@@ -223,7 +300,7 @@ func (v *zoneView) namesOf(id link.ID) iter.Seq[link.Name] {
 
 // has reports whether a name is below the apex and in no other linked zone.
 func (v *zoneView) has(name link.Name) bool {
-	if _, in := strings.CutSuffix(string(name), "."+string(v.zone)); !in {
+	if !v.over(name) {
 		return false
 	}
 	z, _, ok := v.gen.snapshot.LinkedZone(v.network, []byte(name))

@@ -67,7 +67,7 @@ func (s *server) transferTo(t *testing.T, ctx context.Context, client string, r 
 // D10: a zone is transferred to the peers that are named, each in its own view, and to nobody else.
 func TestTransfer(t *testing.T) {
 	s := zoneWorld(t)
-	const tail = " nobody.invalid. 192 3600 1200 604800 10"
+	const tail = " nobody.invalid. 192 10 10 86400 10"
 	sqlApex := []string{sqlZone + " 10 IN SOA " + sqlZone + tail, sqlZone + " 10 IN NS " + sqlZone}
 	waits := slices.Clone(sqlApex) // for one service
 	waits[0] = strings.Replace(waits[0], " 192 ", " 191 ", 1)
@@ -86,12 +86,13 @@ func TestTransfer(t *testing.T) {
 			"fallback."+sqlZone+" 10 IN A 10.201.0.60", "hubdown."+sqlZone+" 10 IN A 10.201.0.56")},
 		{name: "another view", from: corp, zone: sqlZone, want: whole(waits, "contoso."+sqlZone+" 10 IN A 10.200.0.5", "down."+sqlZone+" 10 IN A 10.200.0.16",
 			"fallback."+sqlZone+" 10 IN A 10.200.0.17")},
-		{name: "spelled differently", from: lab, zone: "PrivateLink.Vaultcore.AZURE.net.", want: nil},
+		{name: "spelled differently, and without a name", from: lab, zone: "PrivateLink.Vaultcore.AZURE.net.", want: whole(
+			[]string{"privatelink.vaultcore.azure.net. 10 IN SOA privatelink.vaultcore.azure.net." + tail, "privatelink.vaultcore.azure.net. 10 IN NS privatelink.vaultcore.azure.net."})},
 		{name: "view of the server block", from: stranger, zone: sqlZone, set: func(s *settings) { s.network = "hidden" },
 			want: whole(sqlApex, "contoso."+sqlZone+" 10 IN A 10.202.0.5")},
 		{name: "pattern", from: corp, zone: "privatelink.azurewebsites.net.", want: whole(
 			[]string{"privatelink.azurewebsites.net. 10 IN SOA privatelink.azurewebsites.net." + tail, "privatelink.azurewebsites.net. 10 IN NS privatelink.azurewebsites.net."},
-			"*.privatelink.azurewebsites.net. 10 IN A 10.200.0.8")},
+			"*.privatelink.azurewebsites.net. 10 IN A 10.200.0.8", `scm.privatelink.azurewebsites.net. 10 IN TXT "nothing is known of this name"`)},
 		{name: "both families", from: corp, zone: "privatelink.vaultcore.azure.net.", want: whole(
 			[]string{"privatelink.vaultcore.azure.net. 10 IN SOA privatelink.vaultcore.azure.net." + tail, "privatelink.vaultcore.azure.net. 10 IN NS privatelink.vaultcore.azure.net."},
 			"kv.privatelink.vaultcore.azure.net. 10 IN A 10.200.0.6", "kv.privatelink.vaultcore.azure.net. 10 IN A 10.200.0.66", "kv.privatelink.vaultcore.azure.net. 10 IN AAAA fd00:200::6")},
@@ -99,7 +100,6 @@ func TestTransfer(t *testing.T) {
 			[]string{"contoso.internal. 10 IN SOA contoso.internal." + tail, "contoso.internal. 10 IN NS contoso.internal."},
 			"db.contoso.internal. 10 IN A 10.201.0.58", `db.contoso.internal. 300 IN TXT "beside"`)},
 		{name: "linked zone of another network", from: lab, zone: "contoso.internal."},
-		{name: "zone without an endpoint", from: lab, zone: "privatelink.servicebus.windows.net."},
 		{name: "a name that is no apex", from: corp, zone: "contoso." + sqlZone},
 		{name: "an apex of its own", from: corp, zone: "db.example.com."},
 		{name: "peer that isn't named", from: lab, zone: sqlZone, to: "10.2.0.10"},
@@ -249,8 +249,8 @@ func TestTransferIncremental(t *testing.T) {
 		}
 	}
 	srv.snapshot = apply(t, srv.snapshot, link.DeleteEndpoint{ID: "sql-10.201.0.5"})
-	if _, rrs := srv.transferTo(t, context.Background(), lab, new(dns.Msg).SetAxfr(sqlZone)); len(rrs) != 0 {
-		t.Errorf("after the last endpoint is gone: %v", rrs)
+	if got := ixfr(newest); got != 3 { // SOA twice, NS: a secondary that got nothing would keep what it has
+		t.Errorf("after the last endpoint is gone: %d records", got)
 	}
 	srv.snapshot = apply(t, srv.snapshot, to("vault", "lab", "10.201.0.6"), to("sql", "lab", "10.201.0.7"))
 	if got := ixfr(newest); got != 4 {
@@ -258,6 +258,62 @@ func TestTransferIncremental(t *testing.T) {
 	}
 	if got := ixfr(4 * perRevision); got != 1 {
 		t.Errorf("with the newest: %d records", got)
+	}
+}
+
+// A zone without a name is answered to who asks for it as a secondary does, and to others as if it were none.
+func TestTransferEmpty(t *testing.T) {
+	srv := newServer(t, world(t))
+	ask := func(text, want string) {
+		t.Helper()
+		m, _ := srv.ask(t, lab, question(text))
+		got := dns.RcodeToString[m.Rcode]
+		if len(srv.up.taken()) > 0 {
+			got = "passed"
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	ask("privatelink.vaultcore.azure.net SOA", "passed")
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	ask("privatelink.vaultcore.azure.net SOA", "NOERROR")
+	ask("privatelink.vaultcore.azure.net AXFR", "REFUSED") // by UDP
+	ask("privatelink.vaultcore.azure.net NS", "passed")
+	ask("privatelink.vaultcore.azure.net DS", "passed")
+	ask("x.privatelink.vaultcore.azure.net SOA", "passed")
+	ask("vaultcore.azure.net SOA", "passed")
+	srv.stale[0], srv.stale[1] = "old", "old"
+	ask("privatelink.vaultcore.azure.net SOA", "SERVFAIL")
+}
+
+// What a wildcard would stand for in a secondary, and doesn't here, is in the zone: names whose connections aren't in force, names without
+// records, and zones below by their delegation.
+func TestTransferWildcards(t *testing.T) {
+	s := apply(t, zoneWorld(t), zone("sub/rg/b.corp.example", "corp"), zone("sub/rg/x.b.corp.example", "corp"), zone("sub/rg/c.corp.example", "lab"),
+		record("sub/rg/b.corp.example", "A", "*", "10.20.0.40"),
+		byHand("web-pending", "waits.azurewebsites.net"), to("web-pending", "corp", "10.200.0.40"),
+		link.PutService{Service: service("web-unproven", "unproven.azurewebsites.net")}, to("web-unproven", "corp", "10.200.0.41"),
+		link.PutService{Service: service("kudu", "x.scm.azurewebsites.net")}, to("kudu", "corp", "10.200.0.42"))
+	srv := newServer(t, s)
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	srv.unproven["web-unproven"] = true
+	for zone, want := range map[string]string{
+		"privatelink.azurewebsites.net.": "* A; scm NS; unproven TXT; waits TXT",
+		"corp.example.": "* A; _sql._tcp SRV; alias CNAME; alias2 CNAME; b NS; a.b.c A; *.cname CNAME; db CNAME; empty TXT; gone CNAME; loop CNAME; loop2 CNAME; out CNAME; ptr PTR; " +
+			"*.wild TXT; www A; www A; www AAAA; www TXT",
+		"b.corp.example.": "* A; x NS",
+	} {
+		_, rrs := srv.transferTo(t, context.Background(), corp, new(dns.Msg).SetAxfr(zone))
+		var got []string
+		for _, rr := range rrs {
+			if name, below := strings.CutSuffix(rr.Header().Name, "."+zone); below {
+				got = append(got, name+" "+dns.TypeToString[rr.Header().Rrtype])
+			}
+		}
+		if have := strings.Join(got, "; "); have != want {
+			t.Errorf("%s has\n%s\nwant\n%s", zone, have, want)
+		}
 	}
 }
 

@@ -266,9 +266,9 @@ func (g *generation) newZoneSet(zone *link.PrivateZone, owner string, apex bool)
 			}
 		}
 	}
-	// Its time to live bounds how long a new endpoint stays unseen (RFC 2308 section 5).
+	// The lower of its two times counts, and ours bounds how long a new endpoint stays unseen (RFC 2308 section 5).
 	negative := *own
-	negative.Hdr.Ttl = min(negativeTTL, own.Minttl)
+	negative.Hdr.Ttl = min(negativeTTL, own.Minttl, own.Hdr.Ttl)
 	s := &set{soa: []dns.RR{&negative}}
 	if apex {
 		ns := &dns.NS{Hdr: header(owner, dns.TypeNS, negativeTTL), Ns: owner}

@@ -237,6 +237,16 @@ func TestAliasLeadsOut(t *testing.T) {
 	}
 }
 
+// What the API says of a zone's SOA before somebody has written it is what is answered, but for the serial.
+func TestSOA(t *testing.T) {
+	s := zoneWorld(t)
+	zone, _, _ := s.LinkedZone("corp", []byte("corp.example"))
+	want := recordsOf("corp.example.", zone.SOA())[0].(*dns.SOA)
+	want.Serial = serialOf(s)
+	m, _ := newServer(t, s).ask(t, corp, question("corp.example SOA"))
+	check(t, "answer", m.Answer, strings.Join(strings.Fields(want.String()), " "))
+}
+
 // TestOwnSOA: the fields of a zone's own SOA are answered, the serial is that of the state, and a denial
 // is never kept longer than an approval may stay unseen.
 func TestOwnSOA(t *testing.T) {
@@ -247,6 +257,12 @@ func TestOwnSOA(t *testing.T) {
 	check(t, "answer", m.Answer, "corp.example. 3600 IN SOA azureprivatedns.net. azureprivatedns-host.microsoft.com. 256 3600 300 2419200 60")
 	m, _ = srv.ask(t, corp, question("x.www.corp.example A"))
 	check(t, "authority", m.Ns, "corp.example. 10 IN SOA azureprivatedns.net. azureprivatedns-host.microsoft.com. 256 3600 300 2419200 60")
+	set.RecordSet.TTL = 5
+	srv.snapshot = apply(t, srv.snapshot, set)
+	m, _ = srv.ask(t, corp, question("x.www.corp.example A"))
+	if ttl := m.Ns[0].Header().Ttl; ttl != 5 {
+		t.Errorf("a denial is kept for %d s, the record itself for 5", ttl)
+	}
 }
 
 // TestZoneFollowsState: D16 what is decided on is answered with the next snapshot.
