@@ -72,6 +72,16 @@ func (s Sites) OfAll(all netip.Prefix) (site string) {
 	return site
 }
 
+// Longest returns how many bits the longest prefix within another one has, 0 where there is none.
+func (s Sites) Longest(within netip.Prefix) (bits int) {
+	for i := range s {
+		if p := s[i].Prefix; p.Bits() >= within.Bits() && within.Contains(p.Addr()) {
+			bits = max(bits, p.Bits())
+		}
+	}
+	return bits
+}
+
 func (s Sites) check() error {
 	if len(s) > MaxSites {
 		return fmt.Errorf("%w: %d prefixes of sites, %d are allowed", ErrInvalid, len(s), MaxSites)

@@ -131,11 +131,12 @@ func TestSitesOfSubnets(t *testing.T) {
 	srv.ecsFrom = prefixes("192.0.2.53/32")
 	for subnet, want := range map[string]int{"10.1.1.0/24": 2, "10.1.2.0/25": 1, "10.1.0.0/20": 4, "10.1.1.9/32": 2} {
 		p := netip.MustParsePrefix(subnet)
+		scope := max(p.Bits(), map[int]int{4: 24}[want]) // of several sites: as long as theirs
 		q := question(withSite + " A")
 		q.SetEdns0(1232, false)
 		q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(p.Bits()), Address: p.Addr().AsSlice()}}
-		if m, _ := srv.ask(t, "192.0.2.53", q); len(addressList(m.Answer)) != want {
-			t.Errorf("%s: %v, want %d addresses", subnet, addressList(m.Answer), want)
+		if m, _ := srv.ask(t, "192.0.2.53", q); len(addressList(m.Answer)) != want || int(subnetOf(m).SourceScope) != scope {
+			t.Errorf("%s: %v with scope %d, want %d addresses and %d", subnet, addressList(m.Answer), subnetOf(m).SourceScope, want, scope)
 		}
 	}
 	srv.ecsFrom, srv.network = nil, "corp"

@@ -1,6 +1,7 @@
 package privatelink
 
 import (
+	"iter"
 	"net"
 	"net/netip"
 	"slices"
@@ -91,7 +92,7 @@ func subnetOf(r *dns.Msg) *dns.EDNS0_SUBNET {
 
 // viewOfSubnet returns the view of a client subnet. The scope of the answer is the whole subnet, also
 // where no network has it: the resolver must not give its clients of a network what it was told for
-// others. A subnet of length 0 says nothing, and has the scope 0.
+// others. Where a part of the subnet has another view, the scope is as long as it takes to tell that. A subnet of length 0 says nothing, and has the scope 0.
 func (g *generation) viewOfSubnet(asked *dns.EDNS0_SUBNET) view {
 	ecs := *asked
 	ecs.SourceScope = ecs.SourceNetmask
@@ -104,9 +105,13 @@ func (g *generation) viewOfSubnet(asked *dns.EDNS0_SUBNET) view {
 	if !ok || err != nil || ecs.SourceNetmask == 0 || addr.Is4In6() {
 		return v
 	}
-	if n := g.networkOf(subnet); n != nil {
-		v.network, v.site, v.found = n.ID, n.Sites.OfAll(subnet), true
+	longest := 0
+	if n := g.networkOf(subnet); n == nil {
+		longest = g.longest(subnet)
+	} else if v.network, v.site, v.found = n.ID, n.Sites.OfAll(subnet), true; v.site == "" {
+		longest = n.Sites.Longest(subnet)
 	}
+	ecs.SourceScope = max(ecs.SourceScope, uint8(longest))
 	return v
 }
 
@@ -118,13 +123,31 @@ func (g *generation) networkOf(subnet netip.Prefix) *link.Network {
 	}) {
 		return nil
 	}
-	// A narrower prefix within the subnet may be another network's.
-	all := g.prefixes()
-	i, _ := slices.BinarySearchFunc(all, subnet, netip.Prefix.Compare)
-	for ; i < len(all) && subnet.Contains(all[i].Addr()); i++ {
-		if !slices.Contains(n.Prefixes, all[i]) {
+	for p := range g.within(subnet) {
+		if !slices.Contains(n.Prefixes, p) { // a narrower one, which may be another network's
 			return nil
 		}
 	}
 	return n
+}
+
+// within yields the client prefixes of networks in a subnet.
+func (g *generation) within(subnet netip.Prefix) iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		all := g.prefixes()
+		i, _ := slices.BinarySearchFunc(all, subnet, netip.Prefix.Compare)
+		for ; i < len(all) && subnet.Contains(all[i].Addr()); i++ {
+			if !yield(all[i]) {
+				return
+			}
+		}
+	}
+}
+
+// longest returns how many bits the longest client prefix in a subnet has, 0 where there is none.
+func (g *generation) longest(subnet netip.Prefix) (bits int) {
+	for p := range g.within(subnet) {
+		bits = max(bits, p.Bits())
+	}
+	return bits
 }

@@ -38,8 +38,10 @@ func TestClientSubnet(t *testing.T) {
 		{"one address", resolver, "10.1.99.7/32", "10.201.0.5", 32},
 		{"by IPv6", resolver, "fd00:1::/64", "10.200.0.5", 64},
 		{"unknown", resolver, "198.51.100.0/24", "203.0.113.1", 24},
-		{"wider than the network", resolver, "10.0.0.0/8", "203.0.113.1", 8},
-		{"holds another network's prefix", resolver, "10.1.0.0/16", "203.0.113.1", 16},
+		{"wider than the network", resolver, "10.0.0.0/8", "203.0.113.1", 24}, // the longest prefix in it
+		{"holds another network's prefix", resolver, "10.1.0.0/16", "203.0.113.1", 24},
+		{"wider than one network", resolver, "10.3.0.0/15", "203.0.113.1", 16},
+		{"wider than the network by IPv6", resolver, "fd00::/16", "203.0.113.1", 64},
 		{"length 0", resolver, "0.0.0.0/0", "203.0.113.1", 0},
 		{"length 0 by IPv6", resolver, "::/0", "203.0.113.1", 0},
 		{"no family", resolver, "", "203.0.113.1", 0},
