@@ -2,6 +2,7 @@ package privatelink
 
 import (
 	"context"
+	"strings"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
@@ -58,11 +59,15 @@ func (d *downstream) Write(b []byte) (int, error) {
 // shared and stays as it is.
 func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 	question := d.q.r.Question[0]
-	// DS has no address, and what a validator asks it for is the proof of the public side, see [Privatelink.answer].
-	if question.Qclass != dns.ClassINET || question.Qtype == dns.TypeDS || len(m.Answer) == 0 {
+	at := question.Name
+	if question.Qclass == dns.ClassINET && question.Qtype == dns.TypeDS {
+		if _, alias := aliasOf(m.Answer, at); alias == nil || d.known(at) {
+			return d.delegation(m, alias), nil
+		}
+	}
+	if question.Qclass != dns.ClassINET || len(m.Answer) == 0 {
 		return m, nil
 	}
-	at := question.Name
 	var first [maxName]byte
 	if link.IsProof(Canonical(first[:0], at)) {
 		return m, nil // also what proves a domain by an alias
@@ -107,6 +112,41 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		chain = append(chain, with...)
 		at = alias.Target
 	}
+}
+
+// known reports whether a name is ours, or the apex of a zone of ours.
+func (d *downstream) known(fqdn string) bool {
+	var buf [maxName]byte
+	f := d.p.find(d.q.gen, d.q.view, Canonical(buf[:0], fqdn))
+	return f.kind == foundName || f.kind == foundApex
+}
+
+// delegation returns the answer for DS. What a validator asks it for is the proof of the public side (see [Privatelink.answer]), that a resolver then has of the
+// name for other types too must not be: where the name leads to in public, and that it doesn't exist there (RFC 2308 section 5). Of a name that is
+// an alias of the same name here and there the public record stays, with its signature: there is no DS where an alias is.
+func (d *downstream) delegation(m *dns.Msg, alias *dns.CNAME) *dns.Msg {
+	question := d.q.r.Question[0]
+	var buf [maxName]byte
+	f := d.p.find(d.q.gen, d.q.view, Canonical(buf[:0], question.Name))
+	switch {
+	case f.kind == foundApex && alias == nil && m.Rcode == dns.RcodeNameError:
+		c := *m
+		c.Rcode = dns.RcodeSuccess
+		return &c
+	case f.kind != foundName && f.kind != foundApex, alias == nil && m.Rcode != dns.RcodeNameError:
+		return m
+	}
+	c := d.cut(m, nil, f)
+	if alias == nil || f.kind != foundName || len(f.set.alias) == 0 || !strings.EqualFold(f.set.alias[0].(*dns.CNAME).Target, alias.Target) {
+		return c
+	}
+	c.Authoritative, c.Answer = m.Authoritative, nil
+	for _, rr := range m.Answer {
+		if sig, ok := rr.(*dns.RRSIG); strings.EqualFold(rr.Header().Name, question.Name) && (rr == dns.RR(alias) || ok && sig.TypeCovered == dns.TypeCNAME) {
+			c.Answer = append(c.Answer, rr)
+		}
+	}
+	return c
 }
 
 // goOn asks the next plugin for what aliases of ours lead to, after an answer of it, m, has led to them.

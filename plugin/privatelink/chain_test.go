@@ -174,19 +174,54 @@ func TestChainLeavesMessage(t *testing.T) {
 	}
 }
 
-// The answer for DS of a public name keeps the proof of the public side, though the name leads to one of ours.
+// The answer for DS of a public name or an apex keeps the proof of the public side, but nothing that a resolver would have the name lead to, or not exist by, for
+// other types too.
 func TestChainDS(t *testing.T) {
-	srv := newServer(t, world(t))
-	const proof = "public.example. 300 IN SOA a. b. 1 1 1 1 1"
-	chain := []string{"contoso.database.windows.net. 300 IN CNAME contoso." + sqlZone, "contoso." + sqlZone + " 300 IN CNAME gw.public.example."}
-	srv.up.reply = func(r *dns.Msg) *dns.Msg {
-		m := new(dns.Msg).SetReply(r)
-		m.Answer, m.Ns = records(chain...), records(proof)
-		return m
+	const (
+		proof = "public.example. 300 IN SOA a. b. 1 1 1 1 1"
+		to    = " 300 IN CNAME "
+		sig   = " 300 IN RRSIG CNAME 8 4 300 20300101000000 20200101000000 1 windows.net. AAAA"
+		soaIs = sqlZone + " 10 IN SOA " + sqlZone + soaTail
+	)
+	sql := "contoso.database.windows.net."
+	for _, tt := range []struct {
+		name, ask  string
+		rcode      int
+		up         []string
+		answer, ns []string
+		want       int
+	}{
+		{"same alias", sql, 0, []string{sql + to + "contoso." + sqlZone, sql + sig, "contoso." + sqlZone + to + "gw.public.example.", "gw.public.example. 300 IN A 203.0.113.1"},
+			[]string{sql + to + "contoso." + sqlZone, sql + sig}, []string{soaIs}, 0},
+		{"another alias", sql, 0, []string{sql + to + "gw.public.example."}, []string{sql + " 10 IN CNAME contoso." + sqlZone}, []string{soaIs}, 0},
+		{"another alias, spelled differently", "Contoso.database.windows.net.", 0, []string{sql + to + "gw.public.example."}, []string{"C" + sql[1:] + " 10 IN CNAME contoso." + sqlZone}, []string{soaIs}, 0},
+		{"DNAME above", sql, 0, []string{"windows.net. 300 IN DNAME public.example."}, []string{sql + " 10 IN CNAME contoso." + sqlZone}, []string{soaIs}, 0},
+		{"alias of a name without a private one", "db.example.com.", 0, []string{"db.example.com." + to + "gw.public.example."}, nil, []string{"db.example.com. 10 IN SOA db.example.com." + soaTail}, 0},
+		{"leads to ours", "www.example.org.", 0, []string{"www.example.org." + to + sql, sql + to + "gw.public.example."},
+			[]string{"www.example.org." + to + sql, sql + " 10 IN CNAME contoso." + sqlZone}, []string{soaIs}, 0},
+		{"no data", sql, 0, nil, nil, []string{proof}, 0},
+		{"signed delegation", sql, 0, []string{sql + " 300 IN DS 1 8 2 AAAA"}, []string{sql + " 300 IN DS 1 8 2 AAAA"}, []string{proof}, 0},
+		{"not in public", sql, dns.RcodeNameError, nil, []string{sql + " 10 IN CNAME contoso." + sqlZone}, []string{soaIs}, 0},
+		{"not in public, without a private name", "db.example.com.", dns.RcodeNameError, nil, nil, []string{"db.example.com. 10 IN SOA db.example.com." + soaTail}, 0},
+		{"apex not in public", sqlZone, dns.RcodeNameError, nil, nil, []string{proof}, 0},
+		{"of others", "www.example.org.", dns.RcodeNameError, nil, nil, []string{proof}, dns.RcodeNameError},
+		{"alias of others", "www.example.org.", 0, []string{"www.example.org." + to + "gw.public.example."}, []string{"www.example.org." + to + "gw.public.example."}, []string{proof}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := newServer(t, world(t))
+			srv.up.reply = func(r *dns.Msg) *dns.Msg {
+				m := new(dns.Msg).SetReply(r)
+				m.Answer, m.Ns, m.Rcode = records(tt.up...), records(proof), tt.rcode
+				return m
+			}
+			m, _ := srv.ask(t, corp, question(tt.ask+" DS").SetEdns0(1232, true))
+			check(t, "answer", m.Answer, tt.answer...)
+			check(t, "authority", m.Ns, tt.ns...)
+			if m.Rcode != tt.want {
+				t.Errorf("code %d, want %d", m.Rcode, tt.want)
+			}
+		})
 	}
-	m, _ := srv.ask(t, corp, question("contoso.database.windows.net DS").SetEdns0(1232, true))
-	check(t, "answer", m.Answer, chain...)
-	check(t, "authority", m.Ns, proof)
 }
 
 // D22, D23: a name becomes ours while the next plugin is asked for it. Its public address would be left out of what that answers, and the
