@@ -58,6 +58,7 @@ func (n *Node) declare(ctx context.Context, c Config) (*link.Snapshot, error) {
 		if !known.changes {
 			return entry, nil, nil
 		}
+		c.inForce(s.Revision()+1, false) // others may have the snapshot before it is returned here
 		return entry, []link.Change{c.Declaration}, nil
 	})
 }

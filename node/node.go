@@ -41,6 +41,9 @@ type Config struct {
 	Exports []export.Config
 	// API is the control API; nil: none. A configuration has a value of its own.
 	API API
+	// InForce is told from which revision of the state on the objects are in it: before they are stored, with math.MaxUint64 where
+	// they couldn't be, and, stored, when they are and [Node.Snapshot] has them. Nil: nobody asks.
+	InForce func(from uint64, stored bool)
 	// Inheritance is what the process has of the one before it; nil: nothing, or this isn't its first configuration.
 	Inheritance *Inheritance
 	// Log and Registerer are kept for the life of the node. A nil Log is silent, a nil Registerer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/postern-link/postern/export"
@@ -136,12 +137,21 @@ func (n *Node) adopt(ctx context.Context, c Config) error {
 	now, err := n.declare(ctx, c)
 	n.expected = expected{}
 	if err != nil {
+		c.inForce(math.MaxUint64, false)
 		return err
 	}
 	n.config = c
+	c.inForce(now.Revision(), false)
 	n.enter(now)
+	c.inForce(now.Revision(), true)
 	n.settlePolicies() // after it: what the old ones allowed, they allowed of the old objects
 	return nil
+}
+
+func (c *Config) inForce(from uint64, stored bool) {
+	if c.InForce != nil {
+		c.InForce(from, stored)
+	}
 }
 
 // inherit does what startProxy can't for a data plane that started without a state.

@@ -2,7 +2,6 @@ package privatelink
 
 import (
 	"context"
-	"reflect"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -110,13 +109,8 @@ func (n *note) miss(c prometheus.Counter) {
 
 // noting returns the handler for a query whose note is n: p, which sees what is observed. It has p's generation.
 func (p *Privatelink) noting(n *note) *Privatelink {
-	c := &Privatelink{settings: p.settings, stats: p.stats, noted: p}
-	to, from := reflect.ValueOf(c).Elem(), reflect.ValueOf(p).Elem()
-	for i := range from.NumField() {
-		if to.Field(i).CanSet() { // all that setup sets, also what is added later
-			to.Field(i).Set(from.Field(i))
-		}
-	}
+	c := p.like(p.settings, p.Zones)
+	c.noted = p
 	c.Published = func(id link.ID) bool { return n.observe(p, observation{service: id, what: isPublished}) }
 	c.Healthy = func(id link.ID) bool { return n.observe(p, observation{service: id, what: isHealthy}) }
 	c.HealthyAt = func(id link.ID, site string) bool {

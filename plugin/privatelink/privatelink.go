@@ -56,6 +56,8 @@ type Privatelink struct {
 	stats   *counters
 	current atomic.Pointer[generation]
 	noted   *Privatelink // that this one takes notes for, see [note]; else nil
+
+	before, after atomic.Pointer[neighbour] // of a reload, see [turnover]
 }
 
 // settings is what the block of the directive says.
@@ -102,11 +104,21 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	}
 	if q.note != nil {
 		ctx = context.WithValue(ctx, noteKey{}, (*note)(nil)) // plugins behind may ask this server for the client
-		p = p.noting(q.note)
 	}
 	s := p.Snapshot()
 	if s == nil {
 		return p.fail(&q, noState)
+	}
+	switch by, now := p.by(s); by {
+	case nil:
+		return p.fail(&q, notYet)
+	case p:
+		s = now
+		if q.note != nil {
+			p = p.noting(q.note)
+		}
+	default: // for a moment: the answer isn't to be given again
+		p, s, q.note = by, now, nil
 	}
 	q.gen, q.old = p.generation(s), p.Stale(true) != ""
 	q.view = p.viewOf(q.gen, w, r)

@@ -24,6 +24,9 @@ var (
 // noState is why queries fail before there is a snapshot.
 const noState = "no state yet"
 
+// notYet is why queries fail to a server block whose objects can't be stored.
+const notYet = "the objects of the new Corefile are not in force yet"
+
 // notReady is why queries fail: this server can't know what is private. It isn't Stale Answer, which
 // marks an answer that is given all the same (RFC 8914 section 4.4).
 func notReady(why string) *dns.EDNS0_EDE {

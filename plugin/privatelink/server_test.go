@@ -322,14 +322,27 @@ func TestServerNetworkAndZone(t *testing.T) {
 	}
 }
 
-// A reload renames the network of a server block. The new servers begin before the state follows: until
-// then they can't know what is private, and pass nothing on.
+// A reload renames the network of a server block, or moves the block. The new servers begin before the state follows: until
+// then they answer as the block before them, or not at all.
 func TestServerNetworkRenamed(t *testing.T) {
+	for name, tt := range map[string]struct{ bind, between string }{
+		"renamed": {"127.0.0.1", "10.200.0.5"},
+		"moved":   {"127.0.0.2", fmt.Sprint(dns.RcodeServerFailure)},
+	} {
+		t.Run(name, func(t *testing.T) { testNetworkRenamed(t, tt.bind, tt.between) })
+	}
+}
+
+// testNetworkRenamed goes to a Corefile with another name of a network and another address, and wants an answer in between.
+func testNetworkRenamed(t *testing.T, bind, between string) {
 	up := startPublic(t)
 	input := func(network string) caddy.Input {
-		return caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(
-			strings.NewReplacer("network one", "network "+network, "linknetwork one", "linknetwork "+network,
-				"UPSTREAM", up.addr, "PROPERTY", "network "+network).Replace(twoNetworks))}
+		text := strings.NewReplacer("network one", "network "+network, "linknetwork one", "linknetwork "+network,
+			"UPSTREAM", up.addr, "PROPERTY", "network "+network).Replace(twoNetworks)
+		if network != "one" {
+			text = strings.Replace(text, "bind 127.0.0.1", "bind "+bind, 1)
+		}
+		return caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(text)}
 	}
 	ask := func(inst *caddy.Instance) string {
 		t.Helper()
@@ -346,8 +359,8 @@ func TestServerNetworkRenamed(t *testing.T) {
 				continue
 			}
 			looked = true
-			if got := ask(inst); got != fmt.Sprint(dns.RcodeServerFailure) {
-				t.Errorf("before the state follows: %s", got)
+			if got := ask(inst); got != between {
+				t.Errorf("before the state follows: %s, want %s", got, between)
 			}
 		}
 		return nil

@@ -51,6 +51,7 @@ func setup(c *caddy.Controller) error {
 	}
 	config := dnsserver.GetConfig(c)
 	c.Set(inBlock(c.ServerBlockIndex), true)
+	key := draft.Keep(strings.Join(append([]string{config.Transport, config.Port, config.Zone}, config.ListenHosts...), " "), p)
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
 		if p.Forwards {
@@ -61,6 +62,10 @@ func setup(c *caddy.Controller) error {
 		p.Transfers, _ = config.Handler("transfer").(*transfer.Transfer)
 		p.Tells = config.Handler("linkexit") != nil
 		p.Zones = draft.Zones() // complete only now: any server block may add one
+		if old, reload := draft.Before(key); reload {
+			block, _ := old.(*Privatelink)
+			draft.OnForce(p.succeed(block).tell)
+		}
 		return nil
 	})
 	c.OnShutdown(func() error {

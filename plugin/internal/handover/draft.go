@@ -61,6 +61,9 @@ type Draft struct {
 	exports  exports
 	exits    []Exit
 	declared map[declaredKey]block.Position
+
+	kept    map[string]any
+	inForce []func(from uint64, stored bool)
 }
 
 // storageKey is where a Caddy instance keeps its draft.
@@ -159,6 +162,30 @@ func (d *Draft) Stale(strict bool) string {
 	}
 	return ""
 }
+
+// Keep has the next Corefile's draft find v under key. It returns another key where a server block before this one has that one.
+func (d *Draft) Keep(key string, v any) string {
+	if d.kept == nil {
+		d.kept = make(map[string]any)
+	}
+	for d.kept[key] != nil {
+		key += " again"
+	}
+	d.kept[key] = v
+	return key
+}
+
+// Before returns what the draft that this one succeeds has kept under key, nil where that is nothing, and whether there is such a draft. It is for
+// OnStartup.
+func (d *Draft) Before(key string) (v any, reload bool) {
+	if before := slot.predecessor(); before != nil && !d.start {
+		return before.kept[key], true
+	}
+	return nil, false
+}
+
+// OnForce has f told what [node.Config.InForce] is. It is for setup and OnStartup.
+func (d *Draft) OnForce(f func(from uint64, stored bool)) { d.inForce = append(d.inForce, f) }
 
 // Place says where state lives.
 type Place = node.Place

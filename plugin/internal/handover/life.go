@@ -47,6 +47,16 @@ func (s *handSlot) take() *held {
 	return s.from.node.Load()
 }
 
+// predecessor returns the draft whose node the successor has taken, nil where there is none.
+func (s *handSlot) predecessor() *Draft {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.taken {
+		return nil
+	}
+	return s.from
+}
+
 // clear ends the reload of the draft's instance. It reports whether there was one, and whether a
 // successor has taken the node.
 func (s *handSlot) clear(d *Draft) (reload, taken bool) {
@@ -182,6 +192,14 @@ func (d *Draft) Config() (node.Config, error) {
 		API:         d.api,
 		Log:         NewLogger("linkproxy"),
 		Registerer:  prometheus.DefaultRegisterer,
+		InForce: func(from uint64, stored bool) {
+			for _, f := range d.inForce {
+				f(from, stored)
+			}
+			if stored {
+				d.inForce = nil // with what it remembers of the draft before
+			}
+		},
 	}, nil
 }
 
