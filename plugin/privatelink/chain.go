@@ -33,10 +33,16 @@ func (d *downstream) WriteMsg(m *dns.Msg) error {
 		}
 		if next == m {
 			next = d.withoutHints(m) // what is continued has our records and no others
+			if d.result == passed && d.q.r.Question[0].Qtype != dns.TypeDS && d.mayBecomeOurs() {
+				next = keptFor(next, negativeTTL)
+			}
 		}
 		m = next
 	}
 	if d.q.view.ecs != nil {
+		if d.q.view.parts {
+			m = keptFor(m, 0) // some resolvers keep it for the whole subnet, whatever the scope is
+		}
 		m = d.scoped(m)
 	}
 	return d.ResponseWriter.WriteMsg(m)
@@ -89,8 +95,8 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		case f.kind == foundName && f.set.target != "" && !wantsAlias(question.Qtype):
 			c := d.p.chase(d.q, chain, f)
 			switch {
-			case c.why != "":
-				return d.failed(notReady(c.why)), nil
+			case c.why != nil:
+				return d.failed(c.why), nil
 			case c.out != "":
 				return nil, &c
 			}
@@ -107,11 +113,38 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 			return m, nil
 		}
 		if n == maxChain { // nobody knows where they lead
-			return d.failed(&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}), nil
+			return d.failed(tooManyAliases), nil
 		}
 		chain = append(chain, with...)
 		at = alias.Target
 	}
+}
+
+// mayBecomeOurs reports whether the name of the question, or one that its aliases lead to, is a service's: an endpoint that is approved next
+// is to be seen as soon as if nothing had been answered before.
+func (d *downstream) mayBecomeOurs() bool {
+	s := d.q.gen.snapshot
+	for _, fqdn := range append(d.others, d.q.r.Question[0].Name) {
+		var buf [maxName]byte
+		name := Canonical(buf[:0], fqdn)
+		if d.q.gen.answerFor(d.q.view.network, name) != nil || s.IsSuffix(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// keptFor returns m with times to live of no more than so many seconds. The message given may be shared and stays as it is.
+func keptFor(m *dns.Msg, seconds uint32) *dns.Msg {
+	c := m.Copy()
+	for _, section := range [...][]dns.RR{c.Answer, c.Ns, c.Extra} {
+		for _, rr := range section {
+			if h := rr.Header(); h.Rrtype != dns.TypeOPT {
+				h.Ttl = min(h.Ttl, seconds)
+			}
+		}
+	}
+	return c
 }
 
 // known reports whether a name is ours, or the apex of a zone of ours.

@@ -12,10 +12,10 @@ const maxHops = 4
 
 // chase is where the aliases of linked zones lead.
 type chase struct {
-	chain []dns.RR // the aliases
-	end   finding  // what the last one is; nothing where they go round in a circle
-	out   string   // the last one where it is not ours, else ""
-	why   string   // nobody can know, as [Privatelink.untrusted] says it; else ""
+	chain []dns.RR       // the aliases
+	end   finding        // what the last one is
+	out   string         // the last one where it is not ours, else ""
+	why   *dns.EDNS0_EDE // nobody can know where they lead; else nil
 }
 
 // chase follows the aliases of linked zones from f, which is one, and adds them to a chain.
@@ -27,7 +27,7 @@ func (p *Privatelink) chase(q *query, chain []dns.RR, f finding) chase {
 		next := p.find(q.gen, q.view, name)
 		if q.old {
 			if why := p.untrusted(q, next, name); why != "" {
-				return chase{why: why}
+				return chase{why: notReady(why)}
 			}
 		}
 		switch {
@@ -39,7 +39,7 @@ func (p *Privatelink) chase(q *query, chain []dns.RR, f finding) chase {
 		}
 		return chase{chain: chain, end: next}
 	}
-	return chase{chain: chain}
+	return chase{why: tooManyAliases}
 }
 
 // wantsAlias reports whether an alias itself answers a question of the type.
@@ -49,8 +49,8 @@ func wantsAlias(qtype uint16) bool { return qtype == dns.TypeCNAME || qtype == d
 func (p *Privatelink) follow(ctx context.Context, q *query, f finding) (int, error) {
 	q.unnoted() // it depends on all that is on the way
 	c := p.chase(q, nil, f)
-	if c.why != "" {
-		return p.fail(q, c.why)
+	if c.why != nil {
+		return p.failFor(q, c.why)
 	}
 	if c.out != "" && p.Next != nil {
 		q.hops++
@@ -75,7 +75,7 @@ func (p *Privatelink) follow(ctx context.Context, q *query, f finding) (int, err
 // finish completes a message whose answer is a chain of aliases by what the last one is.
 func (p *Privatelink) finish(m *dns.Msg, q *query, end finding) {
 	switch {
-	case end.kind == foundNothing:
+	case end.kind == foundNothing: // and no plugin to ask
 		return
 	case end.set != nil && end.kind != foundDenied:
 		answer, authority := end.set.sections(q.r.Question[0].Qtype)

@@ -126,6 +126,9 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 		return p.fail(&q, "network "+string(p.network)+" of this server is not in the state")
 	}
 	if !q.view.found {
+		if isTransfer(r.Question[0].Qtype) {
+			return p.refuse(&q, prohibited)
+		}
 		return p.pass(ctx, &q)
 	}
 	if q.note != nil {
@@ -161,7 +164,7 @@ func manyOPT(r *dns.Msg) bool {
 // answer writes what was found, or passes the query on.
 func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, error) {
 	question := q.r.Question[0]
-	if f.kind == foundNothing && f.zone == "" {
+	if f.kind == foundNothing && f.zone == "" && !isTransfer(question.Qtype) {
 		return p.pass(ctx, q)
 	}
 	switch {
@@ -169,11 +172,11 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 		return p.refuse(q, nil)
 	case q.r.Opcode != dns.OpcodeQuery:
 		return p.notImplemented(q)
-	case question.Qtype == dns.TypeAXFR || question.Qtype == dns.TypeIXFR:
+	case isTransfer(question.Qtype):
 		if f.kind == foundApex {
 			return p.transferred(ctx, q, f.zone)
 		}
-		return p.refuse(q, prohibited) // the zones list addresses of the inside
+		return p.refuse(q, prohibited) // the zones list addresses of the inside, and what others have isn't for our secondaries
 	}
 	switch f.kind {
 	case foundName:
@@ -214,6 +217,16 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 	return p.pass(ctx, q)
 }
 
+// undesired is a writer to a client that has desired no recursion.
+type undesired struct{ dns.ResponseWriter }
+
+// WriteMsg implements [dns.ResponseWriter]. The message given may be shared and stays as it is.
+func (w *undesired) WriteMsg(m *dns.Msg) error {
+	c := *m
+	c.RecursionDesired = false // as in the query (RFC 1035 section 4.1.1)
+	return w.ResponseWriter.WriteMsg(&c)
+}
+
 // pass lets the next plugin answer. Within a view its answer is watched: it may lead to a name of ours.
 func (p *Privatelink) pass(ctx context.Context, q *query) (int, error) {
 	q.unnoted()
@@ -242,6 +255,10 @@ func (p *Privatelink) onward(ctx context.Context, q *query, w dns.ResponseWriter
 		ctx = over
 	default:
 		return 0, why, nil
+	}
+	if p.Forwards && !r.RecursionDesired {
+		w, r = &undesired{w}, r.Copy() // what a resolver without recursion says of it, a referral, cache would give to others
+		r.RecursionDesired = true
 	}
 	code, err = plugin.NextOrFailure(p.Name(), p.Next, p.telling(ctx, q), w, r)
 	if why != nil && (code == dns.RcodeServerFailure || code == dns.RcodeRefused && err != nil) { // REFUSED: max_concurrent of forward

@@ -17,8 +17,9 @@ const (
 
 // Why a query is refused or fails (RFC 8914).
 var (
-	blocked    = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "no endpoint in this network"}
-	prohibited = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeProhibited, ExtraText: "no zone transfer"}
+	tooManyAliases = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "too many aliases"}
+	blocked        = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: "no endpoint in this network"}
+	prohibited     = &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeProhibited, ExtraText: "no zone transfer"}
 )
 
 // noState is why queries fail before there is a snapshot.

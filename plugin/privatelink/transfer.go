@@ -44,8 +44,11 @@ func (p *Privatelink) transferred(ctx context.Context, q *query, zone link.Name)
 // ofZone reports whether a question is one by which a secondary asks for a zone, or how new it is. Where zones are transferred, one of the table that
 // has no name in the view is an empty one for these: were it none, secondaries would keep what they had in it.
 func ofZone(q dns.Question) bool {
-	return q.Qclass == dns.ClassINET && (q.Qtype == dns.TypeSOA || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR)
+	return q.Qclass == dns.ClassINET && (q.Qtype == dns.TypeSOA || isTransfer(q.Qtype))
 }
+
+// isTransfer reports whether a type asks for a whole zone.
+func isTransfer(qtype uint16) bool { return qtype == dns.TypeAXFR || qtype == dns.TypeIXFR }
 
 // streams reports whether a query came by something that carries an answer of several messages: TCP or TLS, and
 // neither UDP nor HTTP.
@@ -257,6 +260,11 @@ func (v *zoneView) names() iter.Seq[link.Name] {
 	return func(yield func(link.Name) bool) {
 		s, linked := v.gen.snapshot, v.linked()
 		for e := range s.EndpointsIn(v.network) {
+			if reverse, err := dns.ReverseAddr(e.Address.String()); err == nil && e.Connection.Live() {
+				if name := link.Name(strings.TrimSuffix(reverse, ".")); v.has(name) && !yield(name) {
+					return
+				}
+			}
 			if linked != nil && !e.Connection.Live() {
 				continue // a wildcard of the zone stands for it
 			}

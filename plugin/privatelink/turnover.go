@@ -29,6 +29,16 @@ func (t *turnover) tell(from uint64, stored bool) {
 // at reports whether a snapshot has the new objects.
 func (t *turnover) at(s *link.Snapshot) bool { return s.Revision() >= t.from.Load() }
 
+// over reports whether the objects are in force for sure: others may have made a revision of that number.
+func (t *turnover) over() bool {
+	select {
+	case <-t.stored:
+		return true
+	default:
+		return false
+	}
+}
+
 // neighbour is what answers in place of a handler on the other side of a turnover.
 type neighbour struct {
 	*turnover
@@ -48,7 +58,7 @@ func (p *Privatelink) succeed(block *Privatelink) *turnover {
 		return t
 	}
 	settings, zones := block.settings, block.Zones
-	if still := block.before.Load(); still != nil && still.handler != nil { // its own objects never came into force
+	if still := block.before.Load(); still != nil && still.handler != nil && !still.over() { // its own objects never came into force
 		settings, zones = still.handler.settings, still.handler.Zones
 	}
 	if !reflect.DeepEqual(settings, p.settings) || !reflect.DeepEqual(zones.Rows(), p.Zones.Rows()) {
@@ -77,10 +87,8 @@ func (p *Privatelink) by(s *link.Snapshot) (*Privatelink, *link.Snapshot) {
 	if !before.at(s) {
 		return before.handler, s
 	}
-	select {
-	case <-before.stored:
+	if before.over() {
 		p.before.CompareAndSwap(before, nil)
-	default: // not stored for sure, others may have made a revision of that number
 	}
 	return p, s
 }

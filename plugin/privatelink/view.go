@@ -22,7 +22,8 @@ type view struct {
 	absent bool
 	// ecs is the client subnet that a trusted resolver sent, with the scope of the answer (RFC 7871
 	// section 7.2.1); nil where there is none.
-	ecs *dns.EDNS0_SUBNET
+	ecs   *dns.EDNS0_SUBNET
+	parts bool // of the client subnet have other views
 }
 
 // viewOf finds the view: the one of the server block, else by the client subnet of a trusted
@@ -37,7 +38,7 @@ func (p *Privatelink) viewOf(g *generation, w dns.ResponseWriter, r *dns.Msg) vi
 		return view{network: p.network, absent: true}
 	}
 	qtype := r.Question[0].Qtype
-	if len(p.ecsFrom) > 0 && qtype != dns.TypeAXFR && qtype != dns.TypeIXFR && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {
+	if len(p.ecsFrom) > 0 && !isTransfer(qtype) && slices.ContainsFunc(p.ecsFrom, func(t netip.Prefix) bool { return t.Contains(client) }) {
 		if ecs := subnetOf(r); ecs != nil {
 			return g.viewOfSubnet(ecs)
 		}
@@ -111,7 +112,9 @@ func (g *generation) viewOfSubnet(asked *dns.EDNS0_SUBNET) view {
 	} else if v.network, v.site, v.found = n.ID, n.Sites.OfAll(subnet), true; v.site == "" {
 		longest = n.Sites.Longest(subnet)
 	}
-	ecs.SourceScope = max(ecs.SourceScope, uint8(longest))
+	if longest > int(ecs.SourceScope) {
+		ecs.SourceScope, v.parts = uint8(longest), true
+	}
 	return v
 }
 

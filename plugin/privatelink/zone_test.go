@@ -1,7 +1,6 @@
 package privatelink
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -209,8 +208,7 @@ func TestAliasLeadsOut(t *testing.T) {
 			up: map[string][]string{"www.example.org.": {"www.example.org. 60 IN CNAME out.corp.example."}}},
 		{name: "nowhere", ask: "out.corp.example A", rcode: dns.RcodeNameError, aa: true, up: map[string][]string{"www.example.org.": nil},
 			answer: []string{"out.corp.example. 300 IN CNAME www.example.org."}},
-		{name: "in a circle", ask: "loop.corp.example A", aa: true, answer: slices.Repeat([]string{
-			"loop.corp.example. 300 IN CNAME loop2.corp.example.", "loop2.corp.example. 300 IN CNAME loop.corp.example."}, maxChain/2)},
+		{name: "in a circle", ask: "loop.corp.example A", rcode: dns.RcodeServerFailure},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := newServer(t, zoneWorld(t))
