@@ -2,6 +2,7 @@ package privatelink
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/coredns/coredns/plugin"
@@ -124,7 +125,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 // is to be seen as soon as if nothing had been answered before.
 func (d *downstream) mayBecomeOurs() bool {
 	s := d.q.gen.snapshot
-	for _, fqdn := range append(d.others, d.q.r.Question[0].Name) {
+	for _, fqdn := range slices.Concat(d.others, []string{d.q.r.Question[0].Name}) {
 		var buf [maxName]byte
 		name := Canonical(buf[:0], fqdn)
 		if d.q.gen.answerFor(d.q.view.network, name) != nil || s.IsSuffix(name) {

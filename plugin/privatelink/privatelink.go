@@ -127,7 +127,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	}
 	if !q.view.found {
 		if isTransfer(r.Question[0].Qtype) {
-			return p.refuse(&q, prohibited)
+			return p.transferredByOthers(ctx, &q)
 		}
 		return p.pass(ctx, &q)
 	}
@@ -164,7 +164,10 @@ func manyOPT(r *dns.Msg) bool {
 // answer writes what was found, or passes the query on.
 func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, error) {
 	question := q.r.Question[0]
-	if f.kind == foundNothing && f.zone == "" && !isTransfer(question.Qtype) {
+	if f.kind == foundNothing && f.zone == "" {
+		if isTransfer(question.Qtype) {
+			return p.transferredByOthers(ctx, q)
+		}
 		return p.pass(ctx, q)
 	}
 	switch {
@@ -176,7 +179,7 @@ func (p *Privatelink) answer(ctx context.Context, q *query, f finding) (int, err
 		if f.kind == foundApex {
 			return p.transferred(ctx, q, f.zone)
 		}
-		return p.refuse(q, prohibited) // the zones list addresses of the inside, and what others have isn't for our secondaries
+		return p.refuse(q, prohibited) // the zones list addresses of the inside
 	}
 	switch f.kind {
 	case foundName:

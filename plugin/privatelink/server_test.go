@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -376,6 +377,60 @@ func testNetworkRenamed(t *testing.T, bind, between string) {
 	if n := up.asked.Load(); n != 0 {
 		t.Errorf("the upstream was asked %d times", n)
 	}
+}
+
+// AXFR of zones of other plugins is theirs and the transfer plugin's, of those of other servers nobody's: they aren't asked.
+func TestServerTransfersOfOthers(t *testing.T) {
+	up := startPublic(t)
+	zone := filepath.Join(t.TempDir(), "file.example.db")
+	if err := os.WriteFile(zone, []byte("$ORIGIN file.example.\n@ 60 IN SOA ns.file.example. a.file.example. 1 60 60 60 60\n@ 60 IN NS ns\nns 60 IN A 192.0.2.7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, transfer, zone string
+		records              int
+	}{
+		{"zone of another plugin", "transfer file.example {\nto *\n}", "file.example.", 4},
+		{"the peer isn't named", "transfer file.example {\nto 192.0.2.8\n}", "file.example.", 0},
+		{"no transfer", "", "file.example.", 0},
+		{"zone of another server", "transfer file.example {\nto *\n}", "www.example.", 0},
+		{"zone of another server, no transfer", "", "www.example.", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := strings.NewReplacer("UPSTREAM", up.addr, "PROPERTY", "", "cache 30", tt.transfer+"\nfile "+zone+" file.example").Replace(twoNetworks)
+			inst := startInstance(t, caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(text)})
+			defer func() { end(t, inst) }()
+			at := firstServer(inst).Addr().String()
+			for _, from := range []string{"127.0.0.1", "127.0.0.9"} { // of a network and of none
+				tcp := &dns.Transfer{Conn: &dns.Conn{Conn: dialTCP(t, from, at)}}
+				records := 0
+				ch, err := tcp.In(new(dns.Msg).SetAxfr(tt.zone), "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for e := range ch {
+					records += len(e.RR)
+				}
+				if records != tt.records {
+					t.Errorf("%s gets %d records, want %d", from, records, tt.records)
+				}
+			}
+		})
+	}
+	if n := up.asked.Load(); n != 0 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+}
+
+// dialTCP connects from an address of this host.
+func dialTCP(t *testing.T, from, to string) net.Conn {
+	t.Helper()
+	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // What a Corefile gets wrong is refused with the line.

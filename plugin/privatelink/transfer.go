@@ -41,6 +41,26 @@ func (p *Privatelink) transferred(ctx context.Context, q *query, zone link.Name)
 	return code, err
 }
 
+// transferredByOthers leaves AXFR and IXFR of a zone that isn't ours to the plugins here that have zones, and to the transfer plugin. No other server is asked:
+// a secondary of a zone that is linked no more would get the public one.
+func (p *Privatelink) transferredByOthers(ctx context.Context, q *query) (int, error) {
+	q.unnoted()
+	if p.Transfers == nil {
+		return p.refuse(q, prohibited)
+	}
+	result := passed
+	peer := *p.Transfers
+	peer.Next = plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
+		result = refused // and counted
+		return p.refuse(q, prohibited)
+	})
+	code, err := peer.ServeDNS(ctx, q.w, q.r)
+	if result == passed {
+		p.stats.answer(q.server, q.view.network, result)
+	}
+	return code, err
+}
+
 // ofZone reports whether a question is one by which a secondary asks for a zone, or how new it is. Where zones are transferred, one of the table that
 // has no name in the view is an empty one for these: were it none, secondaries would keep what they had in it.
 func ofZone(q dns.Question) bool {
@@ -260,10 +280,8 @@ func (v *zoneView) names() iter.Seq[link.Name] {
 	return func(yield func(link.Name) bool) {
 		s, linked := v.gen.snapshot, v.linked()
 		for e := range s.EndpointsIn(v.network) {
-			if reverse, err := dns.ReverseAddr(e.Address.String()); err == nil && e.Connection.Live() {
-				if name := link.Name(strings.TrimSuffix(reverse, ".")); v.has(name) && !yield(name) {
-					return
-				}
+			if name, ok := v.reverse(e); ok && !yield(name) {
+				return
 			}
 			if linked != nil && !e.Connection.Live() {
 				continue // a wildcard of the zone stands for it
@@ -288,6 +306,16 @@ func (v *zoneView) names() iter.Seq[link.Name] {
 			}
 		}
 	}
+}
+
+// reverse returns the reverse name of a live endpoint, if the zone has it.
+func (v *zoneView) reverse(e *link.Endpoint) (name link.Name, ok bool) {
+	if !strings.HasSuffix(string(v.zone), ".arpa") || !e.Connection.Live() {
+		return "", false
+	}
+	fqdn, err := dns.ReverseAddr(e.Address.String())
+	name = link.Name(strings.TrimSuffix(fqdn, "."))
+	return name, err == nil && v.has(name)
 }
 
 // namesOf yields the names of a service that the zone has.

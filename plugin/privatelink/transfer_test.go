@@ -302,7 +302,8 @@ func TestTransferWildcards(t *testing.T) {
 		"privatelink.azurewebsites.net.": "* A; scm NS; unproven TXT; waits TXT",
 		"corp.example.": "* A; _sql._tcp SRV; alias CNAME; alias2 CNAME; b NS; a.b.c A; *.cname CNAME; db CNAME; empty TXT; gone CNAME; loop CNAME; loop2 CNAME; out CNAME; ptr PTR; " +
 			"*.wild TXT; www A; www A; www AAAA; www TXT",
-		"b.corp.example.": "* A; x NS",
+		"b.corp.example.":  "* A; x NS",
+		"10.in-addr.arpa.": "9.0.20 PTR; 10.0.200 PTR; 16.0.200 PTR; 17.0.200 PTR; 42.0.200 PTR; 5.0.200 PTR; 6.0.200 PTR; 66.0.200 PTR; 7.0.200 PTR",
 	} {
 		_, rrs := srv.transferTo(t, context.Background(), corp, new(dns.Msg).SetAxfr(zone))
 		var got []string

@@ -58,7 +58,10 @@ func (p *Privatelink) succeed(block *Privatelink) *turnover {
 		return t
 	}
 	settings, zones := block.settings, block.Zones
-	if still := block.before.Load(); still != nil && still.handler != nil && !still.over() { // its own objects never came into force
+	if still := block.before.Load(); still != nil && !still.over() { // its own objects never came into force
+		if still.handler == nil {
+			return p.succeed(nil)
+		}
 		settings, zones = still.handler.settings, still.handler.Zones
 	}
 	if !reflect.DeepEqual(settings, p.settings) || !reflect.DeepEqual(zones.Rows(), p.Zones.Rows()) {
