@@ -82,7 +82,11 @@ func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip
 	}
 	x.Network = n.ID
 	x.step("view", "network "+string(n.ID), prefixRule(n, client))
-	r := o.resolve(s, n, n.Sites.Of(client), name, c.config.Zones)
+	way := o.follow(s, n, n.Sites.Of(client), name, c.config.Zones)
+	for _, on := range way[:len(way)-1] {
+		x.step("name", "alias of "+string(on.alias), on.rule)
+	}
+	r := way[len(way)-1]
 	x.Answer, x.Addresses, x.Service = r.answer, r.addresses, r.service
 	result := r.answer
 	if len(r.addresses) > 0 {
@@ -91,7 +95,7 @@ func (c *Control) explain(s *link.Snapshot, o observed, sees scope, client netip
 	x.step("name", result, r.rule)
 	if r.answer == AnswerPass {
 		for _, exit := range c.config.Exits {
-			result, rule := exit(n.ID, name)
+			result, rule := exit(n.ID, r.name)
 			x.step("exit", result, rule)
 		}
 	}

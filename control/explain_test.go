@@ -175,3 +175,52 @@ func TestExplainPolicy(t *testing.T) {
 		})
 	}
 }
+
+// TestExplainAliases: what the record sets of a linked zone lead to is looked at as DNS follows it, and who judges what is asked elsewhere is asked about the
+// name that is. A flow is judged by the name that the client asked for.
+func TestExplainAliases(t *testing.T) {
+	const target = "db.contoso.example"
+	zone := func(result string) Step { return Step{"name", result, "private zone " + string(zoneF)} }
+	for name, tt := range map[string]struct {
+		records [][]string
+		ask     link.Name
+		want    []Step // from the first of the name on
+		answer  string
+		allowed bool
+		reason  policy.Reason
+	}{
+		"to an endpoint": {[][]string{{"CNAME", "db", target + "."}}, "db.corp.example",
+			[]Step{zone("alias of " + target), {"name", "endpoint 10.1.1.4", "name " + target}}, AnswerEndpoint, false, policy.NameDenied},
+		"to nobody's name": {[][]string{{"CNAME", "db", "one.corp.example."}, {"CNAME", "one", "www.elsewhere.example."}}, "db.corp.example",
+			[]Step{zone("alias of one.corp.example"), zone("alias of www.elsewhere.example"), {"name", AnswerPass, "no endpoint of the network has the name"},
+				{"exit", "asked of www.elsewhere.example", "a rule"}}, AnswerPass, false, ""},
+		"to an address": {[][]string{{"CNAME", "db", "one.corp.example."}, {"A", "one", "10.0.0.1"}}, "db.corp.example",
+			[]Step{zone("alias of one.corp.example"), zone("zone 10.0.0.1")}, AnswerZone, false, ""},
+		"to nothing": {[][]string{{"CNAME", "db", "one.corp.example."}}, "db.corp.example",
+			[]Step{zone("alias of one.corp.example"), zone(AnswerDenied)}, AnswerDenied, false, ""},
+		"of a service": {[][]string{{"SRV", "_sip._tcp", "0 5 5060 one.corp.example."}}, "_sip._tcp.corp.example", []Step{zone(AnswerNoData)}, AnswerNoData, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := connected(t, func(c *Config) {
+				c.Exits = []func(link.ID, link.Name) (string, string){func(_ link.ID, name link.Name) (string, string) { return "asked of " + string(name), "a rule" }}
+			})
+			w.ok(w.EditService(t.Context(), op(Owner, subC), svcC, func(_ *link.Snapshot, old *link.Service) (*link.Service, error) {
+				v := *old
+				v.Names, v.Pin = []link.ResourceName{{Public: target}}, link.PinTLS
+				return &v, nil
+			}))
+			w.ok(w.Decide(t.Context(), op(Approver, subC), decision(link.Approved)))
+			w.ok(w.putZoneAs(op(Owner, subF), zoneF, netF))
+			for _, r := range tt.records {
+				w.ok(w.putRecordAs(op(Owner, subF), zoneF, r[0], r[1], r[2:]...))
+			}
+			x, err := w.Explain(t.Context(), as(Owner, subF), subF, netip.MustParseAddr("10.1.0.9"), tt.ask, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := x.Steps[1:min(len(x.Steps), 1+len(tt.want))]; x.Answer != tt.answer || x.Allowed != tt.allowed || x.Reason != string(tt.reason) || !slices.Equal(got, tt.want) {
+				t.Errorf("%s, allowed %v, reason %q: %+v", x.Answer, x.Allowed, x.Reason, x.Steps)
+			}
+		})
+	}
+}

@@ -51,13 +51,13 @@ func (o observed) linked(s *link.Snapshot, n *link.Network, site string, asked [
 	}
 	some := false
 	if exists && !alias {
-		r.addresses, some = records(s, zone.ID, source)
+		r.addresses, r.alias, some = records(s, zone.ID, source)
 		some = some || source == link.Apex
 	}
 	switch {
 	case exists && !alias && (some || !redirect || len(all) == 0):
 		r.answer = AnswerZone
-		if len(r.addresses) == 0 {
+		if len(r.addresses) == 0 && r.alias == "" {
 			r.answer = AnswerNoData
 		}
 	case redirect || alias:
@@ -82,6 +82,7 @@ func (o observed) choose(all []group) *group {
 func (o observed) trusted(r resolution, strict bool) resolution {
 	if o.view.Level(strict) >= policy.Stale {
 		r.answer, r.rule, r.addresses = AnswerFail, o.view.String(), nil
+		r.alias = ""
 	}
 	return r
 }
@@ -145,17 +146,19 @@ func groups(s *link.Snapshot, zone link.ID, name string) []group {
 	return all
 }
 
-// records returns the addresses that the record sets of a name hold, or the name that they say it is an alias of,
-// and whether there are any records at all.
-func records(s *link.Snapshot, zone link.ID, name string) (data []string, some bool) {
+// records returns the addresses that the record sets of a name hold, what they say it is an alias of, and whether there are any records at all.
+func records(s *link.Snapshot, zone link.ID, name string) (addresses []string, alias link.Name, some bool) {
 	for r := range s.RecordSetsAt(zone, name) {
 		if r.Type == "SOA" {
 			continue
 		}
 		some = true
-		if r.Type == "A" || r.Type == "AAAA" || r.Type == "CNAME" {
-			data = append(data, r.Data...)
+		switch r.Type {
+		case "A", "AAAA":
+			addresses = append(addresses, r.Data...)
+		case "CNAME":
+			alias = link.Name(strings.TrimSuffix(r.Data[0], "."))
 		}
 	}
-	return data, some
+	return addresses, alias, some
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -53,6 +54,28 @@ type resolution struct {
 	endpoints []*link.Endpoint // of the service in the network, in any state: those that answer come first
 	addresses []string         // that are answered
 	fallback  bool             // to the public address
+	alias     link.Name        // what the name is one of, by a record set; then nothing but the rule is given
+}
+
+// found is what a name on the way that aliases lead along is.
+type found struct {
+	name link.Name
+	resolution
+}
+
+// follow resolves a name and, while they are aliases of linked zones, the names that it leads to, in order.
+func (o observed) follow(s *link.Snapshot, n *link.Network, site string, name link.Name, zones *link.Zones) (way []found) {
+	for range link.MaxAliases + 1 {
+		r := o.resolve(s, n, site, name, zones)
+		way = append(way, found{name, r})
+		if r.alias == "" {
+			return way
+		}
+		name = r.alias
+	}
+	end := &way[link.MaxAliases]
+	end.resolution = resolution{answer: AnswerFail, rule: fmt.Sprintf("more than %d aliases", link.MaxAliases)}
+	return way
 }
 
 // resolve says what the directive privatelink does by default with a name that a client of the network at a site of it
@@ -69,6 +92,8 @@ func (o observed) resolve(s *link.Snapshot, n *link.Network, site string, name l
 		if r.answer != AnswerPass || r.fallback {
 			return r
 		}
+	} else if r, ok := o.reverse(s, n, asked); ok {
+		return r
 	}
 	if in, ok := o.linked(s, n, site, asked); ok {
 		if len(in.endpoints) == 0 {
@@ -77,6 +102,24 @@ func (o observed) resolve(s *link.Snapshot, n *link.Network, site string, name l
 		return in
 	}
 	return o.inZone(s, n, asked, zones, owned, r)
+}
+
+// reverse is resolve for the reverse name of an endpoint's address, which has no address itself; ok is false where it is none.
+func (o observed) reverse(s *link.Snapshot, n *link.Network, asked []byte) (r resolution, ok bool) {
+	addr, ok := link.ParseReverse(asked)
+	if !ok {
+		return r, false
+	}
+	e := s.EndpointAt(addr)
+	if e == nil || e.Network != n.ID || !e.Connection.Live() || !o.published(e.Service) {
+		return r, false
+	}
+	v := s.Service(e.Service)
+	if v == nil || v.HostName() == "" {
+		return r, false
+	}
+	r = resolution{answer: AnswerNoData, rule: "reverse name of " + e.Address.String() + ", which is " + string(v.HostName()), service: v.ID, endpoints: []*link.Endpoint{e}}
+	return o.trusted(r, v.Strict), true
 }
 
 // ofOwner is resolve for a name that endpoints of a service have in the network.

@@ -10,6 +10,9 @@ import (
 // no trailing dot, at most 253 bytes, not an IP address. [ParseName] makes one.
 type Name string
 
+// MaxAliases is how many aliases (CNAME) are followed one after the other, by DNS and by what explains it.
+const MaxAliases = 16
+
 // ParseName returns s as a Name: letters are folded, one trailing dot is dropped. The error wraps
 // [ErrInvalid]. Names are compared as bytes afterwards (RFC 4343).
 func ParseName(s string) (Name, error) {
@@ -27,6 +30,15 @@ func ParsePattern(s string) (Name, error) {
 		return "", fmt.Errorf("%w: name %q: a wildcard needs at least two labels below it", ErrInvalid, clip(s))
 	}
 	return "*." + n, nil
+}
+
+// ParseAsked is ParseName of a name that may be another thing's than a host's: its labels may have '_', too (RFC 8552).
+func ParseAsked(s string) (Name, error) {
+	name := strings.TrimSuffix(s, ".")
+	if _, err := parseName(strings.ReplaceAll(name, "_", "x"), s); err != nil {
+		return "", err
+	}
+	return Name(strings.ToLower(name)), nil
 }
 
 func parseName(s, given string) (Name, error) {

@@ -36,6 +36,27 @@ func TestParseName(t *testing.T) {
 	}
 }
 
+func TestParseAsked(t *testing.T) {
+	for in, want := range map[string]Name{
+		"_Sip._tcp.Example.com.": "_sip._tcp.example.com",
+		"a_b.c":                  "a_b.c",
+		"contoso.example":        "contoso.example",
+		"":                       "",
+		".":                      "",
+		"a..b":                   "",
+		"-a.b":                   "",
+		"*.example.com":          "",
+		"10.0.0.1":               "",
+		"bücher.example":         "",
+		strings.Repeat("_", 64):  "",
+	} {
+		got, err := ParseAsked(in)
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("ParseAsked(%q) = %q, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
 func TestPatterns(t *testing.T) {
 	for in, ok := range map[string]bool{"*.example.com": true, "*.com": false, "*": false, "a.*.com": false, "**.example.com": false, "a*.example.com": false} {
 		if _, err := ParsePattern(in); (err == nil) != ok {

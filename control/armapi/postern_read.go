@@ -24,9 +24,9 @@ func (r *request) getExplain() (reply, error) {
 	if err != nil || client.Zone() != "" {
 		return reply{}, wrongQuery("client", r.query("client"), "an address")
 	}
-	name, err := link.ParseName(r.query("name"))
+	name, err := link.ParseAsked(r.query("name"))
 	if err != nil {
-		return reply{}, wrongQuery("name", r.query("name"), "a host name")
+		return reply{}, wrongQuery("name", r.query("name"), "a name")
 	}
 	port := uint64(0)
 	if s := r.query("port"); s != "" {

@@ -11,9 +11,6 @@ import (
 	"github.com/postern-link/postern/link"
 )
 
-// maxChain is how many aliases of an answer are followed.
-const maxChain = 16
-
 // downstream is the writer that the next plugin answers to. Where its answer leads to a name of ours,
 // what follows is ours: the address that others have for the name is the public one.
 type downstream struct {
@@ -113,7 +110,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		if alias == nil {
 			return m, nil
 		}
-		if n == maxChain { // nobody knows where they lead
+		if n == link.MaxAliases { // nobody knows where they lead
 			return d.failed(tooManyAliases), nil
 		}
 		chain = append(chain, with...)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ var (
 		"db.example.com", "x.y.example.com", "*.apps.example.com", "acct.blob.core.windows.net"}
 	askedNames = []string{"c.database.windows.net", "privatelink.database.windows.net", "shop.azurewebsites.net", "shop.privatelink.azurewebsites.net",
 		"a.b.azurewebsites.net", "y.example.com", "example.com", "z.apps.example.com", "other.example.org", "w.zone.example", "zone.example",
-		"one.zone.example", "_postern.zone.example", "_postern.apps.example.com", "_postern.azurewebsites.net", "a.privatelink.database.windows.net", "kv.privatelink.vaultcore.azure.net", "deep.one.zone.example"}
+		"one.zone.example", "_postern.zone.example", "_postern.apps.example.com", "_postern.azurewebsites.net", "a.privatelink.database.windows.net", "kv.privatelink.vaultcore.azure.net", "deep.one.zone.example", "_sip._tcp.zone.example"}
 )
 
 // randomWorld makes a state by changes of which many are refused.
@@ -82,6 +83,15 @@ func randomWorld(r *rand.Rand) *link.Snapshot {
 		}
 		if r.IntN(4) == 0 {
 			try(link.PutRecordSet{RecordSet: link.RecordSet{Zone: "op/g/zone.example", Type: "TXT", Name: n, TTL: 60, Data: []string{`"x"`}}})
+		}
+	}
+	for _, n := range []string{"al", "on", "_sip._tcp"} {
+		to := strings.Replace(string(pick(r, worldNames...)), "*", "w", 1)
+		if r.IntN(3) == 0 {
+			to = pick(r, "al.zone.example", "on.zone.example", "one.zone.example", "none.zone.example", "other.example.org")
+		}
+		if r.IntN(4) > 0 {
+			try(link.PutRecordSet{RecordSet: link.RecordSet{Zone: "op/g/zone.example", Type: "CNAME", Name: n, TTL: 60, Data: []string{to + "."}}})
 		}
 	}
 	for i := range 8 {
@@ -222,11 +232,19 @@ func TestExplainAgrees(t *testing.T) {
 		for range 25 {
 			agree(t, seed, c, srv, by, sets, pick(r, "10.1.0.9", "10.1.99.9", "10.2.0.9", "192.0.2.9"), pick(r, names...), seen)
 		}
+		asked := []string{"al.zone.example", "on.zone.example"}
+		for e := range s.Endpoints() {
+			asked = append(asked, strings.TrimSuffix(reverseName(e.Address.String()), "."))
+		}
+		for _, name := range asked {
+			agree(t, seed, c, srv, by, sets, pick(r, "10.1.0.9", "10.2.0.9"), name, seen)
+		}
 		if t.Failed() {
 			return
 		}
 	}
-	for _, answer := range []string{control.AnswerEndpoint, control.AnswerZone, control.AnswerPass, control.AnswerNoData, control.AnswerDenied} {
+	for _, answer := range []string{control.AnswerEndpoint, control.AnswerZone, control.AnswerPass, control.AnswerNoData, control.AnswerDenied, control.AnswerFail,
+		"endpoint by an alias", "pass by an alias", "a reverse name"} {
 		if seen[answer] < 20 {
 			t.Errorf("only %d answers were %q: the worlds are too poor", seen[answer], answer)
 		}
@@ -264,6 +282,12 @@ func agree(t *testing.T, seed uint64, c *control.Control, srv *server, by *flowp
 		t.Errorf("world %d, %s asks for %s: DNS: %s %v, explain: %s %v: %+v", seed, client, name, answer, addresses, x.Answer, got, x.Steps)
 	}
 	seen[x.Answer]++
+	if slices.ContainsFunc(x.Steps, func(s control.Step) bool { return strings.HasPrefix(s.Result, "alias of ") }) {
+		seen[x.Answer+" by an alias"]++
+	}
+	if slices.ContainsFunc(x.Steps, func(s control.Step) bool { return strings.HasPrefix(s.Rule, "reverse name of ") }) {
+		seen["a reverse name"]++
+	}
 	if x.Answer != control.AnswerEndpoint {
 		return
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
 )
 
 // maxHops is how often a chain of aliases may lead from our zones to the next plugin.
@@ -20,7 +22,7 @@ type chase struct {
 
 // chase follows the aliases of linked zones from f, which is one, and adds them to a chain.
 func (p *Privatelink) chase(q *query, chain []dns.RR, f finding) chase {
-	for range maxChain {
+	for range link.MaxAliases {
 		chain = append(chain, f.set.alias...)
 		var buf [maxName]byte
 		name := Canonical(buf[:0], f.set.target)

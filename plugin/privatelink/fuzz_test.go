@@ -8,6 +8,8 @@ import (
 	"github.com/coredns/coredns/plugin/test"
 	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
 )
 
 // FuzzServeDNS sends whatever unpacks: no panic, one answer at most, and no name of ours is passed on.
@@ -73,7 +75,7 @@ func FuzzReverse(f *testing.F) {
 	f.Add("5.0.200.10.in-addr.arpa", []byte{10, 200, 0, 5})
 	f.Add("05.0.200.10.in-addr.arpa", []byte{0xfd, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6})
 	f.Fuzz(func(t *testing.T, name string, raw []byte) {
-		if addr, ok := reverseAddr([]byte(name)); ok {
+		if addr, ok := link.ParseReverse([]byte(name)); ok {
 			if back := reverseName(addr.String()); back != name+"." && string(Canonical(nil, name)) == name {
 				t.Errorf("%q is %s, whose name is %q", name, addr, back)
 			}
@@ -83,7 +85,7 @@ func FuzzReverse(f *testing.F) {
 			return
 		}
 		name = reverseName(addr.String())
-		if got, ok := reverseAddr([]byte(name[:len(name)-1])); !ok || got != addr {
+		if got, ok := link.ParseReverse([]byte(name[:len(name)-1])); !ok || got != addr {
 			t.Errorf("%s: %q is read as %s", addr, name, got)
 		}
 	})

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
 )
 
 // What an answer of others tells on the side of names of ours would lead around the endpoint: their addresses, the
@@ -134,7 +136,7 @@ func (s *sides) leads(fqdn string) bool {
 
 // follow is leads, not remembered.
 func (s *sides) follow(fqdn string) bool {
-	for range maxChain {
+	for range link.MaxAliases {
 		if s.ours(fqdn) {
 			return true
 		}

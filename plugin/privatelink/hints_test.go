@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/postern-link/postern/link"
 )
 
 // TestNoHints is D14 for answers of others: neither addresses nor ech of a name of ours come to the client, in
@@ -82,7 +84,7 @@ func TestContinuedWithoutErrors(t *testing.T) {
 
 // manyHints is an answer of n HTTPS records and the longest chain of aliases that is followed, from the target of all.
 func manyHints(n int) []dns.RR {
-	rrs := records(aliases(maxChain, "end.example.")...)
+	rrs := records(aliases(link.MaxAliases, "end.example.")...)
 	for range n {
 		rrs = append(rrs, records("w.example. 300 IN HTTPS 1 a0.example. ipv4hint=203.0.113.1")...)
 	}
