@@ -291,7 +291,7 @@ func restoreTo(ctx context.Context, s store.Store, revision uint64, objects []li
 			Actor:  "operator",
 			From:   fmt.Sprintf("backup of revision %d", revision),
 			Action: "restore",
-		}, []link.Change{link.Restore{Objects: objects}}, nil
+		}, []link.Change{link.Restore{Objects: objects, Revision: revision}}, nil
 	})
 	if err != nil {
 		return 0, err

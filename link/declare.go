@@ -25,7 +25,10 @@ type DeclaredEndpoint struct {
 
 // Restore makes the whole state the given objects, as of a backup. Link IDs that were alive and are
 // no more are retired.
-type Restore struct{ Objects []Object }
+type Restore struct {
+	Objects  []Object
+	Revision uint64 // of the state that they were; 0: they were none
+}
 
 // apply removes first, endpoints before what they refer to, and adds in the other direction, so that
 // an address or a name can move from one object to another.
@@ -183,6 +186,9 @@ func (c Restore) apply(t *tx) error {
 	before := slices.Collect(old.Objects())
 	fresh := begin(Empty(), t.at)
 	if err := fresh.load(c.Objects); err != nil {
+		return err
+	}
+	if err := fresh.succeed(&old, c.Revision); err != nil {
 		return err
 	}
 	for _, o := range before {

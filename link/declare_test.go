@@ -220,7 +220,7 @@ func TestRestore(t *testing.T) {
 	backup := slices.Collect(s.Objects())
 	later := must(t, s, DeleteEndpoint{"sql-corp"}, endpoint("x", "lab", "sql"))
 	gone := later.Endpoint("x").Connection.LinkID
-	back := must(t, later, Restore{backup})
+	back := must(t, later, Restore{Objects: backup, Revision: s.Revision()})
 	if back.Revision() != later.Revision()+1 {
 		t.Errorf("revision %d after %d", back.Revision(), later.Revision())
 	}
@@ -234,5 +234,40 @@ func TestRestore(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("link ID %s, given out after the backup, doesn't rest", gone)
+	}
+}
+
+// TestAge: a state that a backup was restored into is older than the one that the backup was made of, and goes on from there.
+func TestAge(t *testing.T) {
+	first := world(t)
+	for range 5 {
+		first = must(t, first, DeleteEndpoint{"sql-corp"}, endpoint("sql-corp", "corp", "sql"))
+	}
+	backup := Restore{slices.Collect(first.Objects()), first.Revision()}
+	newest := must(t, must(t, first, DeleteEndpoint{"sql-corp"}), endpoint("sql-corp", "corp", "sql")) // that nobody has a backup of
+	if newest.Age() != newest.Revision() {
+		t.Errorf("age %d of revision %d", newest.Age(), newest.Revision())
+	}
+	second := must(t, Empty(), backup)
+	if second.Revision() != 1 || second.Age() <= newest.Age() {
+		t.Fatalf("restored: revision %d, age %d after %d", second.Revision(), second.Age(), newest.Age())
+	}
+	loaded, err := Load(second.Revision(), second.Objects())
+	if err != nil || loaded.Age() != second.Age() {
+		t.Fatalf("loaded: age %d, want %d, %v", loaded.Age(), second.Age(), err)
+	}
+	for name, c := range map[string]Restore{"its own backup": {slices.Collect(second.Objects()), second.Revision()}, "the first backup": backup, "no backup": {Objects: backup.Objects}} {
+		if next := must(t, second, c); next.Age() != second.Age()+1 {
+			t.Errorf("%s in place of it: age %d after %d", name, next.Age(), second.Age())
+		}
+	}
+	third := must(t, Empty(), Restore{slices.Collect(second.Objects()), second.Revision()})
+	if third.Age() <= second.Age()+1 {
+		t.Errorf("restored again: age %d after %d", third.Age(), second.Age())
+	}
+	for _, body := range []string{"", "{", `{"before":-1}`} {
+		if _, _, err := first.Apply(noon, PutDocument{Document{Type: historyType, ID: historyID, Facet: Facet{API: []byte(body)}}}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("history %q: %v", body, err)
+		}
 	}
 }

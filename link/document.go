@@ -58,6 +58,11 @@ func (t *tx) setDocument(old, d *Document) error {
 	if err := checkID(d.ID); err != nil {
 		return err
 	}
+	if d.Type == historyType {
+		if _, err := d.history(); err != nil {
+			return err
+		}
+	}
 	touch(t, KindDocument, d.Key(), old)
 	all.put([]byte(d.Key()), d)
 	t.countDocument(d, 1)

@@ -347,7 +347,7 @@ func randomChange(r *rand.Rand, s *Snapshot) Change {
 	r.Shuffle(len(d.Networks), func(i, j int) { d.Networks[i], d.Networks[j] = d.Networks[j], d.Networks[i] })
 	r.Shuffle(len(d.Services), func(i, j int) { d.Services[i], d.Services[j] = d.Services[j], d.Services[i] })
 	if r.IntN(3) == 0 {
-		return Restore{slices.Collect(s.Objects())}
+		return Restore{Objects: slices.Collect(s.Objects()), Revision: uint64(r.IntN(2)) * uint64(r.IntN(1000))}
 	}
 	return d
 }

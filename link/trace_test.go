@@ -194,7 +194,7 @@ func TestTraceLoad(t *testing.T) {
 	if loaded.Has(reads) {
 		t.Error("what was loaded has what was read before")
 	}
-	if must(t, s, Restore{slices.Collect(s.Objects())}, PutService{Service: service("s1", "two", Anyone)}).Has(reads) {
+	if must(t, s, Restore{Objects: slices.Collect(s.Objects())}, PutService{Service: service("s1", "two", Anyone)}).Has(reads) {
 		t.Error("what was restored has what was read before")
 	}
 	many := *s

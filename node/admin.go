@@ -164,7 +164,7 @@ func (n *Node) serveRestore(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, map[string]any{"error": err.Error()})
 		return
 	}
-	now, err := n.restore(r.Context(), fmt.Sprintf("backup of revision %d", revision), objects)
+	now, err := n.restore(r.Context(), link.Restore{Objects: objects, Revision: revision})
 	if err != nil {
 		answer(w, http.StatusConflict, map[string]any{"error": err.Error()})
 		return
@@ -179,10 +179,10 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 // replace commits a restore with the declaration in force on top of it.
-func (n *Node) replace(ctx context.Context, from string, objects []link.Object) (*link.Snapshot, error) {
+func (n *Node) replace(ctx context.Context, backup link.Restore) (*link.Snapshot, error) {
 	return store.Update(ctx, n.store, func(*link.Snapshot) (store.Entry, []link.Change, error) {
-		return store.Entry{At: time.Now(), Actor: "operator", From: from, Action: "restore"},
-			[]link.Change{link.Restore{Objects: objects}, n.config.Declaration}, nil
+		return store.Entry{At: time.Now(), Actor: "operator", From: fmt.Sprintf("backup of revision %d", backup.Revision), Action: "restore"},
+			[]link.Change{backup, n.config.Declaration}, nil
 	})
 }
 

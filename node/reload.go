@@ -235,10 +235,10 @@ func (p *Prepared) Abandon() {
 }
 
 // restore makes the state that of a backup, with the objects of the Corefile in force on top.
-func (n *Node) restore(ctx context.Context, from string, objects []link.Object) (*link.Snapshot, error) {
+func (n *Node) restore(ctx context.Context, backup link.Restore) (*link.Snapshot, error) {
 	n.change.Lock()
 	defer n.change.Unlock()
-	now, err := n.replace(ctx, from, objects)
+	now, err := n.replace(ctx, backup)
 	if err != nil {
 		return nil, err
 	}

@@ -205,11 +205,11 @@ func (r *backupReader) trailer(line []byte, n int) error {
 // Restore makes the state of s that of a backup, in one commit that is audited like any other. Nothing
 // happens unless the whole backup is sound. entry.Action and the like are the caller's.
 func Restore(ctx context.Context, s Store, backup io.Reader, entry Entry) (*link.Snapshot, error) {
-	_, objects, err := ReadBackup(backup)
+	revision, objects, err := ReadBackup(backup)
 	if err != nil {
 		return nil, err
 	}
 	return Update(ctx, s, func(*link.Snapshot) (Entry, []link.Change, error) {
-		return entry, []link.Change{link.Restore{Objects: objects}}, nil
+		return entry, []link.Change{link.Restore{Objects: objects, Revision: revision}}, nil
 	})
 }

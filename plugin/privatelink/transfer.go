@@ -366,8 +366,9 @@ func liveIn(endpoints iter.Seq[*link.Endpoint]) iter.Seq[link.ID] {
 // services still wait for that, which only ever become fewer. So a serial tells the same at each node and after a restart.
 const perRevision = 64
 
-// serialOf returns the serial of zones that wait for no service.
-func serialOf(s *link.Snapshot) uint32 { return uint32(s.Revision() * perRevision) }
+// serialOf returns the serial of zones that wait for no service. A secondary takes no zone whose serial is lower than its own, so a state that a backup was
+// restored into has none that another one had.
+func serialOf(s *link.Snapshot) uint32 { return uint32(s.Age() * perRevision) }
 
 // serial returns that of the zone as it is now.
 func (v *zoneView) serial() uint32 {

@@ -217,7 +217,14 @@ func testBackup(t *testing.T, place Factory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantSameObjects(t, "restored elsewhere", restored, want)
+	if restored.Age() <= want.Age() {
+		t.Errorf("restored elsewhere: age %d of revision %d, after %d", restored.Age(), restored.Revision(), want.Age())
+	}
+	there, _, err := before.Apply(Entry(1).At, link.Restore{Objects: slices.Collect(want.Objects()), Revision: want.Revision()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSameObjects(t, "restored elsewhere", restored, there)
 	wantEqual(t, "loaded", load(t, other), restored)
 	if err := s.Backup(t.Context(), failingWriter{}); !errors.Is(err, errInjected) {
 		t.Errorf("backup to a writer that fails: %v", err)
