@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +17,9 @@ type Declare struct {
 	Networks    []Network
 	Services    []Service // Alias: used for a new service only
 	Endpoints   []DeclaredEndpoint
+	// Settings stands for what the declaration says beside objects and others have copies of, such as zones: 32 bytes or so. Another
+	// one is a change of the state; "": there is none.
+	Settings string
 }
 
 // DeclaredEndpoint is an endpoint of a declaration and the consumer's words to the provider.
@@ -57,7 +62,26 @@ func (c Declare) apply(t *tx) error {
 			return err
 		}
 	}
-	return nil
+	return c.settle(t)
+}
+
+// settingsType is the type of the documents that remember [Declare].Settings, by the declaration's name.
+const settingsType = "settings"
+
+func (c Declare) settle(t *tx) error {
+	var now *Document
+	if c.Settings != "" {
+		body, err := json.Marshal(c.Settings)
+		if err != nil {
+			return err
+		}
+		now = &Document{Type: settingsType, ID: ID(c.Declaration), Facet: Facet{API: body}}
+	}
+	old := t.next.Document(settingsType, ID(c.Declaration))
+	if old == nil && now == nil || old != nil && now != nil && bytes.Equal(old.API, now.API) {
+		return nil
+	}
+	return t.setDocument(old, now)
 }
 
 // check refuses objects given twice, of another origin, or held by another origin.

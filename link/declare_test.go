@@ -271,3 +271,21 @@ func TestAge(t *testing.T) {
 		}
 	}
 }
+
+// TestDeclareSettings: other settings are a change of the state, the same ones and none after none aren't.
+func TestDeclareSettings(t *testing.T) {
+	s := Empty()
+	for i, tt := range []struct {
+		declaration, settings string
+		changes               int
+	}{{"a", "", 0}, {"a", "one", 1}, {"a", "one", 0}, {"b", "two", 1}, {"a", "two", 1}, {"b", "two", 0}, {"a", "", 1}, {"a", "", 0}} {
+		next, deltas, err := s.Apply(noon, Declare{Declaration: tt.declaration, Settings: tt.settings})
+		if err != nil || len(deltas) != tt.changes {
+			t.Fatalf("step %d: %d changes, %v", i, len(deltas), err)
+		}
+		s = next
+	}
+	if n := len(slices.Collect(s.Objects())); n != 1 {
+		t.Errorf("%d objects remain, want those of b", n)
+	}
+}

@@ -52,6 +52,12 @@ func setup(c *caddy.Controller) error {
 	config := dnsserver.GetConfig(c)
 	c.Set(inBlock(c.ServerBlockIndex), true)
 	key := draft.Keep(strings.Join(append([]string{config.Transport, config.Port, config.Zone}, config.ListenHosts...), " "), p)
+	draft.Copied(func() string {
+		if config.Handler("transfer") == nil {
+			return ""
+		}
+		return fmt.Sprintf("%s:%s %+v %+v", config.Zone, config.Port, p.settings, draft.Zones().Rows()) // of secondaries the zones
+	})
 	c.OnStartup(func() error {
 		p.Forwards = config.Handler("forward") != nil
 		if p.Forwards {

@@ -20,6 +20,9 @@ package handover
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -62,6 +65,7 @@ type Draft struct {
 	exits    []Exit
 	declared map[declaredKey]block.Position
 
+	copied  []func() string
 	kept    map[string]any
 	inForce []func(from uint64, stored bool)
 }
@@ -186,6 +190,25 @@ func (d *Draft) Before(key string) (v any, reload bool) {
 
 // OnForce has f told what [node.Config.InForce] is. It is for setup and OnStartup.
 func (d *Draft) OnForce(f func(from uint64, stored bool)) { d.inForce = append(d.inForce, f) }
+
+// Copied has a change of what f returns, some settings that others have copies of what follows from, be a revision of the state. "" stands for none. It is for setup; f is
+// called when the server blocks have all their plugins.
+func (d *Draft) Copied(f func() string) { d.copied = append(d.copied, f) }
+
+// settings returns [link.Declare].Settings.
+func (d *Draft) settings() string {
+	all := sha256.New()
+	some := false
+	for _, f := range d.copied {
+		one := f()
+		some = some || one != ""
+		fmt.Fprintf(all, "%d %s", len(one), one)
+	}
+	if !some {
+		return ""
+	}
+	return hex.EncodeToString(all.Sum(nil))
+}
 
 // Place says where state lives.
 type Place = node.Place

@@ -181,10 +181,12 @@ func (d *Draft) Config() (node.Config, error) {
 		settings.Own, settings.OwnUDP = d.own, d.ownUDP
 		plane = &settings
 	}
+	declaration := d.declaration()
+	declaration.Settings = d.settings()
 	return node.Config{
 		State:       place,
 		Stale:       policy.Limits{Bound: d.store.Bound, Strict: d.store.Strict},
-		Declaration: d.declaration(),
+		Declaration: declaration,
 		From:        d.first.File,
 		Proxy:       plane,
 		Policies:    d.policies.all,
