@@ -56,7 +56,7 @@ func (t *tx) leaveService(v *Service) {
 	t.countObject(KindService, v.ID, -1)
 }
 
-// enterSuffixes counts the names of a service and what they are right below, d is 1 or -1. A pattern is no name that somebody has.
+// enterSuffixes counts the names of a service and what the public ones are right below, d is 1 or -1. A pattern is no name that somebody has.
 func (t *tx) enterSuffixes(v *Service, d int) {
 	for _, n := range v.Names {
 		if parent := n.Public.Parent(); parent != "" {
@@ -65,12 +65,26 @@ func (t *tx) enterSuffixes(v *Service, d int) {
 		if n.Public[0] != '*' {
 			add(&t.next.suffixes, []byte(n.Public), d)
 		}
+		if n.Private != "" && n.Private[0] != '*' {
+			add(&t.next.suffixes, privateKey([]byte(n.Private)), d)
+		}
 	}
 }
 
 // IsSuffix reports whether a name in canonical form is a public name of a service, or what such a name is right below. It doesn't
 // allocate.
 func (s *Snapshot) IsSuffix(name []byte) bool { return some(&s.suffixes, name) }
+
+// IsPrivateName reports whether a name in canonical form is the private name of a service, in whatever network.
+func (s *Snapshot) IsPrivateName(name []byte) bool {
+	return len(name) <= 253 && some(&s.suffixes, privateKey(name))
+}
+
+// privateKey is where the suffixes have a private name.
+func privateKey(name []byte) []byte {
+	var buf [256]byte
+	return append(append(buf[:0], 0), name...)
+}
 
 // claim takes a name for a tenant. It is refused where another tenant has the name, one below it, or,
 // for a pattern or against one, a name that both stand for. Who that is isn't said.

@@ -144,6 +144,11 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 		}
 	}
 	for v := range s.Services() {
+		for _, n := range v.Names {
+			if is := n.Private != "" && n.Private[0] != '*'; n.Private != "" && s.IsPrivateName([]byte(n.Private)) != is {
+				t.Errorf("%s is a private name: %v", n.Private, !is)
+			}
+		}
 		if s.ServiceByAlias(v.Alias) != v {
 			t.Errorf("service %s isn't found by its alias", v.ID)
 		}

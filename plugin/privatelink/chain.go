@@ -31,7 +31,7 @@ func (d *downstream) WriteMsg(m *dns.Msg) error {
 		}
 		if next == m {
 			next = d.withoutHints(m) // what is continued has our records and no others
-			if d.result == passed && d.q.r.Question[0].Qtype != dns.TypeDS && d.mayBecomeOurs() {
+			if d.q.r.Question[0].Qtype != dns.TypeDS && d.mayBecomeOurs() {
 				next = keptFor(next, negativeTTL)
 			}
 		}
@@ -125,7 +125,7 @@ func (d *downstream) mayBecomeOurs() bool {
 	for _, fqdn := range slices.Concat(d.others, []string{d.q.r.Question[0].Name}) {
 		var buf [maxName]byte
 		name := Canonical(buf[:0], fqdn)
-		if d.q.gen.answerFor(d.q.view.network, name) != nil || s.IsSuffix(name) {
+		if d.q.gen.answerFor(d.q.view.network, name) != nil || s.IsSuffix(name) || s.IsPrivateName(name) {
 			return true
 		}
 	}

@@ -298,8 +298,11 @@ func TestPassedFor(t *testing.T) {
 		{"pending, private name", corp, "pending." + sqlZone, "", "", 10},
 		{"leads to a pending one", corp, "www.example.org", "", "pending.database.windows.net.", 10},
 		{"no endpoint in this network", bare, "contoso.database.windows.net", "", "", 10},
+		{"no endpoint in this network, private name", bare, "contoso." + sqlZone, "", "", 10},
+		{"leads to a private name", bare, "www.example.org", "", "contoso." + sqlZone, 10},
 		{"of others", corp, "www.example.org", "", "", 300},
 		{"of others in a zone of ours", corp, "other.database.windows.net", "", "", 300},
+		{"of others in a private zone", corp, "other." + sqlZone, "", "", 300},
 		{"no network", stranger, "contoso.database.windows.net", "", "", 300},
 		{"subnet of several networks", "192.0.2.53", "contoso.database.windows.net", "10.0.0.0/8", "", 0},
 		{"subnet of none", "192.0.2.53", "contoso.database.windows.net", "198.51.100.0/24", "", 300},
@@ -329,6 +332,23 @@ func TestPassedFor(t *testing.T) {
 				t.Errorf("%v of %v", m, said)
 			}
 		})
+	}
+}
+
+// So do answers that aliases of linked zones lead to.
+func TestPassedForAliases(t *testing.T) {
+	const corpZone = "sub/rg/corp.example"
+	srv := newServer(t, apply(t, zoneWorld(t), record(corpZone, "CNAME", "late", "pending.database.windows.net."), record(corpZone, "CNAME", "others", "www.example.org.")))
+	srv.up.reply = func(r *dns.Msg) *dns.Msg {
+		m := new(dns.Msg).SetReply(r)
+		m.Answer = records(r.Question[0].Name + " 300 IN A 203.0.113.1")
+		return m
+	}
+	for name, want := range map[string]uint32{"late.corp.example": 10, "others.corp.example": 300} {
+		m, _ := srv.ask(t, corp, question(name+" A"))
+		if n := len(m.Answer); n != 2 || m.Answer[1].Header().Ttl != want {
+			t.Errorf("%s: %v, want %d", name, m.Answer, want)
+		}
 	}
 }
 

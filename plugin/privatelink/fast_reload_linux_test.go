@@ -226,6 +226,7 @@ func TestReloadSettings(t *testing.T) {
 
 // hold keeps the servers of an address from ending: queries by TCP go on and on, which nobody answers.
 func hold(t *testing.T, at string) {
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, 0, 8)}}
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	t.Cleanup(func() { close(stop); <-done })
@@ -234,7 +235,7 @@ func hold(t *testing.T, at string) {
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for i := 0; ; i++ {
-			if conn, err := net.Dial("tcp", at); err == nil {
+			if conn, err := from.Dial("tcp", at); err == nil {
 				defer conn.Close()
 				_ = (&dns.Conn{Conn: conn}).WriteMsg(new(dns.Msg).SetQuestion(fmt.Sprintf("held%d.example.", i), dns.TypeA))
 			}

@@ -9,6 +9,7 @@ package privatelink
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
@@ -57,7 +58,11 @@ type Privatelink struct {
 	current atomic.Pointer[generation]
 	noted   *Privatelink // that this one takes notes for, see [note]; else nil
 
-	before, after atomic.Pointer[neighbour] // of a reload, see [turnover]
+	// Of a reload, see [turnover]: the one that the block came with and the one that it goes with, nil where there is none, and handlers with the settings of others.
+	before, after atomic.Pointer[turnover]
+	likes         sync.Map // of *Privatelink by *Privatelink
+	zone          string   // of the block
+	places        []string // where it is asked: transport, host, port and view
 }
 
 // settings is what the block of the directive says.
@@ -109,16 +114,14 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	if s == nil {
 		return p.fail(&q, noState)
 	}
-	switch by, now := p.by(s); by {
-	case nil:
+	by, s, settled := p.by(s, r.Question[0].Name)
+	switch {
+	case by == nil:
 		return p.fail(&q, notYet)
-	case p:
-		s = now
-		if q.note != nil {
-			p = p.noting(q.note)
-		}
-	default: // for a moment: the answer isn't to be given again
-		p, s, q.note = by, now, nil
+	case !settled:
+		p, q.note = by, nil
+	case q.note != nil:
+		p = p.noting(q.note)
 	}
 	q.gen, q.old = p.generation(s), p.Stale(true) != ""
 	q.view = p.viewOf(q.gen, w, r)
@@ -137,7 +140,7 @@ func (p *Privatelink) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	var buf [maxName]byte
 	asked := Canonical(buf[:0], r.Question[0].Name)
 	f := p.find(q.gen, q.view, asked)
-	if p.Transfers != nil && ofZone(r.Question[0]) && (f.kind == foundNothing || f.kind == foundMiss) && string(p.Zones.Zone(asked)) == string(asked) {
+	if p.Transfers != nil && ofZone(r.Question[0]) && (f.kind == foundNothing || f.kind == foundMiss) && len(asked) > 0 && string(p.Zones.Zone(asked)) == string(asked) {
 		f = finding{kind: foundApex, zone: link.Name(asked)}
 	}
 	if q.old {

@@ -395,6 +395,7 @@ func TestServerTransfersOfOthers(t *testing.T) {
 		{"no transfer", "", "file.example.", 0},
 		{"zone of another server", "transfer file.example {\nto *\n}", "www.example.", 0},
 		{"zone of another server, no transfer", "", "www.example.", 0},
+		{"the root", "transfer . {\nto *\n}", ".", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			text := strings.NewReplacer("UPSTREAM", up.addr, "PROPERTY", "", "cache 30", tt.transfer+"\nfile "+zone+" file.example").Replace(twoNetworks)

@@ -51,7 +51,6 @@ func setup(c *caddy.Controller) error {
 	}
 	config := dnsserver.GetConfig(c)
 	c.Set(inBlock(c.ServerBlockIndex), true)
-	key := draft.Keep(strings.Join(append([]string{config.Transport, config.Port, config.Zone}, config.ListenHosts...), " "), p)
 	draft.Copied(func() string {
 		if config.Handler("transfer") == nil {
 			return ""
@@ -68,10 +67,7 @@ func setup(c *caddy.Controller) error {
 		p.Transfers, _ = config.Handler("transfer").(*transfer.Transfer)
 		p.Tells = config.Handler("linkexit") != nil
 		p.Zones = draft.Zones() // complete only now: any server block may add one
-		if old, reload := draft.Before(key); reload {
-			block, _ := old.(*Privatelink)
-			draft.OnForce(p.succeed(block).tell)
-		}
+		p.enter(draft, config)
 		return nil
 	})
 	c.OnShutdown(func() error {

@@ -394,6 +394,11 @@ func (w *waits) count(v *zoneView) int {
 		for range v.namesOf(id) {
 			waiting[id] = true
 		}
+		for e := range v.gen.snapshot.EndpointsFor(v.network, id) {
+			if _, has := v.reverse(e); has {
+				waiting[id] = true
+			}
+		}
 	}
 	if linked := v.linked(); linked != nil {
 		grouped := func(yield func(*link.Endpoint) bool) {

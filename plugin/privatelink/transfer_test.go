@@ -213,6 +213,22 @@ func TestTransferPublished(t *testing.T) {
 	}
 }
 
+// A reverse zone waits for services whose endpoints have a name in it.
+func TestTransferPublishedReverse(t *testing.T) {
+	srv := newServer(t, zoneWorld(t))
+	srv.Transfers = peers(t, "transfer {\n to *\n}")
+	zone := func() (names int, serial uint32) {
+		t.Helper()
+		_, rrs := srv.transferTo(t, context.Background(), corp, new(dns.Msg).SetAxfr("10.in-addr.arpa."))
+		return len(rrs), rrs[0].(*dns.SOA).Serial
+	}
+	few, before := zone()
+	delete(srv.unproven, "unproven")
+	if more, after := zone(); more != few+1 || after != before+1 {
+		t.Errorf("%d records, serial %d after %d, serial %d", more, after, few, before)
+	}
+}
+
 // A private zone waits for the services of its groups, too.
 func TestTransferPublishedGroup(t *testing.T) {
 	srv := newServer(t, zoneWorld(t)) // of revision 3
@@ -283,6 +299,7 @@ func TestTransferEmpty(t *testing.T) {
 	ask("privatelink.vaultcore.azure.net DS", "passed")
 	ask("x.privatelink.vaultcore.azure.net SOA", "passed")
 	ask("vaultcore.azure.net SOA", "passed")
+	ask(". SOA", "passed")
 	srv.stale[0], srv.stale[1] = "old", "old"
 	ask("privatelink.vaultcore.azure.net SOA", "SERVFAIL")
 }

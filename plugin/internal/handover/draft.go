@@ -167,25 +167,26 @@ func (d *Draft) Stale(strict bool) string {
 	return ""
 }
 
-// Keep has the next Corefile's draft find v under key. It returns another key where a server block before this one has that one.
-func (d *Draft) Keep(key string, v any) string {
+// Keep has v found under key, by this draft and by the next Corefile's.
+func (d *Draft) Keep(key string, v any) {
 	if d.kept == nil {
 		d.kept = make(map[string]any)
 	}
-	for d.kept[key] != nil {
-		key += " again"
-	}
 	d.kept[key] = v
-	return key
 }
 
-// Before returns what the draft that this one succeeds has kept under key, nil where that is nothing, and whether there is such a draft. It is for
-// OnStartup.
-func (d *Draft) Before(key string) (v any, reload bool) {
-	if before := slot.predecessor(); before != nil && !d.start {
-		return before.kept[key], true
+// Kept returns what was kept under key, nil where that is nothing.
+func (d *Draft) Kept(key string) any { return d.kept[key] }
+
+// Reload reports whether the draft succeeds another one. It is for OnStartup.
+func (d *Draft) Reload() bool { return !d.start && slot.predecessor() != nil }
+
+// Before returns what the draft that this one succeeds has kept under key, nil where that is nothing. It is for OnStartup.
+func (d *Draft) Before(key string) any {
+	if !d.Reload() {
+		return nil
 	}
-	return nil, false
+	return slot.predecessor().kept[key]
 }
 
 // OnForce has f told what [node.Config.InForce] is. It is for setup and OnStartup.
