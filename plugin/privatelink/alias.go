@@ -1,6 +1,7 @@
 package privatelink
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -34,6 +35,41 @@ func aliasOf(rrs []dns.RR, owner string) (records []dns.RR, alias *dns.CNAME) {
 		return nil, nil
 	}
 	return append(records, alias), alias
+}
+
+// signed returns records of a section, each with the signatures over it that the section has: without them a validator takes the alias for forged (RFC 4035
+// section 5).
+func signed(rrs, section []dns.RR) (all []dns.RR) {
+	for _, rr := range rrs {
+		all = append(all, rr)
+		for _, other := range section {
+			if sig, ok := other.(*dns.RRSIG); ok && sig.TypeCovered == rr.Header().Rrtype && strings.EqualFold(sig.Hdr.Name, rr.Header().Name) {
+				all = append(all, sig)
+			}
+		}
+	}
+	return all
+}
+
+// proofs returns the records of an authority section that prove, for aliases made from wildcards, that nothing closer exists (RFC 4035 section 5.3.4): the denials of the zones
+// that have signed those.
+func proofs(chain, authority []dns.RR) (all []dns.RR) {
+	for _, rr := range chain {
+		sig, ok := rr.(*dns.RRSIG)
+		if !ok || int(sig.Labels) >= dns.CountLabel(sig.Hdr.Name) {
+			continue
+		}
+		for _, rr := range authority {
+			denial := rr.Header().Rrtype
+			if over, ok := rr.(*dns.RRSIG); ok {
+				denial = over.TypeCovered
+			}
+			if (denial == dns.TypeNSEC || denial == dns.TypeNSEC3) && dns.IsSubDomain(sig.SignerName, rr.Header().Name) && !slices.Contains(all, rr) {
+				all = append(all, rr)
+			}
+		}
+	}
+	return all
 }
 
 // aliasTable has the CNAMEs and DNAMEs of a section by their owner, for many questions of what [aliasOf] tells.

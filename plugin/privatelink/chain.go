@@ -113,7 +113,7 @@ func (d *downstream) continued(m *dns.Msg) (_ *dns.Msg, beyond *chase) {
 		if n == link.MaxAliases { // nobody knows where they lead
 			return d.failed(tooManyAliases), nil
 		}
-		chain = append(chain, with...)
+		chain = append(chain, signed(with, m.Answer)...)
 		at = alias.Target
 	}
 }
@@ -171,12 +171,7 @@ func (d *downstream) delegation(m *dns.Msg, alias *dns.CNAME) *dns.Msg {
 	if alias == nil || f.kind != foundName || len(f.set.alias) == 0 || !strings.EqualFold(f.set.alias[0].(*dns.CNAME).Target, alias.Target) {
 		return c
 	}
-	c.Authoritative, c.Answer = m.Authoritative, nil
-	for _, rr := range m.Answer {
-		if sig, ok := rr.(*dns.RRSIG); strings.EqualFold(rr.Header().Name, question.Name) && (rr == dns.RR(alias) || ok && sig.TypeCovered == dns.TypeCNAME) {
-			c.Answer = append(c.Answer, rr)
-		}
-	}
+	c.Authoritative, c.Answer = m.Authoritative, signed([]dns.RR{alias}, m.Answer)
 	return c
 }
 
@@ -210,9 +205,11 @@ func (d *downstream) cut(m *dns.Msg, chain []dns.RR, f finding) *dns.Msg {
 	d.result = continued
 	qtype := d.q.r.Question[0].Qtype
 	if len(chain) > 0 && (qtype == dns.TypeCNAME || qtype == dns.TypeANY) {
+		c.Ns = proofs(chain, m.Ns)
 		return c // the alias is all that was asked for
 	}
 	d.p.finish(c, d.q, f)
+	c.Ns = append(c.Ns, proofs(chain, m.Ns)...)
 	if len(chain) == 0 {
 		c.Authoritative, c.Answer = true, echo(c.Answer, d.q.r.Question[0].Name)
 	}

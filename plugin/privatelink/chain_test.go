@@ -34,11 +34,15 @@ func TestChain(t *testing.T) {
 		ours   = "contoso." + sqlZone + " 10 IN A 10.200.0.5"
 		leak   = "gw.region.example. 300 IN A 203.0.113.1"
 	)
+	sig := func(owner, covered string, labels int) string {
+		return fmt.Sprintf("%s 300 IN RRSIG %s 13 %d 300 20300101000000 20200101000000 1 contoso.example. AAAA", owner, covered, labels)
+	}
 	tests := []struct {
 		name, from, ask string
 		set             func(*settings)
 		upRcode, rcode  int
-		up, upExtra     []string
+		up, upNs        []string
+		upExtra         []string
 		answer, ns      []string
 		extra           []string
 	}{
@@ -52,6 +56,12 @@ func TestChain(t *testing.T) {
 		{name: "to the privatelink name", ask: "a.example A", up: []string{"a.example. 300 IN CNAME contoso." + sqlZone, "contoso." + sqlZone + " 300 IN A 203.0.113.1"},
 			answer: []string{"a.example. 300 IN CNAME contoso." + sqlZone, ours}},
 		{name: "public name doesn't exist upstream", ask: "www.contoso.example A", upRcode: dns.RcodeNameError, up: []string{custom}, answer: []string{custom, alias, ours}},
+		{name: "signed custom domain", ask: "www.contoso.example A", up: []string{custom, sig("www.contoso.example.", "CNAME", 3), public, sig("contoso.database.windows.net.", "CNAME", 4), leak},
+			upNs: []string{"w.contoso.example. 300 IN NSEC x.contoso.example. A"}, answer: []string{custom, sig("www.contoso.example.", "CNAME", 3), alias, ours}},
+		{name: "signed wildcard of a custom domain", ask: "www.contoso.example A", up: []string{custom, sig("www.contoso.example.", "CNAME", 2), public, leak},
+			upNs:   []string{"w.contoso.example. 300 IN NSEC x.contoso.example. A", sig("w.contoso.example.", "NSEC", 3), "contoso.example. 300 IN NS ns.contoso.example.", "a.windows.net. 300 IN NSEC b.windows.net. A"},
+			answer: []string{custom, sig("www.contoso.example.", "CNAME", 2), alias, ours},
+			ns:     []string{"w.contoso.example. 300 IN NSEC x.contoso.example. A", sig("w.contoso.example.", "NSEC", 3)}},
 		{name: "other type", ask: "www.contoso.example HTTPS",
 			up:     []string{custom, public, "gw.region.example. 300 IN HTTPS 1 . ipv4hint=203.0.113.1"},
 			answer: []string{custom, alias}, ns: []string{sqlSOA}},
@@ -115,7 +125,7 @@ func TestChain(t *testing.T) {
 			srv.up.reply = func(r *dns.Msg) *dns.Msg {
 				m := new(dns.Msg).SetReply(r)
 				m.AuthenticatedData, m.RecursionAvailable, m.Rcode = true, true, tt.upRcode
-				m.Answer, m.Extra = records(tt.up...), records(tt.upExtra...)
+				m.Answer, m.Ns, m.Extra = records(tt.up...), records(tt.upNs...), records(tt.upExtra...)
 				said = m.Copy()
 				return m
 			}

@@ -147,9 +147,16 @@ func (g *generation) within(subnet netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
-// longest returns how many bits the longest client prefix in a subnet has, 0 where there is none.
+// maxWithin is how many client prefixes of a subnet are looked at.
+const maxWithin = 1024
+
+// longest returns how many bits the longest client prefix in a subnet has, 0 where there is none; those of a whole address where there are too many to look at.
 func (g *generation) longest(subnet netip.Prefix) (bits int) {
+	seen := 0
 	for p := range g.within(subnet) {
+		if seen++; seen > maxWithin {
+			return p.Addr().BitLen()
+		}
 		bits = max(bits, p.Bits())
 	}
 	return bits

@@ -1,6 +1,7 @@
 package privatelink
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -71,6 +72,21 @@ func TestClientSubnet(t *testing.T) {
 			}
 		})
 	}
+	t.Run("wider than many networks", func(t *testing.T) {
+		var more []link.Change
+		for i := range maxWithin + 1 {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100 + byte(i>>8), byte(i), 0}), 24)
+			more = append(more, link.PutNetwork{Network: link.Network{ID: link.ID(fmt.Sprint("more", i)), Prefixes: []netip.Prefix{p}}})
+		}
+		srv := newServer(t, apply(t, s, more...))
+		srv.ecsFrom = prefixes("192.0.2.53/32")
+		for subnet, want := range map[string]uint8{"10.0.0.0/8": 32, "10.100.0.0/16": 24} {
+			m, _ := srv.ask(t, resolver, withSubnet(question("contoso."+sqlZone+" A"), subnet))
+			if ecs := subnetOf(m); ecs == nil || ecs.SourceScope != want {
+				t.Errorf("%s: %v, want the scope %d", subnet, ecs, want)
+			}
+		}
+	})
 	t.Run("trusted without the option", func(t *testing.T) {
 		srv := newServer(t, s)
 		srv.ecsFrom = prefixes("10.2.0.53/32")
