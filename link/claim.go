@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -64,9 +65,11 @@ func (t *tx) enterSuffixes(v *Service, d int) {
 		}
 		if n.Public[0] != '*' {
 			add(&t.next.suffixes, []byte(n.Public), d)
+		} else {
+			add(&t.next.suffixes, otherKey("", []byte(n.Public)), d)
 		}
-		if n.Private != "" && n.Private[0] != '*' {
-			add(&t.next.suffixes, privateKey([]byte(n.Private)), d)
+		if n.Private != "" {
+			add(&t.next.suffixes, otherKey("", []byte(n.Private)), d)
 		}
 	}
 }
@@ -75,15 +78,22 @@ func (t *tx) enterSuffixes(v *Service, d int) {
 // allocate.
 func (s *Snapshot) IsSuffix(name []byte) bool { return some(&s.suffixes, name) }
 
-// IsPrivateName reports whether a name in canonical form is the private name of a service, in whatever network.
-func (s *Snapshot) IsPrivateName(name []byte) bool {
-	return len(name) <= 253 && some(&s.suffixes, privateKey(name))
+// IsOther reports whether a name in canonical form is another one of a service than its public name: its private name, or one that a pattern of it, public or private,
+// stands for. It is so in whatever network.
+func (s *Snapshot) IsOther(name []byte) bool {
+	if len(name) > 253 {
+		return false
+	}
+	if some(&s.suffixes, otherKey("", name)) {
+		return true
+	}
+	_, parent, ok := bytes.Cut(name, []byte("."))
+	return ok && some(&s.suffixes, otherKey("*.", parent))
 }
 
-// privateKey is where the suffixes have a private name.
-func privateKey(name []byte) []byte {
-	var buf [256]byte
-	return append(append(buf[:0], 0), name...)
+// otherKey is where the suffixes have such a name, which may begin with a pattern.
+func otherKey(pattern string, name []byte) []byte {
+	return slices.Concat([]byte{0}, []byte(pattern), name)
 }
 
 // claim takes a name for a tenant. It is refused where another tenant has the name, one below it, or,

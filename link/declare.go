@@ -19,7 +19,7 @@ type Declare struct {
 	Endpoints   []DeclaredEndpoint
 	// Settings stands for what the declaration says beside objects and others have copies of, such as zones: 32 bytes or so. Another
 	// one is a change of the state; "": there is none.
-	Settings string
+	Settings string `json:",omitempty"`
 }
 
 // DeclaredEndpoint is an endpoint of a declaration and the consumer's words to the provider.

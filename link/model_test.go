@@ -145,8 +145,10 @@ func verifyCounters(t testing.TB, s *Snapshot) {
 	}
 	for v := range s.Services() {
 		for _, n := range v.Names {
-			if is := n.Private != "" && n.Private[0] != '*'; n.Private != "" && s.IsPrivateName([]byte(n.Private)) != is {
-				t.Errorf("%s is a private name: %v", n.Private, !is)
+			for _, name := range []Name{n.Private, n.Public} {
+				if pattern := strings.HasPrefix(string(name), "*"); name != "" && (pattern || name == n.Private) && !s.IsOther([]byte(strings.Replace(string(name), "*", "x", 1))) {
+					t.Errorf("%s isn't found", name)
+				}
 			}
 		}
 		if s.ServiceByAlias(v.Alias) != v {

@@ -125,7 +125,7 @@ func (d *downstream) mayBecomeOurs() bool {
 	for _, fqdn := range slices.Concat(d.others, []string{d.q.r.Question[0].Name}) {
 		var buf [maxName]byte
 		name := Canonical(buf[:0], fqdn)
-		if d.q.gen.answerFor(d.q.view.network, name) != nil || s.IsSuffix(name) || s.IsPrivateName(name) {
+		if d.q.gen.answerFor(d.q.view.network, name) != nil || s.IsSuffix(name) || s.IsOther(name) {
 			return true
 		}
 	}
