@@ -137,10 +137,10 @@ func (h *health) renew(s *link.Snapshot, service *link.Service, old *view) *serv
 		was = new(serviceHealth)
 	}
 	one.names, one.found = service.TargetNames, h.proxy.names.of(s, service)
-	h.proxy.names.tell(service.ID, was.found, one.found)
 	one.set.Find(time.Now(), one.found.targets)
-	one.unasked = service.Protocol == link.UDP // no datagram is known that each target would answer
-	var heir *serviceHealth                    // of whom
+	h.proxy.names.tell(service.ID, was.found, one.found) // when nothing is sent there any more
+	one.unasked = service.Protocol == link.UDP           // no datagram is known that each target would answer
+	var heir *serviceHealth                              // of whom
 	if !one.published.Load() {
 		if heir = old.before(s, service.ID); heir != nil {
 			one.published.Store(true)
